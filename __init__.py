@@ -1,0 +1,3 @@
+"""lcpu: an LLM engine for CPUs."""
+
+__version__ = "0.1.0"
