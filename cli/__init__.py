@@ -1,0 +1,1 @@
+"""The `lcpu` command: one file per subcommand, and what they share."""

@@ -1,0 +1,140 @@
+"""A conversation with a chat model: turns from a terminal or a pipe, replies on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..kernels.errors import LcpuError
+from . import console
+from .prompt import as_unicode
+from .report import Timings
+
+if TYPE_CHECKING:
+    from ..engine.generate import Generation, GenerationOptions
+    from ..engine.llm import LLM
+
+    Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+HELP = "/exit or Ctrl-D end, /reset forgets the conversation, /system TEXT sets the system prompt; Ctrl-C stops a reply"
+
+
+def opening(system: str | None, user: str | None = None) -> list[Message]:
+    """The first messages of a conversation: the system prompt and a user's turn, each where there is one."""
+    turns = [("system", system), ("user", user)]
+    return [{"role": role, "content": content} for role, content in turns if content is not None]
+
+
+def encode(llm: LLM, messages: list[Message]) -> list[int]:
+    """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
+
+    Errors: LcpuError for a model without a template, and for a conversation that leaves no room in the context.
+    """
+    from ..engine.chat import render
+
+    if llm.chat_template is None:
+        raise LcpuError("this model has no chat template (tokenizer.chat_template); run it without --chat")
+    bos, eos = (token_text(llm, token) for token in (llm.tokenizer.bos_id, llm.tokenizer.eos_id))
+    text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos)
+    template_adds_bos = bool(bos) and text.startswith(bos)
+    ids = llm.tokenize(text, add_bos=llm.tokenizer.add_bos and not template_adds_bos, parse_special=True)
+    if len(ids) >= llm.context:
+        raise LcpuError(context_full(llm))
+    return ids
+
+
+def token_text(llm: LLM, token: int | None) -> str:
+    return "" if token is None else str(llm.metadata["tokenizer.ggml.tokens"][token])
+
+
+def context_full(llm: LLM) -> str:
+    return f"the context of {llm.context} tokens is full; /reset forgets the conversation, -c N gives it more room"
+
+
+def converse(llm: LLM, sampling: GenerationOptions, system: str | None, *, first: str | None, verbose: bool) -> None:
+    """Answers turn after turn until the turns end.
+
+    Every turn renders the whole conversation anew; the engine computes only what its cache does not hold.
+    At a terminal an error or Ctrl-C ends a turn; in a pipe it ends the run.
+    """
+    messages = opening(system)
+    timings = Timings(llm.load_seconds)
+    if console.stdin_is_terminal():
+        console.notice(HELP)
+    for turn in user_turns(first):
+        command, _, argument = turn.partition(" ")
+        if command == "/exit":
+            break
+        if command == "/help":
+            console.notice(HELP)
+        elif command == "/reset":
+            messages = [message for message in messages if message["role"] == "system"]
+        elif command == "/system":
+            messages = opening(argument or None) + [message for message in messages if message["role"] != "system"]
+        elif generation := answer(llm, sampling, messages, turn):
+            timings = timings.plus(generation)
+            if verbose:
+                console.notice(Timings(llm.load_seconds).plus(generation).line())
+    console.notice(timings.line())
+
+
+def answer(llm: LLM, sampling: GenerationOptions, messages: list[Message], turn: str) -> Generation | None:
+    """Adds the user's turn and the model's reply to the messages; None when the turn cannot be answered."""
+    user = {"role": "user", "content": turn}
+    try:
+        generation = llm.stream(encode(llm, [*messages, user]), sampling)
+        reply = stream_reply(generation)
+    except LcpuError as error:
+        if not console.stdin_is_terminal():
+            raise
+        console.notice(f"lcpu: error: {error}")
+        return None
+    messages += [user, {"role": "assistant", "content": reply}]
+    if generation.finish_reason == "context":
+        console.notice(context_full(llm))
+    return generation
+
+
+def stream_reply(generation: Generation) -> str:
+    """Writes the reply as it comes, and returns it: as far as it came, when Ctrl-C stops it at a terminal."""
+    pieces: list[str] = []
+
+    def kept() -> Iterator[str]:
+        try:
+            for piece in generation:
+                pieces.append(piece)
+                yield piece
+        except KeyboardInterrupt:
+            if not console.stdin_is_terminal():
+                raise
+
+    console.stream(kept())
+    return "".join(pieces)
+
+
+def user_turns(first: str | None) -> Iterator[str]:
+    """The user's turns: `first`, then lines of stdin. Empty ones are skipped. Waiting for a line takes no CPU."""
+    if first is not None:
+        yield first
+    if console.stdin_is_terminal():
+        with contextlib.suppress(ImportError):  # Windows has no readline; its console edits lines by itself
+            import readline  # noqa: F401 (gives input() line editing and history)
+    while (line := read_line()) is not None:
+        if line.strip():
+            yield line
+
+
+def read_line() -> str | None:
+    """The next line of stdin, or None at its end. Only a terminal sees the "> "."""
+    if console.stdin_is_terminal() and sys.stdout.isatty():
+        try:
+            return as_unicode(input("> "))
+        except EOFError:
+            console.write("\n")
+            return None
+    if console.stdin_is_terminal():
+        print("> ", end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline() if sys.stdin is not None else ""
+    return as_unicode(line.removesuffix("\n")) if line else None

@@ -1,0 +1,133 @@
+"""The options that subcommands share, under llama.cpp's names where it has one.
+
+Settings have a twin in the environment, LCPU_*, and the command line wins. What is asked of one call only (the prompt,
+where it ends, how it is printed) has none. This module imports neither numba, numpy nor the engine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# The class of every command-line error. Newer typers carry a click of their own, so it is reached through typer.
+UsageError: Any = typer.BadParameter.__base__
+
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "-m", "--model", metavar="FILE", envvar="LCPU_MODEL", help="GGUF model file.", show_default="the embedded model"
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "-t", "--threads", metavar="N", envvar="LCPU_THREADS", min=-1,
+        help="Threads.", show_default="physical cores this process may use",
+    ),
+]  # fmt: skip
+Context = Annotated[
+    int | None,
+    typer.Option(
+        "-c", "--ctx-size", metavar="N", envvar="LCPU_CONTEXT", min=0,
+        help="Tokens of context.", show_default="the model's own",
+    ),
+]  # fmt: skip
+Prompt = Annotated[
+    str | None,
+    typer.Option("-p", "--prompt", metavar="TEXT", help="Prompt; '-' reads it from stdin, and a pipe needs no -p."),
+]
+PromptFile = Annotated[Path | None, typer.Option("-f", "--file", metavar="FILE", help="File with the prompt.")]
+Escape = Annotated[
+    bool,
+    typer.Option(
+        "--escape/--no-escape", "-e", envvar="LCPU_ESCAPE", show_default="on",
+        help=r"Read \n, \t, \", \\, \xHH in -p, -r and -sys as escapes; files and pipes are taken as they are.",
+    ),
+]  # fmt: skip
+MaxTokens = Annotated[
+    int,
+    typer.Option(
+        "-n", "--predict", "--n-predict", metavar="N", envvar="LCPU_N_PREDICT", min=-1,
+        help="Tokens to generate; -1: until the model ends or the context is full.",
+    ),
+]  # fmt: skip
+Temperature = Annotated[
+    float, typer.Option("--temp", metavar="T", envvar="LCPU_TEMP", min=0.0, help="Temperature; 0 is greedy.")
+]
+TopK = Annotated[
+    int,
+    typer.Option("--top-k", metavar="K", envvar="LCPU_TOP_K", min=0, help="Keep the K likeliest tokens; 0: all."),
+]
+TopP = Annotated[
+    float,
+    typer.Option(
+        "--top-p", metavar="P", envvar="LCPU_TOP_P", min=0.0, max=1.0,
+        help="Keep the likeliest tokens that together have probability P; 1: all.",
+    ),
+]  # fmt: skip
+MinP = Annotated[
+    float,
+    typer.Option(
+        "--min-p", metavar="P", envvar="LCPU_MIN_P", min=0.0, max=1.0,
+        help="Keep tokens at least P times as likely as the likeliest; 0: all.",
+    ),
+]  # fmt: skip
+RepeatPenalty = Annotated[
+    float,
+    typer.Option(
+        "--repeat-penalty", metavar="X", envvar="LCPU_REPEAT_PENALTY", min=0.0,
+        help="Penalty for repeated tokens; 1: none.",
+    ),
+]  # fmt: skip
+RepeatLastN = Annotated[
+    int,
+    typer.Option(
+        "--repeat-last-n", metavar="N", envvar="LCPU_REPEAT_LAST_N", min=-1,
+        help="Last tokens that the penalty looks at; 0: none, -1: the context.",
+    ),
+]  # fmt: skip
+Seed = Annotated[
+    int,
+    typer.Option(
+        "-s", "--seed", metavar="N", envvar="LCPU_SEED", min=-1, max=2**32 - 1,
+        help="Seed of the sampler; -1: a random one (-v and --json show it).",
+    ),
+]  # fmt: skip
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-r", "--reverse-prompt", "--stop", metavar="TEXT", show_default=False,
+        help="End before this text; may be given more than once.",
+    ),
+]  # fmt: skip
+IgnoreEos = Annotated[
+    bool,
+    typer.Option("--ignore-eos", envvar="LCPU_IGNORE_EOS", help="Never choose a token that ends the text."),
+]
+Echo = Annotated[
+    bool,
+    typer.Option(
+        "--echo/--no-echo", "--display-prompt/--no-display-prompt", envvar="LCPU_ECHO", show_default="off",
+        help="Print the prompt too.",
+    ),
+]  # fmt: skip
+Chat = Annotated[
+    bool,
+    typer.Option(
+        "--chat", "-cnv", "--conversation", envvar="LCPU_CHAT",
+        help="Converse through the model's chat template: lines typed, or lines of a pipe, are the user's turns.",
+    ),
+]  # fmt: skip
+SystemPrompt = Annotated[
+    str | None,
+    typer.Option(
+        "-sys", "--system-prompt", metavar="TEXT", envvar="LCPU_SYSTEM_PROMPT", help="System prompt of --chat."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing while it runs.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", envvar="LCPU_VERBOSE", help="Describe model, processor path and settings first."),
+]

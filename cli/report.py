@@ -1,0 +1,94 @@
+"""What a run says about itself: the line of speeds, the JSON document, the description of -v."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import console
+
+if TYPE_CHECKING:
+    from ..engine.generate import Generation
+    from ..engine.llm import LLM
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Tokens and seconds of one generation, or of all turns of a conversation.
+
+    `prompt_tokens` counts the tokens that were computed; `reused_tokens` those found in the cache of an earlier turn.
+    """
+
+    load_seconds: float
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    prompt_seconds: float = 0.0
+    generated_tokens: int = 0
+    generation_seconds: float = 0.0
+
+    def plus(self, generation: Generation) -> Timings:
+        return Timings(
+            self.load_seconds,
+            self.prompt_tokens + generation.prompt_tokens - generation.reused_tokens,
+            self.reused_tokens + generation.reused_tokens,
+            self.prompt_seconds + generation.prompt_seconds,
+            self.generated_tokens + len(generation.generated_ids),
+            self.generation_seconds + generation.generation_seconds,
+        )
+
+    def line(self) -> str:
+        """For example: load 0.42 s · prompt 5 tokens, 210.3 tok/s · generation 120 tokens, 95.2 tok/s"""
+        prompt = f"prompt {self.prompt_tokens} tokens{speed(self.prompt_tokens, self.prompt_seconds)}"
+        if self.reused_tokens:
+            prompt += f" ({self.reused_tokens} reused)"
+        generation = f"generation {self.generated_tokens} tokens{speed(self.generated_tokens, self.generation_seconds)}"
+        return f"load {self.load_seconds:.2f} s · {prompt} · {generation}"
+
+
+def speed(tokens: int, seconds: float) -> str:
+    return f", {tokens / seconds:.1f} tok/s" if tokens and seconds > 0 else ""
+
+
+def document(llm: LLM, path: Path | None, prompt: str, seed: int, text: str, generation: Generation) -> str:
+    """The JSON document of --json, on one line."""
+    content = {
+        "prompt": prompt,
+        "text": text,
+        "ids": [int(token) for token in generation.generated_ids],
+        "finish_reason": generation.finish_reason,
+        "model": llm.description,
+        "path": None if path is None else str(path),  # null: the embedded model
+        "isa": llm.isa.name,
+        "threads": llm.threads,
+        "context": llm.context,
+        "seed": seed,
+        "timings": asdict(Timings(llm.load_seconds).plus(generation)),
+    }
+    return json.dumps(content, ensure_ascii=False)
+
+
+def describe(llm: LLM, path: Path | None, threads: int | None, context: int | None, seed: int) -> None:
+    """Writes to stderr what runs, and why it runs so."""
+    threads_reason = "as asked" if threads else "physical cores this process may use"
+    context_reason = "as asked" if context else "the model's own"
+    rows: list[tuple[str, Any]] = [
+        ("model", f"{llm.description} ({path or 'embedded'})"),
+        *hyperparameters(llm),
+        ("simd path", f"{llm.isa.name} ({llm.isa.reason})"),
+        ("threads", f"{llm.threads} ({threads_reason})"),
+        ("context", f"{llm.context} tokens ({context_reason})"),
+        ("seed", seed),
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.notice(f"{name:{width}}  {value}")
+
+
+def hyperparameters(llm: LLM) -> list[tuple[str, Any]]:
+    """The metadata under the architecture's own prefix, such as ("llama.block_count", 22)."""
+    prefix = f"{llm.metadata['general.architecture']}."
+    names = sorted(name for name in llm.metadata if name.startswith(prefix))
+    rows = [(name, llm.metadata[name]) for name in names]
+    return [(name, value if isinstance(value, str | int | float) else f"{len(value)} values") for name, value in rows]

@@ -1,0 +1,108 @@
+"""`lcpu run`: text from a prompt, as a stream, as a JSON document, or as a conversation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import chat as conversation
+from . import console, options, prompt, report
+
+if TYPE_CHECKING:
+    from ..engine.llm import LLM
+
+DEFAULT_PROMPT = "Once upon a time"  # what the embedded model is asked when nothing else is
+
+
+def run(
+    model: options.Model = None,
+    prompt_text: options.Prompt = None,
+    file: options.PromptFile = None,
+    max_tokens: options.MaxTokens = -1,
+    context: options.Context = None,
+    threads: options.Threads = None,
+    temperature: options.Temperature = 0.8,
+    top_k: options.TopK = 40,
+    top_p: options.TopP = 0.95,
+    min_p: options.MinP = 0.05,
+    repeat_penalty: options.RepeatPenalty = 1.0,
+    repeat_last_n: options.RepeatLastN = 64,
+    seed: options.Seed = -1,
+    stop: options.Stop = None,
+    ignore_eos: options.IgnoreEos = False,
+    chat: options.Chat = False,
+    system_prompt: options.SystemPrompt = None,
+    escape: options.Escape = True,
+    echo: options.Echo = False,
+    json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Generate text from a prompt.
+
+    The prompt is -p TEXT, -f FILE, or what a pipe brings to stdin. The text goes to stdout as it is made; progress and
+    speeds go to stderr.
+    """
+    text = prompt.read_prompt(prompt_text, file, escape=escape, pipe=json or not chat)
+    # A prompt opens a conversation at a terminal; elsewhere it is the whole of it, and stdin is left alone.
+    converse = chat and not json and (text is None or console.stdin_is_terminal())
+    if text is None and not converse:
+        text = default_prompt(model, chat)
+    if system_prompt is not None and not chat:
+        raise options.UsageError("-sys is the system prompt of a conversation: add --chat")
+    unescape = prompt.unescape if escape else prompt.as_unicode
+    seed = int.from_bytes(os.urandom(4), "little") if seed < 0 else seed
+
+    from ..engine.generate import GenerationOptions
+
+    sampling = GenerationOptions(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repeat_penalty=repeat_penalty,
+        repeat_last_n=repeat_last_n,
+        seed=seed,
+        stop=tuple(unescape(end) for end in stop or ()),
+        ignore_eos=ignore_eos,
+    )
+    system = None if system_prompt is None else unescape(system_prompt)
+    with load(model, threads, context, quiet=json) as llm:
+        if verbose and not json:
+            report.describe(llm, model, threads, context, seed)
+        if text is None or converse:
+            conversation.converse(llm, sampling, system, first=text, verbose=verbose)
+            return
+        if chat:
+            ids = conversation.encode(llm, conversation.opening(system, text))
+        else:
+            ids = llm.tokenize(text, llm.tokenizer.add_bos, parse_special=True)
+        generation = llm.stream(ids, sampling)
+        if json:
+            generated = "".join(generation)
+            console.write(report.document(llm, model, text, seed, generated, generation) + "\n")
+            return
+        console.stream(generation, before=text if echo else "")
+        if generation.finish_reason == "context":
+            console.notice(f"the context of {llm.context} tokens is full: the text ends here; -c N sets a larger one")
+        console.notice(report.Timings(llm.load_seconds).plus(generation).line())
+
+
+def default_prompt(model: Path | None, chat: bool) -> str:
+    if model is None and not chat:
+        return DEFAULT_PROMPT
+    raise options.UsageError("no prompt: give -p TEXT, -f FILE or a pipe on stdin, or converse with --chat")
+
+
+def load(model: Path | None, threads: int | None, context: int | None, *, quiet: bool) -> LLM:
+    """Loads the model. As in llama.cpp, 0 (and -1 threads) leaves the choice to the engine."""
+    from ..engine.llm import LLM
+
+    with console.LoadProgress() as progress:
+        return LLM.load(
+            model,
+            threads=threads if threads and threads > 0 else None,
+            context=context or None,
+            progress=None if quiet else progress,
+        )
