@@ -123,7 +123,7 @@ class Metadata(Mapping[str, Value]):
         for _ in range(count):
             start = offset + 8
             offset = start + unpack(buffer, offset)[0]
-            strings.append(str(buffer[start:offset], "utf-8", "surrogateescape"))
+            strings.append(buffer[start:offset].decode("utf-8", "surrogateescape"))
         return strings
 
 
@@ -156,3 +156,11 @@ def _read_field(cursor: Cursor, what: str) -> Field:
     else:
         cursor.skip(values * nbytes, what)
     return field
+
+
+def array_length(metadata: Mapping[str, Value], key: str) -> int:
+    """The length of a list or array, 0 where there is none, without decoding a whole vocabulary for it."""
+    if isinstance(metadata, Metadata):
+        return metadata.fields[key].length or 0 if key in metadata else 0
+    value = metadata.get(key)
+    return len(value) if isinstance(value, (list, np.ndarray)) else 0

@@ -1,0 +1,196 @@
+"""The numbers that shape a transformer, read from GGUF metadata and checked.
+
+Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; defaults: llama.cpp's (src/llama-model.cpp).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..kernels.errors import LcpuError
+from .gguf_metadata import Value, array_length
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary angles are stretched for contexts longer than those of training.
+
+    "linear" divides every angle by `factor`; "yarn" (arXiv:2309.00071) blends divided and plain angles by frequency.
+    """
+
+    type: str  # "none", "linear" or "yarn"
+    factor: float  # 1 without scaling
+    original_context_length: int  # of training, before scaling
+    attention_factor: float  # multiplies cos and sin, whatever the type
+    yarn_extrapolation_factor: float  # how much of the blend to use: 0 = all angles divided, 1 = YaRN
+    yarn_beta_fast: float  # turns within the original context from which an angle stays plain
+    yarn_beta_slow: float  # turns within the original context up to which an angle is divided whole
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The shape of a model: all counts are at least 1 and small enough that their products fit in 63 bits."""
+
+    architecture: str
+    context_length: int  # tokens the model was trained for
+    embedding_length: int
+    block_count: int  # layers
+    feed_forward_length: int
+    head_count: int  # query heads
+    head_count_kv: int  # key and value heads; divides head_count
+    head_dim: int  # of a query, key or value head; even
+    rope_dimension_count: int  # of a head's values, how many rotate; even
+    rope_freq_base: float
+    rope_scaling: RopeScaling
+    norm_epsilon: float  # of the RMS norms
+    vocab_size: int
+
+
+# The most that a count may be: generous for any model, and safe to multiply.
+_LIMITS = {
+    "context_length": 2**27,
+    "embedding_length": 2**18,
+    "block_count": 2**12,
+    "feed_forward_length": 2**22,
+    "attention.head_count": 2**12,
+    "attention.head_count_kv": 2**12,
+    "attention.key_length": 2**12,
+    "attention.value_length": 2**12,
+    "rope.dimension_count": 2**12,
+    "rope.scaling.original_context_length": 2**27,
+    "vocab_size": 2**24,
+}
+
+
+class _Keys:
+    """The keys of one architecture, by their names without the `<architecture>.` prefix."""
+
+    def __init__(self, metadata: Mapping[str, Value], source: str | Path):
+        self.metadata = metadata
+        self.source = source
+        architecture = metadata.get("general.architecture")
+        if not isinstance(architecture, str) or not architecture.isprintable():
+            raise LcpuError(f"{source}: key 'general.architecture' is missing or not a name: not a language model")
+        self.architecture = architecture
+
+    def error(self, name: str, cause: str) -> LcpuError:
+        return LcpuError(f"{self.source}: key '{self.architecture}.{name}' {cause}")
+
+    def get(self, name: str) -> Value | None:
+        return self.metadata.get(f"{self.architecture}.{name}")
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """A whole number from 1 to its limit, or equal ones for all layers. Without a default it must be there."""
+        value = self.get(name)
+        if value is None:
+            if default is None:
+                raise self.error(name, "is missing: the file is not a whole language model")
+            return default
+        if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "iu":
+            if np.any(value != value[0]):
+                raise self.error(name, "differs between layers, which lcpu does not support")
+            value = int(value[0])
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
+        if not 1 <= value <= _LIMITS[name]:
+            raise self.error(name, f"is {value}, not 1 to {_LIMITS[name]}: damaged")
+        return value
+
+    def real(self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
+        """A number from `low` to `high`. Without a default it must be there."""
+        value = self.get(name)
+        if value is None:
+            if default is None:
+                raise self.error(name, "is missing: the file is not a whole language model")
+            return default
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.error(name, f"is {_shown(value)}, not a number: damaged")
+        if not (math.isfinite(value) and low <= value <= high):
+            raise self.error(name, f"is {value}, not {low:g} to {high:g}: damaged")
+        return float(value)
+
+
+def _shown(value: Value) -> str:
+    """A value as it is shown in an error, on one line."""
+    return f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def read(metadata: Mapping[str, Value], source: str | Path = "model") -> Hyperparameters:
+    """The hyperparameters of a model, from the metadata of its GGUF file.
+
+    `source` names the file in errors. Raises LcpuError for a missing, wrong or unsupported value.
+    """
+    keys = _Keys(metadata, source)
+    experts = keys.get("expert_count")
+    if experts is not None and not (isinstance(experts, int) and experts == 0):
+        raise keys.error("expert_count", f"is {_shown(experts)}: mixture-of-experts models are not supported")
+    context_length = keys.count("context_length")
+    embedding_length = keys.count("embedding_length")
+    head_count = keys.count("attention.head_count")
+    head_count_kv = keys.count("attention.head_count_kv", default=head_count)
+    if head_count % head_count_kv:
+        raise keys.error("attention.head_count_kv", f"is {head_count_kv}, which does not divide the {head_count} heads")
+    head_dim = _head_dim(keys, embedding_length, head_count)
+    rope_dimension_count = keys.count("rope.dimension_count", default=head_dim)
+    if rope_dimension_count > head_dim or rope_dimension_count % 2:
+        cause = f"is {rope_dimension_count}, not an even number of at most the head size {head_dim}: damaged"
+        raise keys.error("rope.dimension_count", cause)
+    vocab_size = keys.count("vocab_size", default=array_length(metadata, "tokenizer.ggml.tokens"))
+    if vocab_size == 0:
+        raise keys.error("vocab_size", "is missing and so are the tokens: the file has no vocabulary")
+    return Hyperparameters(
+        architecture=keys.architecture,
+        context_length=context_length,
+        embedding_length=embedding_length,
+        block_count=keys.count("block_count"),
+        feed_forward_length=keys.count("feed_forward_length"),
+        head_count=head_count,
+        head_count_kv=head_count_kv,
+        head_dim=head_dim,
+        rope_dimension_count=rope_dimension_count,
+        rope_freq_base=keys.real("rope.freq_base", default=10000.0, low=2.0),
+        rope_scaling=_rope_scaling(keys, context_length),
+        norm_epsilon=keys.real("attention.layer_norm_rms_epsilon", high=1.0),
+        vocab_size=vocab_size,
+    )
+
+
+def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:
+    if keys.get("attention.key_length") is None and embedding_length % head_count:
+        cause = f"is {head_count}, which does not divide the embedding length {embedding_length}: damaged"
+        raise keys.error("attention.head_count", cause)
+    head_dim = keys.count("attention.key_length", default=embedding_length // head_count)
+    value_length = keys.count("attention.value_length", default=head_dim)
+    if value_length != head_dim:
+        cause = f"is {value_length} but keys have {head_dim} values: different sizes are not supported"
+        raise keys.error("attention.value_length", cause)
+    if not 8 <= head_dim <= 256 or head_dim % 2:
+        cause = f"heads have {head_dim} values; lcpu supports even numbers from 8 to 256"
+        raise LcpuError(f"{keys.source}: {cause}")
+    return head_dim
+
+
+def _rope_scaling(keys: _Keys, context_length: int) -> RopeScaling:
+    kind = keys.get("rope.scaling.type")
+    if kind is None:
+        kind = "linear"
+    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
+        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear and yarn")
+    name = "rope.scale_linear" if keys.get("rope.scaling.factor") is None else "rope.scaling.factor"  # the old name
+    factor = keys.real(name, default=1.0, high=1e6)
+    if kind == "none" or factor == 0.0:  # as in llama.cpp, 0 means no scaling
+        factor = 1.0
+    if factor < 1e-3:
+        raise keys.error(name, f"is {factor}, not 0 or 0.001 to 1e+06: damaged")
+    return RopeScaling(
+        type="none" if kind == "linear" and factor == 1.0 else kind,
+        factor=factor,
+        original_context_length=keys.count("rope.scaling.original_context_length", default=context_length),
+        attention_factor=keys.real("rope.scaling.attn_factor", default=1.0, low=1e-3, high=1e3),
+        yarn_extrapolation_factor=keys.real("rope.scaling.yarn_ext_factor", default=1.0, high=1.0),
+        yarn_beta_fast=keys.real("rope.scaling.yarn_beta_fast", default=32.0, low=1e-3, high=1e6),
+        yarn_beta_slow=keys.real("rope.scaling.yarn_beta_slow", default=1.0, low=1e-3, high=1e6),
+    )
