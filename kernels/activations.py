@@ -1,0 +1,78 @@
+"""Activations as integer matmuls want them: int8 in blocks of 32 with a float32 scale."""
+
+from dataclasses import dataclass
+
+from numba import float32, int32
+
+from .jit import device, kernel
+from .simd import LANES, absolute, atomic_add, fma, get_i64, load_f32, maximum, put_f32, reduce_add, reduce_add_i32
+from .simd import reduce_max, rint, splat_f32, splat_i32, store_i8, to_i32
+
+BLOCK = 32
+SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
+BIAS = 36  # byte offset of its first bias
+_VECTORS = BLOCK // LANES
+_HALF = _VECTORS // 2
+
+
+@dataclass(frozen=True)
+class Int8Blocks:
+    """32 int8 values, their scale, and for each `group` of them a bias: -offset * scale * their sum.
+
+    A weight that is stored `offset` too large, so as to be unsigned, is put right by adding that bias.
+    """
+
+    offset: int
+    group: int = 32
+
+    @property
+    def block_bytes(self) -> int:
+        return BIAS + 4 * (BLOCK // self.group)
+
+
+@device
+def _quantize_half(x, out, inverse):
+    total = splat_i32(int32(0))
+    for i in range(_HALF):
+        value = to_i32(rint(load_f32(x + 4 * LANES * i) * inverse))
+        store_i8(out + LANES * i, value)
+        total += value
+    return float32(reduce_add_i32(total))
+
+
+@device
+def quantize_block(x, out, offset, group):
+    """scale = max |x| / 127, value = x / scale rounded half to even. A NaN or an infinity makes the scale NaN."""
+    largest = splat_f32(float32(0.0))
+    poison = splat_f32(float32(0.0))
+    for i in range(_VECTORS):
+        value = load_f32(x + 4 * LANES * i)
+        largest = maximum(absolute(value), largest)
+        poison = fma(value, splat_f32(float32(0.0)), poison)
+    peak = reduce_max(largest)
+    scale = peak / float32(127.0) + reduce_add(poison)
+    inverse = splat_f32(float32(127.0) / peak if peak > 0 else float32(0.0))
+    first = _quantize_half(x, out, inverse)
+    second = _quantize_half(x + 2 * BLOCK, out + BLOCK // 2, inverse)
+    put_f32(out + SCALE, scale)
+    unit = -float32(offset) * scale
+    if group == BLOCK:
+        put_f32(out + BIAS, unit * (first + second))
+    else:
+        put_f32(out + BIAS, unit * first)
+        put_f32(out + BIAS + 4, unit * second)
+
+
+@kernel
+def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks, offset, group):
+    """float32 rows [count][32 * blocks], `x_stride` bytes apart, to contiguous rows of blocks at `out`."""
+    tokens = get_i64(count)
+    token = atomic_add(work, 1)
+    while token < tokens:
+        source = x + token * x_stride
+        target = out + token * blocks * block_bytes
+        for _ in range(blocks):
+            quantize_block(source, target, offset, group)
+            source += 4 * BLOCK
+            target += block_bytes
+        token = atomic_add(work, 1)

@@ -1,0 +1,29 @@
+"""F16: IEEE half precision, each value a block of its own. The KV cache has the same layout."""
+
+from ..jit import device
+from ..simd import LANES, fma_tokens, get_f16, get_u16, panel_f16, put_f32, put_u16
+from .format import make_format
+
+_STEP = 2 * LANES
+
+
+@device
+def dequantize_block(block, out):
+    put_f32(out, get_f16(block))
+
+
+@device
+def pack_block(block, panel, lane):
+    put_u16(panel + 2 * lane, get_u16(block))
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        acc = fma_tokens(acc, panel_f16(acc, panel, panel_stride), x, x_stride)
+        panel += _STEP
+        x += 4
+    return acc
+
+
+FORMAT = make_format("f16", 1, 1, 2, None, dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

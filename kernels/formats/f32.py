@@ -1,0 +1,29 @@
+"""F32: plain float32 values, each a block of its own."""
+
+from ..jit import device
+from ..simd import LANES, fma_tokens, get_f32, panel_f32, put_f32
+from .format import make_format
+
+_STEP = 4 * LANES
+
+
+@device
+def dequantize_block(block, out):
+    put_f32(out, get_f32(block))
+
+
+@device
+def pack_block(block, panel, lane):
+    put_f32(panel + 4 * lane, get_f32(block))
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        acc = fma_tokens(acc, panel_f32(acc, panel, panel_stride), x, x_stride)
+        panel += _STEP
+        x += 4
+    return acc
+
+
+FORMAT = make_format("f32", 0, 1, 4, None, dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

@@ -1,0 +1,43 @@
+"""What a block format is: data about its blocks, and kernels made from its functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..activations import Int8Blocks
+from ..jit import Kernel, specialised
+from ..matmul import matmul
+from ..rows import dequantize, pack
+
+
+@dataclass(frozen=True)
+class Format:
+    """A block format. Panels take as many bytes for a row as the file does."""
+
+    name: str  # GGUF's, in lower case
+    type_id: int  # GGUF's tensor type
+    block: int  # values of a block
+    block_bytes: int
+    activation: Int8Blocks | None  # what its matmul takes: int8 blocks, or float32
+    pack: Kernel
+    matmul: Kernel
+    dequantize: Kernel
+
+
+def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Int8Blocks | None, *,
+                dequantize_block: Callable[..., Any], pack_block: Callable[..., Any],
+                tile: Callable[..., Any]) -> Format:
+    """A format from three device functions.
+
+    dequantize_block(block, out): one block of the file to float32 values.
+    pack_block(block, panel block, lane): one block of the file to its place in a panel.
+    tile(acc, panel, panel stride, x, x stride, blocks) -> acc: acc[p][t] += panel p . row t of x, over all blocks.
+    """
+    return Format(
+        name, type_id, block, block_bytes, activation,
+        pack=specialised(pack, f"pack_{name}", pack_block=pack_block),
+        matmul=specialised(matmul, f"matmul_{name}", tile=tile),
+        dequantize=specialised(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block),
+    )

@@ -1,0 +1,53 @@
+"""Q4_0: blocks of 32 values, one float16 scale and 4 bits a value: value = scale * (nibble - 8).
+
+Byte i of a block holds value i in its low and value i + 16 in its high nibble (ggml's block_q4_0). In a panel, a block
+is the scales of all rows, then four vectors: bytes 4i .. 4i + 3 of every row.
+"""
+
+from numba import float32
+
+from ..activations import BIAS, SCALE, Int8Blocks
+from ..jit import device
+from ..simd import LANES, bits, dot4, get_f16, get_i32, get_u8, get_u16, panel_bytes, panel_f16, prefetch, put_f32
+from ..simd import put_i32, put_u16, scale_add, widen, zeros_narrow
+from .format import make_format
+
+_BYTES = 18
+_PANEL_BLOCK = _BYTES * LANES
+_ACTIVATION = Int8Blocks(offset=8)
+_STEP = _ACTIVATION.block_bytes
+
+
+@device
+def dequantize_block(block, out):
+    scale = get_f16(block)
+    for i in range(16):
+        byte = get_u8(block + 2 + i)
+        put_f32(out + 4 * i, scale * float32((byte & 15) - 8))
+        put_f32(out + 64 + 4 * i, scale * float32((byte >> 4) - 8))
+
+
+@device
+def pack_block(block, panel, lane):
+    put_u16(panel + 2 * lane, get_u16(block))
+    for i in range(4):
+        put_i32(panel + LANES * (2 + 4 * i) + 4 * lane, get_i32(block + 2 + 4 * i))
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        prefetch(panel + 3072, _PANEL_BLOCK)
+        dots = zeros_narrow(acc)
+        for i in range(4):
+            packed = panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride)
+            dots = dot4(dots, bits(packed, 0, 15), x + 4 * i, x_stride)
+            dots = dot4(dots, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
+        acc = scale_add(acc, widen(dots), panel_f16(acc, panel, panel_stride), x + SCALE, x + BIAS, x_stride)
+        panel += _PANEL_BLOCK
+        x += _STEP
+    return acc
+
+
+FORMAT = make_format("q4_0", 2, 32, _BYTES, _ACTIVATION,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

@@ -1,0 +1,80 @@
+"""Q6_K: blocks of 256 values in 16 groups of 16: value = scale * group scale * (6 bits - 32).
+
+A block is 128 bytes of low nibbles, 64 bytes of high bit pairs, 16 int8 group scales and a float16 scale (ggml's
+block_q6_K). In a panel, a block is the float16 scales of all rows, then for each group: the int8 scales of all rows,
+two vectors of nibbles (values 0-3 | 4-7 and 8-11 | 12-15 of every row) and one of the four bit pairs.
+"""
+
+from numba import float32, int8, uint8
+
+from ..activations import BIAS, SCALE, Int8Blocks
+from ..jit import device
+from ..simd import LANES, bits, dot4, get_f16, get_u8, get_u16, panel_bytes, panel_f16, panel_i8, put_f32, put_u8
+from ..simd import put_u16, scale_add, widen, zeros_narrow
+from .format import make_format
+
+_BYTES = 210
+_GROUP = 13 * LANES  # panel bytes of a group
+_ACTIVATION = Int8Blocks(offset=32, group=16)
+_STEP = _ACTIVATION.block_bytes
+
+
+@device
+def _value(block, i):
+    """The 6 bits of value i, as they are spread over the block: two halves of 128 values, four planes of 32 in each."""
+    half, plane, byte = i // 128, i % 128 // 32, i % 32
+    nibble = get_u8(block + 64 * half + 32 * (plane % 2) + byte) >> (4 * (plane // 2))
+    pair = get_u8(block + 128 + 32 * half + byte) >> (2 * plane)
+    return (nibble & 15) | (pair & 3) << 4
+
+
+@device
+def dequantize_block(block, out):
+    scale = get_f16(block + 208)
+    for i in range(256):
+        group = float32(int8(get_u8(block + 192 + i // 16)))
+        put_f32(out + 4 * i, scale * group * float32(_value(block, i) - 32))
+
+
+@device
+def pack_block(block, panel, lane):
+    put_u16(panel + 2 * lane, get_u16(block + 208))
+    panel += 2 * LANES
+    for group in range(16):
+        put_u8(panel + lane, get_u8(block + 192 + group))
+        row = panel + LANES + 4 * lane
+        for i in range(4):
+            v0, v1, v2, v3 = (_value(block, 16 * group + i), _value(block, 16 * group + 4 + i),
+                              _value(block, 16 * group + 8 + i), _value(block, 16 * group + 12 + i))
+            put_u8(row + i, uint8((v0 & 15) | (v1 & 15) << 4))
+            put_u8(row + 4 * LANES + i, uint8((v2 & 15) | (v3 & 15) << 4))
+            put_u8(row + 8 * LANES + i, uint8(v0 >> 4 | (v1 >> 4) << 2 | (v2 >> 4) << 4 | (v3 >> 4) << 6))
+        panel += _GROUP
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        scale = panel_f16(acc, panel, panel_stride)
+        panel += 2 * LANES
+        for _ in range(8):
+            for half in range(2):
+                group_scale = scale * panel_i8(acc, panel, panel_stride)
+                low = panel_bytes(acc, panel + LANES, panel_stride)
+                high = panel_bytes(acc, panel + 5 * LANES, panel_stride)
+                pairs = panel_bytes(acc, panel + 9 * LANES, panel_stride)
+                values = x + 16 * half
+                dots = zeros_narrow(acc)
+                dots = dot4(dots, bits(low, 0, 15) | bits(pairs, -4, 48), values, x_stride)
+                dots = dot4(dots, bits(low, 4, 15) | bits(pairs, -2, 48), values + 4, x_stride)
+                more = zeros_narrow(acc)  # two products of 6 bits fill a 16-bit sum
+                more = dot4(more, bits(high, 0, 15) | bits(pairs, 0, 48), values + 8, x_stride)
+                more = dot4(more, bits(high, 4, 15) | bits(pairs, 2, 48), values + 12, x_stride)
+                acc = scale_add(acc, widen(dots) + widen(more), group_scale, x + SCALE, x + BIAS + 4 * half, x_stride)
+                panel += _GROUP
+            x += _STEP
+    return acc
+
+
+FORMAT = make_format("q6_k", 14, 256, _BYTES, _ACTIVATION,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

@@ -1,0 +1,50 @@
+"""Q8_0: blocks of 32 values, one float16 scale and an int8 a value (ggml's block_q8_0).
+
+In a panel, a block is the scales of all rows, then eight vectors: values 4i .. 4i + 3 of every row. They are stored
+SIGNED_OFFSET too large, where the processor's dot product wants them unsigned.
+"""
+
+from numba import float32, int8, uint8
+
+from ..activations import BIAS, SCALE, Int8Blocks
+from ..jit import device
+from ..simd import LANES, SIGNED_OFFSET, dot4_signed, get_f16, get_u8, get_u16, panel_bytes, panel_f16, prefetch
+from ..simd import put_f32, put_u8, put_u16, scale_add, zeros_i32
+from .format import make_format
+
+_BYTES = 34
+_PANEL_BLOCK = _BYTES * LANES
+_ACTIVATION = Int8Blocks(offset=SIGNED_OFFSET)
+_STEP = _ACTIVATION.block_bytes
+
+
+@device
+def dequantize_block(block, out):
+    scale = get_f16(block)
+    for i in range(32):
+        put_f32(out + 4 * i, scale * float32(int8(get_u8(block + 2 + i))))
+
+
+@device
+def pack_block(block, panel, lane):
+    put_u16(panel + 2 * lane, get_u16(block))
+    for i in range(32):
+        target = panel + LANES * (2 + 4 * (i // 4)) + 4 * lane + i % 4
+        put_u8(target, uint8(get_u8(block + 2 + i) + SIGNED_OFFSET))
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        prefetch(panel + 3072, _PANEL_BLOCK)
+        dots = zeros_i32(acc)
+        for i in range(8):
+            dots = dot4_signed(dots, panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride), x + 4 * i, x_stride)
+        acc = scale_add(acc, dots, panel_f16(acc, panel, panel_stride), x + SCALE, x + BIAS, x_stride)
+        panel += _PANEL_BLOCK
+        x += _STEP
+    return acc
+
+
+FORMAT = make_format("q8_0", 8, 32, _BYTES, _ACTIVATION,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

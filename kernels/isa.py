@@ -1,0 +1,71 @@
+"""Which SIMD instructions the kernels are written for, chosen once per process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import llvmlite.binding as llvm
+
+from .errors import LcpuError
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One way to compute: how wide a vector is and how four int8 products are summed into a 32-bit lane."""
+
+    name: str
+    lanes: int  # 32-bit lanes of a vector, which is also the rows of a weight panel
+    dot: str  # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd) or "generic" (plain LLVM vectors)
+    needs: tuple[tuple[str, ...], ...] = ()  # alternatives; each is a set of LLVM feature names that suffices
+    reason: str = ""  # why it was chosen, for `lcpu run --verbose`
+
+    def runs_on(self, features: frozenset[str]) -> bool:
+        return not self.needs or any(features.issuperset(wanted) for wanted in self.needs)
+
+
+_AVX2 = ("avx2", "fma", "f16c")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
+
+ISAS = {  # best first
+    isa.name: isa
+    for isa in (
+        Isa("avx512-vnni", 16, "vnni", (_AVX512,)),
+        Isa("avx-vnni", 8, "vnni", ((*_AVX2, "avxvnni"), _AVX512)),
+        Isa("avx2", 8, "maddubs", (_AVX2,)),
+        Isa("generic", 4, "generic"),
+        # The panel layout of AVX-512 without its instructions, so that any machine can test that layout.
+        Isa("generic-16", 16, "generic"),
+    )
+}
+
+
+@cache
+def host_features() -> frozenset[str]:
+    """LLVM's names of the features that this processor and its operating system offer."""
+    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+
+
+def available() -> list[str]:
+    """Names of the paths that this machine can execute, best first."""
+    return [isa.name for isa in ISAS.values() if isa.runs_on(host_features())]
+
+
+@cache
+def active() -> Isa:
+    """The path in use: LCPU_ISA if set, else the best that the host can execute."""
+    wanted = os.environ.get("LCPU_ISA", "").strip().lower()
+    if not wanted:
+        best = ISAS[available()[0]]
+        return _explained(best, f"the best of what {llvm.get_host_cpu_name()} offers: {', '.join(available())}")
+    if wanted not in ISAS:
+        raise LcpuError(f"LCPU_ISA={wanted} is unknown; this machine can run: {', '.join(available())}")
+    if wanted not in available() and not os.environ.get("NUMBA_CPU_NAME"):
+        raise LcpuError(f"LCPU_ISA={wanted} needs instructions that this processor lacks; "
+                        f"it can run: {', '.join(available())}")
+    return _explained(ISAS[wanted], f"set by LCPU_ISA; this machine can run: {', '.join(available())}")
+
+
+def _explained(isa: Isa, reason: str) -> Isa:
+    return Isa(isa.name, isa.lanes, isa.dot, isa.needs, reason)

@@ -1,0 +1,133 @@
+"""Compiled kernels: Python functions over int64 operands that Numba turns into C functions, cached on disk.
+
+A kernel is compiled when its address is first asked for, so a block format that no model uses costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, cached_property
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numba
+import platformdirs
+from numba import config, types
+from numba.core.ccallback import CFunc
+
+from .isa import active
+
+_OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False}
+_listener: Callable[[str], None] | None = None
+
+
+class Kernel:
+    """A C function of int64 operands. `operands` are their names, after those that the runner itself supplies."""
+
+    def __init__(self, function: Callable[..., Any], result: Any, supplied: int) -> None:
+        self.name = function.__name__
+        self.function = function
+        parameters = list(inspect.signature(function).parameters)
+        self.operands = tuple(parameters[supplied:])
+        self._signature = ((types.int64,) * len(parameters), result)
+
+    @cached_property
+    def compiled(self) -> CFunc:
+        native = _AnnouncedCFunc(self.function, self._signature, locals={}, options=dict(_OPTIONS))
+        with _cache_at(cache_directory()) as usable:
+            if usable:
+                native.enable_caching()
+        native.compile()
+        return native
+
+    @property
+    def address(self) -> int:
+        return self.compiled.address
+
+    @cached_property
+    def call(self) -> Callable[..., int]:
+        """The kernel as a Python callable; it runs without the GIL."""
+        return self.compiled.ctypes
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}({', '.join(self.operands)})>"
+
+
+def kernel(function: Callable[..., None]) -> Kernel:
+    """An instruction of a program: function(work, thread, threads, *operands), the first three from the team."""
+    return Kernel(function, types.void, supplied=3)
+
+
+def native(function: Callable[..., Any]) -> Kernel:
+    """A function of int64 that Python calls and that returns an int64."""
+    return Kernel(function, types.int64, supplied=0)
+
+
+def specialised(template: Callable[..., None], name: str, **names: Any) -> Kernel:
+    """A kernel from a template: a copy of the function in which the global `names` mean something else.
+
+    Numba resolves globals when it compiles and caches by qualified name, so each copy is a kernel of its own, compiled
+    and cached apart; closures would never be found in the cache again.
+    """
+    copy = FunctionType(template.__code__, {**template.__globals__, **names}, name)
+    copy.__qualname__ = name
+    return kernel(copy)
+
+
+device = numba.njit(**{k: v for k, v in _OPTIONS.items() if k != "nopython"})  # a function that kernels call
+
+
+class _AnnouncedCFunc(CFunc):
+    def _compile_uncached(self):
+        if _listener:
+            _listener(self.__name__)
+        return super()._compile_uncached()
+
+
+@contextmanager
+def announcing(listener: Callable[[str], None] | None) -> Iterator[None]:
+    """Within, listener(name) is called before a kernel is compiled for lack of a cached one."""
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before
+
+
+@cache
+def cache_directory() -> Path:
+    """Where compiled kernels are kept: one folder for each state of the sources, Numba version and instruction set.
+
+    Numba itself does not notice when a function that a kernel calls has changed; the folder's name does.
+    """
+    root = os.environ.get("LCPU_CACHE_DIR") or platformdirs.user_cache_dir("lcpu", appauthor=False)
+    digest = hashlib.sha256(f"{numba.__version__} {config.CPU_NAME} {config.CPU_FEATURES}".encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return Path(root) / f"kernels-{active().name}-{digest.hexdigest()[:16]}"
+
+
+@contextmanager
+def _cache_at(directory: Path) -> Iterator[bool]:
+    """Point Numba at our cache directory; False where it cannot be written, and then kernels compile at each start."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        usable = os.access(directory, os.W_OK | os.X_OK)
+    except OSError:
+        usable = False
+    before, config.CACHE_DIR = config.CACHE_DIR, str(directory)
+    try:
+        yield usable
+    finally:
+        config.CACHE_DIR = before
+
+
+def address_of(array: Any) -> int:
+    """The address of a NumPy array's first element."""
+    return array.ctypes.data

@@ -1,0 +1,62 @@
+"""A program: instructions that a team of threads executes in order, built once and run for every step."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from .jit import Kernel, address_of
+
+OPERANDS = 16  # the most that an instruction has
+RECORD_BYTES = 8 * (2 + OPERANDS)  # kernel address, whether a barrier follows, operands
+COUNTER_BYTES = 64  # a cache line for each instruction's share counter
+
+
+class Program:
+    """Instructions as the flat int64 array `records` [instructions][2 + OPERANDS], with a counter for each.
+
+    The counter is how threads share an instruction's work: each takes the next piece by adding to it.
+    """
+
+    def __init__(self) -> None:
+        self._instructions: list[tuple[Kernel, bool, list[int]]] = []
+        self._keep: list[Any] = []
+        self.records = np.zeros((0, 2 + OPERANDS), np.int64)
+        self.counters = np.zeros((0, COUNTER_BYTES // 8), np.int64)
+
+    def add(self, kernel: Kernel, *, barrier: bool = True, **operands: Any) -> None:
+        """Append an instruction. Operands go by name: integers, floats (as float32 bits), arrays (as addresses).
+
+        Without a barrier, the next instruction may start before this one has ended on every thread.
+        """
+        if tuple(sorted(operands)) != tuple(sorted(kernel.operands)):
+            raise TypeError(f"{kernel} was given {', '.join(operands)}")
+        if len(operands) > OPERANDS:
+            raise TypeError(f"{kernel} has more than {OPERANDS} operands")
+        self._instructions.append((kernel, barrier, [self._encode(operands[name]) for name in kernel.operands]))
+
+    def _encode(self, value: Any) -> int:
+        if isinstance(value, np.ndarray):
+            self._keep.append(value)
+            return address_of(value)
+        if isinstance(value, float):
+            return struct.unpack("<I", struct.pack("<f", value))[0]
+        return int(value)
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """Each kernel once, in order of first use."""
+        return list(dict.fromkeys(kernel for kernel, _, _ in self._instructions))
+
+    def finish(self) -> Program:
+        """Compile what is not compiled yet and lay out the records. The last instruction always ends at a barrier."""
+        self.records = np.zeros((len(self._instructions), 2 + OPERANDS), np.int64)
+        self.counters = np.zeros((len(self._instructions), COUNTER_BYTES // 8), np.int64)
+        for record, (kernel, barrier, operands) in zip(self.records, self._instructions, strict=True):
+            record[:2] = kernel.address, barrier
+            record[2 : 2 + len(operands)] = operands
+        if len(self.records):
+            self.records[-1, 1] = True
+        return self

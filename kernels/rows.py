@@ -1,0 +1,30 @@
+"""Templates over a format's blocks in rows, as a file has them: packing into panels and dequantizing."""
+
+from .simd import LANES, atomic_add, get_i64
+
+
+def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
+    """The contiguous rows of a tensor, into panels of LANES rows.
+
+    `pack_block(block, panel block, lane)` is the format's. Rows that a panel lacks stay as they are: zero.
+    """
+    panel = atomic_add(work, 1)
+    while panel * LANES < rows:
+        for block in range(blocks):
+            target = panels + (panel * blocks + block) * block_bytes * LANES
+            for lane in range(min(LANES, rows - panel * LANES)):
+                row = panel * LANES + lane
+                pack_block(source + (row * blocks + block) * block_bytes, target, lane)  # noqa: F821
+        panel = atomic_add(work, 1)
+
+
+def dequantize(work, thread, threads, count, indices, table, blocks, block_bytes, block_values, out, out_stride):
+    """out[i] = row indices[i] of a table, as float32. `dequantize_block(block, float32 address)` is the format's."""
+    wanted = get_i64(count)
+    item = atomic_add(work, 1)
+    while item < wanted:
+        source = table + get_i64(indices + 8 * item) * blocks * block_bytes
+        target = out + item * out_stride
+        for block in range(blocks):
+            dequantize_block(source + block * block_bytes, target + 4 * block * block_values)  # noqa: F821
+        item = atomic_add(work, 1)

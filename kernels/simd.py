@@ -1,0 +1,576 @@
+"""Explicit SIMD for Numba: vectors and tiles as Numba types, their operations as intrinsics.
+
+A `Tile` is a small array of SIMD vectors, [panels][tokens], kept in registers. Operations broadcast over both axes as
+NumPy does: a weight is [panels][1], an activation [1][tokens], an accumulator [panels][tokens], a plain vector [1][1].
+Addresses are integers. All LLVM IR of the project is in this file; kernels above it read as plain Python.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from .isa import active
+
+ISA = active()
+LANES = ISA.lanes
+NARROW = "i16" if ISA.dot == "maddubs" else "i32"  # what `dot4` accumulates in
+
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+F16, F32 = ir.HalfType(), ir.FloatType()
+_ELEMENTS = {"i8": I8, "i16": I16, "i32": I32, "f16": F16, "f32": F32}
+_PER_LANE = {"i8": 4, "i16": 2, "i32": 1, "f16": 1, "f32": 1}  # i8 and i16 fill a whole vector, f16 is half of one
+
+
+class Tile(types.Type):
+    """[panels][tokens] vectors, each as wide as the machine's (f16: half as wide)."""
+
+    def __init__(self, element: str, panels: int = 1, tokens: int = 1) -> None:
+        self.element, self.panels, self.tokens = element, panels, tokens
+        self.vector = ir.VectorType(_ELEMENTS[element], LANES * _PER_LANE[element])
+        super().__init__(name=f"Tile({element}x{LANES}[{panels}][{tokens}])")
+
+    @property
+    def size(self) -> int:
+        return self.panels * self.tokens
+
+    def of(self, element: str) -> Tile:
+        return Tile(element, self.panels, self.tokens)
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager, tile):
+        super().__init__(manager, tile, ir.ArrayType(tile.vector, tile.size))
+
+
+# ---- helpers that emit IR ----
+
+
+def _literal(ty):
+    if not isinstance(ty, types.IntegerLiteral):
+        raise TypingError("this operand must be a literal or a global constant")
+    return ty.literal_value
+
+
+def _unpack(b, value, tile):
+    return [b.extract_value(value, i) for i in range(tile.size)]
+
+
+def _pack(b, vectors, tile):
+    value = ir.Constant(ir.ArrayType(tile.vector, tile.size), ir.Undefined)
+    for i, vector in enumerate(vectors):
+        value = b.insert_value(value, vector, i)
+    return value
+
+
+def _at(vectors, tile, panel, token):
+    """The vector at [panel][token], broadcast along axes of length one."""
+    return vectors[(panel if tile.panels > 1 else 0) * tile.tokens + (token if tile.tokens > 1 else 0)]
+
+
+def _constant(vector, number):
+    return ir.Constant(vector, [number] * vector.count)
+
+
+def _splat(b, scalar, count):
+    undefined = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
+    first = b.insert_element(undefined, scalar, I32(0))
+    return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, count), [0] * count))
+
+
+def _load(b, address, ty):
+    load = b.load(b.inttoptr(address, ty.as_pointer()))
+    load.align = 1
+    return load
+
+
+def _store(b, value, address):
+    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1
+
+
+def _offset(b, address, stride, times):
+    return address if times == 0 else b.add(address, b.mul(stride, I64(times)))
+
+
+def _call(b, name, result, *args):
+    function = ir.FunctionType(result, [a.type for a in args])
+    return b.call(cgutils.get_or_insert_function(b.module, function, name), args)
+
+
+def _name(vector):
+    return f"v{vector.count}{ {I8: 'i8', I16: 'i16', I32: 'i32', F16: 'f16', F32: 'f32'}[vector.element] }"
+
+
+def _fma(b, x, y, z):
+    # Without FMA instructions llvm.fma would call libm once per lane: there, let LLVM multiply and add.
+    operation = "fma" if ISA.dot != "generic" else "fmuladd"
+    return _call(b, f"llvm.{operation}.{_name(x.type)}", x.type, x, y, z)
+
+
+def _result(element, *tiles):
+    return Tile(element, max(t.panels for t in tiles), max(t.tokens for t in tiles))
+
+
+# ---- elementwise operations ----
+
+
+def _elementwise(emit, result=None):
+    """An intrinsic that applies emit(builder, *vectors) to broadcast tiles. `result`: its element, if another."""
+
+    def build(tiles):
+        out = _result(result or tiles[0].element, *tiles)
+
+        def generate(context, b, sig, args):
+            parts = [_unpack(b, value, tile) for value, tile in zip(args, sig.args, strict=True)]
+            return _pack(b, [emit(b, *(_at(v, t, p, n) for v, t in zip(parts, sig.args, strict=True)))
+                             for p in range(out.panels) for n in range(out.tokens)], out)
+
+        return out(*tiles), generate
+
+    return build
+
+
+def _unary(emit, result=None):
+    build = _elementwise(emit, result)
+
+    @intrinsic
+    def operation(context, x):
+        return build((x,))
+
+    return operation
+
+
+def _binary(emit, result=None):
+    build = _elementwise(emit, result)
+
+    @intrinsic
+    def operation(context, x, y):
+        return build((x, y))
+
+    return operation
+
+
+def _float_call(name):
+    return lambda b, *args: _call(b, f"llvm.{name}.{_name(args[0].type)}", args[0].type, *args)
+
+
+absolute = _unary(_float_call("fabs"))
+rint = _unary(_float_call("rint"))  # half to even
+# The larger or the smaller of two; where x is NaN, so is the result.
+maximum = _binary(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), y, x))
+minimum = _binary(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), y, x))
+to_f32 = _unary(lambda b, x: b.sitofp(x, Tile("f32").vector), "f32")
+to_i32 = _unary(lambda b, x: b.fptosi(x, Tile("i32").vector), "i32")
+bits_as_f32 = _unary(lambda b, x: b.bitcast(x, Tile("f32").vector), "f32")
+
+
+@intrinsic
+def fma(context, x, y, z):
+    """x * y + z, rounded once."""
+    return _elementwise(_fma)((x, y, z))
+
+
+@intrinsic(prefer_literal=True)
+def bits(context, x, shift, mask):
+    """The bytes of x moved `shift` bits right (left if negative), and masked."""
+    count, by = -_literal(shift), _literal(mask)
+
+    def emit(b, v):
+        # x86 shifts no bytes: shift 16-bit lanes, the mask drops what crosses over.
+        halves = ir.VectorType(I16, v.type.count // 2)
+        if count:
+            amount = _constant(halves, abs(count))
+            wide = b.bitcast(v, halves)
+            v = b.bitcast(b.shl(wide, amount) if count > 0 else b.lshr(wide, amount), v.type)
+        return b.and_(v, _constant(v.type, by))
+
+    out, generate = _elementwise(emit)((x,))
+    return out.return_type(x, shift, mask), lambda context, b, sig, args: generate(context, b, out, args[:1])
+
+
+def _operator(op, on_float, on_int):
+    """Let Python's own operator work on tiles."""
+    build = _elementwise(lambda b, x, y: getattr(b, on_float if x.type.element == F32 else on_int)(x, y))
+
+    @infer_global(op)
+    class _Template(AbstractTemplate):
+        def generic(self, args, kws):
+            return build(args)[0] if len(args) == 2 and all(isinstance(a, Tile) for a in args) else None
+
+    @lower_builtin(op, Tile, Tile)
+    def _lower(context, b, sig, args):
+        return build(sig.args)[1](context, b, sig, args)
+
+
+_operator(operator.add, "fadd", "add")
+_operator(operator.sub, "fsub", "sub")
+_operator(operator.mul, "fmul", "mul")
+_operator(operator.truediv, "fdiv", "sdiv")
+_operator(operator.or_, "or_", "or_")
+_operator(operator.lshift, "shl", "shl")
+
+
+# ---- making, loading and storing ----
+
+
+@intrinsic(prefer_literal=True)
+def zeros(context, panels, tokens):
+    """A float32 accumulator of literal shape [panels][tokens]."""
+    tile = Tile("f32", _literal(panels), _literal(tokens))
+    return tile(panels, tokens), lambda context, b, sig, args: ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
+
+
+def _zeros_like(element):
+    @intrinsic
+    def zeros_like(context, like):
+        tile = like.of(element)
+        return tile(like), lambda context, b, sig, args: ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
+
+    return zeros_like
+
+
+zeros_f32 = _zeros_like("f32")
+zeros_i32 = _zeros_like("i32")
+zeros_narrow = _zeros_like(NARROW)
+
+
+@intrinsic
+def panels_of(context, tile):
+    """The first axis of a tile's shape, known when compiling."""
+    return types.int64(tile), lambda context, b, sig, args: I64(sig.args[0].panels)
+
+
+@intrinsic
+def tokens_of(context, tile):
+    """The second axis of a tile's shape, known when compiling."""
+    return types.int64(tile), lambda context, b, sig, args: I64(sig.args[0].tokens)
+
+
+def _splat_scalar(scalar, element):
+    @intrinsic
+    def splat(context, x):
+        tile = Tile(element)
+        return tile(scalar), lambda context, b, sig, args: _pack(b, [_splat(b, args[0], LANES)], tile)
+
+    return splat
+
+
+splat_f32 = _splat_scalar(types.float32, "f32")
+splat_i32 = _splat_scalar(types.int32, "i32")
+
+
+def _loaders(element, stored, convert=lambda b, x: x):
+    """(load(address) -> [1][1], load_panels(like, address, panel stride) -> [panels][1])"""
+    count = LANES * _PER_LANE["i8"] if stored == I8 and element == "i8" else LANES
+    stored_vector = ir.VectorType(stored, count)
+
+    @intrinsic
+    def load(context, address):
+        tile = Tile(element)
+        return tile(types.intp), lambda context, b, sig, args: _pack(
+            b, [convert(b, _load(b, args[0], stored_vector))], tile)
+
+    @intrinsic
+    def load_panels(context, like, address, stride):
+        tile = Tile(element, like.panels)
+        return tile(like, types.intp, types.intp), lambda context, b, sig, args: _pack(
+            b, [convert(b, _load(b, _offset(b, args[1], args[2], p), stored_vector)) for p in range(tile.panels)], tile)
+
+    return load, load_panels
+
+
+def _bf16_to_f32(b, x):
+    wide = Tile("i32").vector
+    return b.bitcast(b.shl(b.zext(x, wide), _constant(wide, 16)), Tile("f32").vector)
+
+
+load_bytes, panel_bytes = _loaders("i8", I8)  # 4 bytes a lane
+load_i32, _ = _loaders("i32", I32)
+load_f32, panel_f32 = _loaders("f32", F32)
+load_f16, panel_f16 = _loaders("f32", F16, lambda b, x: b.fpext(x, Tile("f32").vector))
+load_bf16, panel_bf16 = _loaders("f32", I16, _bf16_to_f32)
+load_i8, panel_i8 = _loaders("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector))  # one byte a lane
+
+
+@intrinsic
+def load_tile(context, like, address, panel_stride, token_stride):
+    """float32 vectors of like's shape: [panel][token] is at address + panel * panel_stride + token * token_stride."""
+    def generate(context, b, sig, args):
+        tile, (_, address, panel_stride, token_stride) = sig.return_type, args
+        return _pack(b, [_load(b, _offset(b, _offset(b, address, panel_stride, p), token_stride, t), tile.vector)
+                         for p in range(tile.panels) for t in range(tile.tokens)], tile)
+
+    return like(like, types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_tile(context, tile, address, panel_stride, token_stride):
+    """Store each vector [panel][token] at address + panel * panel_stride + token * token_stride."""
+    def generate(context, b, sig, args):
+        tile, (value, address, panel_stride, token_stride) = sig.args[0], args
+        vectors = _unpack(b, value, tile)
+        for p in range(tile.panels):
+            for t in range(tile.tokens):
+                _store(b, vectors[p * tile.tokens + t],
+                       _offset(b, _offset(b, address, panel_stride, p), token_stride, t))
+        return context.get_dummy_value()
+
+    return types.void(tile, types.intp, types.intp, types.intp), generate
+
+
+def _storer(convert):
+    @intrinsic
+    def store(context, address, tile):
+        def generate(context, b, sig, args):
+            _store(b, convert(b, b.extract_value(args[1], 0)), args[0])
+            return context.get_dummy_value()
+
+        return types.void(types.intp, tile), generate
+
+    return store
+
+
+store_f32 = _storer(lambda b, x: x)
+store_f16 = _storer(lambda b, x: b.fptrunc(x, Tile("f16").vector))  # rounds half to even
+store_i8 = _storer(lambda b, x: b.trunc(x, ir.VectorType(I8, LANES)))  # from i32: one byte a lane
+
+
+def _reducer(name, scalar, *start):
+    @intrinsic
+    def reduce(context, tile):
+        """Over the lanes of one vector, in an order that only its width decides."""
+        def generate(context, b, sig, args):
+            vector = b.extract_value(args[0], 0)
+            operands = [ir.Constant(F32, number) for number in start] + [vector]
+            function = ir.FunctionType(vector.type.element, [o.type for o in operands])
+            called = cgutils.get_or_insert_function(b.module, function, f"llvm.vector.reduce.{name}.{_name(vector.type)}")
+            # "reassoc" allows a tree instead of one long chain.
+            return b.call(called, operands, fastmath=("reassoc",) if start else ())
+
+        return scalar(tile), generate
+
+    return reduce
+
+
+reduce_add = _reducer("fadd", types.float32, -0.0)
+reduce_max = _reducer("fmax", types.float32)
+reduce_add_i32 = _reducer("add", types.int32)
+
+
+# ---- matmul: weights are values [panels][1], activations stay in memory, one row for each token ----
+
+
+def _against_tokens(element, emit):
+    """intrinsic(acc, weights, x, stride): acc[p][t] = emit(b, acc[p][t], weights[p], the 4 bytes at x + t * stride in
+    every lane). Tokens go outermost, so that each is loaded once and soon dead."""
+
+    @intrinsic
+    def operation(context, acc, weights, x, stride):
+        def generate(context, b, sig, args):
+            tile, (acc, weights, x, stride) = sig.return_type, args
+            out, rows = _unpack(b, acc, tile), _unpack(b, weights, sig.args[1])
+            for t in range(tile.tokens):
+                token = _splat(b, _load(b, _offset(b, x, stride, t), element), LANES)
+                for p in range(tile.panels):
+                    out[p * tile.tokens + t] = emit(b, out[p * tile.tokens + t], rows[p], token)
+            return _pack(b, out, tile)
+
+        return acc(acc, weights, types.intp, types.intp), generate
+
+    return operation
+
+
+def _vpdpbusd(b, acc, weights, token):
+    return _call(b, f"llvm.x86.avx512.vpdpbusd.{32 * LANES}", acc.type, acc, weights, b.bitcast(token, weights.type))
+
+
+def _maddubs(b, unsigned, signed):
+    return _call(b, "llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(I16, 2 * LANES), unsigned, signed)
+
+
+def _add_pairs(b, x):
+    wide = Tile("i32").vector
+    return _call(b, "llvm.x86.avx2.pmadd.wd", wide, x, _constant(x.type, 1))
+
+
+def _generic_dot(extend):
+    def emit(b, acc, weights, token):
+        wide = ir.VectorType(I32, 4 * LANES)
+        products = b.mul(getattr(b, extend)(weights, wide), b.sext(b.bitcast(token, weights.type), wide))
+        for _ in range(2):  # add neighbours, twice
+            half = products.type.count // 2
+            even, odd = (ir.Constant(ir.VectorType(I32, half), list(range(i, 2 * half, 2))) for i in (0, 1))
+            products = b.add(b.shuffle_vector(products, products, even), b.shuffle_vector(products, products, odd))
+        return b.add(acc, products)
+
+    return emit
+
+
+def _maddubs_dot(b, acc, weights, token):
+    return b.add(acc, _maddubs(b, weights, b.bitcast(token, weights.type)))
+
+
+def _maddubs_signed_dot(b, acc, weights, token):
+    signs = _call(b, "llvm.x86.avx2.psign.b", weights.type, b.bitcast(token, weights.type), weights)
+    magnitude = _call(b, f"llvm.abs.{_name(weights.type)}", weights.type, weights, ir.IntType(1)(0))
+    return b.add(acc, _add_pairs(b, _maddubs(b, magnitude, signs)))
+
+
+fma_tokens = _against_tokens(F32, _fma)
+# acc[p][t] += sum of 4 products, weights unsigned, activations int8. On AVX2 the sums stay in 16 bits: `widen` before
+# 32,767 is in reach, which is after 8 calls for weights up to 15, 2 for weights up to 63.
+dot4 = _against_tokens(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "generic": _generic_dot("zext")}[ISA.dot])
+# The same for weights that use all 8 bits: stored with SIGNED_OFFSET added, summed in 32 bits.
+dot4_signed = _against_tokens(
+    I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_signed_dot, "generic": _generic_dot("sext")}[ISA.dot])
+SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
+widen = _unary(lambda b, x: _add_pairs(b, x) if NARROW == "i16" else x, "i32")
+
+
+@intrinsic
+def scale_add(context, acc, dots, weight_scale, scale, bias, stride):
+    """acc[p][t] += weight_scale[p] * (dots[p][t] * scale[t] + bias[t]), where scale and bias are addresses of float32."""
+    def generate(context, b, sig, args):
+        tile, (acc, dots, weight_scale, scale, bias, stride) = sig.return_type, args
+        out, sums, scales = _unpack(b, acc, tile), _unpack(b, dots, tile), _unpack(b, weight_scale, sig.args[2])
+        for t in range(tile.tokens):
+            token_scale, token_bias = (_splat(b, _load(b, _offset(b, x, stride, t), F32), LANES) for x in (scale, bias))
+            for p in range(tile.panels):
+                i = p * tile.tokens + t
+                dot = _fma(b, b.sitofp(sums[i], tile.vector), token_scale, token_bias)
+                out[i] = _fma(b, scales[p], dot, out[i])
+        return _pack(b, out, tile)
+
+    return acc(acc, dots, weight_scale, types.intp, types.intp, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
+def prefetch(context, address, size):
+    """Ask for the cache lines of `size` (literal) bytes from address on."""
+    reach = _literal(size)
+
+    def generate(context, b, sig, args):
+        for i in range(0, reach, 64):
+            pointer = b.inttoptr(b.add(args[0], I64(i)), I8.as_pointer())
+            _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, size), generate
+
+
+# ---- scalars in memory, calls by address, and what threads need ----
+
+
+def _scalar_access(ty, element):
+    @intrinsic
+    def get(context, address):
+        return ty(types.intp), lambda context, b, sig, args: _load(b, args[0], element)
+
+    @intrinsic
+    def put(context, address, value):
+        def generate(context, b, sig, args):
+            _store(b, args[1], args[0])
+            return context.get_dummy_value()
+
+        return types.void(types.intp, ty), generate
+
+    return get, put
+
+
+get_i64, put_i64 = _scalar_access(types.int64, I64)
+get_i32, put_i32 = _scalar_access(types.int32, I32)
+get_u16, put_u16 = _scalar_access(types.uint16, I16)
+get_u8, put_u8 = _scalar_access(types.uint8, I8)
+get_f32, put_f32 = _scalar_access(types.float32, F32)
+
+
+@intrinsic
+def get_f16(context, address):
+    """A float16 in memory, as float32."""
+    return types.float32(types.intp), lambda context, b, sig, args: b.fpext(_load(b, args[0], F16), F32)
+
+
+@intrinsic
+def put_f16(context, address, value):
+    """Store a float32 as float16, rounded half to even."""
+    def generate(context, b, sig, args):
+        _store(b, b.fptrunc(args[1], F16), args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.float32), generate
+
+
+@intrinsic
+def bits_to_float(context, number):
+    """The float32 whose bits are the low half of an integer."""
+    return types.float32(types.int64), lambda context, b, sig, args: b.bitcast(b.trunc(args[0], I32), F32)
+
+
+@intrinsic
+def atomic_add(context, address, amount):
+    """The old value."""
+    return types.int64(types.intp, types.int64), lambda context, b, sig, args: b.atomic_rmw(
+        "add", b.inttoptr(args[0], I64.as_pointer()), args[1], "acq_rel")
+
+
+@intrinsic
+def atomic_get(context, address):
+    return types.int64(types.intp), lambda context, b, sig, args: b.load_atomic(
+        b.inttoptr(args[0], I64.as_pointer()), "acquire", 8)
+
+
+@intrinsic
+def atomic_put(context, address, value):
+    def generate(context, b, sig, args):
+        b.store_atomic(args[1], b.inttoptr(args[0], I64.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), generate
+
+
+@intrinsic
+def pause(context):
+    """Tell the processor that this is a spinning loop."""
+    def generate(context, b, sig, args):
+        if ISA.dot != "generic":
+            _call(b, "llvm.x86.sse2.pause", ir.VoidType())
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def yield_processor(context):
+    """Let another thread run, if one waits."""
+    def generate(context, b, sig, args):
+        _call(b, "SwitchToThread" if sys.platform == "win32" else "sched_yield", I32)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic(prefer_literal=True)
+def call_kernel(context, address, operands, count, work, thread, threads):
+    """Call the C function at `address` with (work, thread, threads, *operands), `count` (literal) int64 from memory.
+
+    A kernel may declare fewer operands: in the C calling conventions the caller cleans up, the callee reads what it
+    declares.
+    """
+    operand_count = _literal(count)
+
+    def generate(context, b, sig, args):
+        address, operands, _, *head = args
+        values = [_load(b, b.add(operands, I64(8 * i)), I64) for i in range(operand_count)]
+        function = ir.FunctionType(ir.VoidType(), [I64] * (len(head) + len(values)))
+        b.call(b.inttoptr(address, function.as_pointer()), [*head, *values])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, count, types.intp, types.int64, types.int64), generate

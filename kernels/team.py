@@ -1,0 +1,126 @@
+"""A team of threads that walks a program: instructions one after another, meeting at barriers.
+
+Python starts a step and waits for its end; in between, no thread holds the GIL. Threads spin for about a millisecond
+between steps, then sleep on a condition, so an idle team uses no processor.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+import numpy as np
+
+from .jit import address_of, device, native
+from .program import COUNTER_BYTES, OPERANDS, RECORD_BYTES, Program
+from .simd import atomic_add, atomic_get, atomic_put, call_kernel, get_i64, pause, yield_processor
+
+# Byte offsets in the control block: a cache line each, so that spinning on one does not slow the others.
+_EPOCH, _PROGRAM, _LENGTH, _COUNTERS, _ARRIVED, _GENERATION, _CONTROL_BYTES = (64 * i for i in range(7))
+_PATIENCE = 2_000  # spins at a barrier before a thread offers its processor to others
+_IDLE_SPINS = 30_000  # spins between steps before a thread goes to sleep: about a millisecond
+
+
+@device
+def _barrier(control, threads):
+    generation = atomic_get(control + _GENERATION)
+    if atomic_add(control + _ARRIVED, 1) == threads - 1:
+        atomic_put(control + _ARRIVED, 0)
+        atomic_put(control + _GENERATION, generation + 1)
+        return
+    spins = 0
+    while atomic_get(control + _GENERATION) == generation:
+        spins += 1
+        if spins < _PATIENCE:
+            pause()
+        else:
+            yield_processor()
+
+
+@native
+def _walk(control, thread, threads):
+    """Execute the program that the control block names, as one thread of the team."""
+    record = get_i64(control + _PROGRAM)
+    work = get_i64(control + _COUNTERS)
+    for _ in range(get_i64(control + _LENGTH)):
+        call_kernel(get_i64(record), record + 16, OPERANDS, work, thread, threads)
+        if get_i64(record + 8) != 0:
+            _barrier(control, threads)
+        record += RECORD_BYTES
+        work += COUNTER_BYTES
+    return 0
+
+
+@native
+def _await_step(control, seen):
+    """Spin until a step other than `seen` begins: 1, or 0 if none came soon."""
+    for _ in range(_IDLE_SPINS):
+        if atomic_get(control + _EPOCH) != seen:
+            return 1
+        pause()
+    return 0
+
+
+class Team:
+    """`threads` threads, of which the caller's is the first."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._control = np.zeros(_CONTROL_BYTES // 8 + 8, np.int64)
+        self._address = -(-address_of(self._control) // 64) * 64
+        self._slots = self._control[(self._address - address_of(self._control)) // 8 :]
+        self._condition = threading.Condition()
+        self._sleeping = 0
+        self._stopped = False
+        _walk.call, _await_step.call  # noqa: B018  compile before threads race to it
+        self._workers = [threading.Thread(target=self._work, args=(i,), name=f"lcpu-{i}", daemon=True)
+                         for i in range(1, threads)]
+        for worker in self._workers:
+            worker.start()
+
+    def run(self, program: Program) -> None:
+        """Execute the program once, on all threads."""
+        program.counters[:] = 0
+        self._slots[_PROGRAM // 8] = address_of(program.records)
+        self._slots[_COUNTERS // 8] = address_of(program.counters)
+        self._slots[_LENGTH // 8] = len(program.records)
+        self._begin()
+        _walk.call(self._address, 0, self.threads)
+
+    def _begin(self) -> None:
+        # The epoch changes before `_sleeping` is read, a sleeper does it the other way round: no wake-up is lost.
+        self._slots[_EPOCH // 8] += 1
+        if self._sleeping:
+            with self._condition:
+                self._condition.notify_all()
+
+    def _work(self, thread: int) -> None:
+        seen = 0
+        while True:
+            if not _await_step.call(self._address, seen):
+                self._sleep(seen)
+            seen += 1
+            if self._stopped:
+                return
+            _walk.call(self._address, thread, self.threads)
+
+    def _sleep(self, seen: int) -> None:
+        with self._condition:
+            self._sleeping += 1
+            self._condition.wait_for(lambda: self._slots[_EPOCH // 8] != seen)
+            self._sleeping -= 1
+
+    def close(self) -> None:
+        """End the threads."""
+        if not self._stopped:
+            self._stopped = True
+            self._begin()
+            for worker in self._workers:
+                worker.join()
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
