@@ -1,0 +1,55 @@
+"""Byte-level BPE vocabularies (`tokenizer.ggml.model` = "gpt2"), run by the library `tokenizers`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import pretokenizers
+from .vocabulary import TokenType, Vocabulary
+
+
+def _byte_characters() -> dict[int, str]:
+    """GPT-2's alphabet: a printable character for each byte; itself where it is one, else from U+0100 on."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {byte: chr(byte) for byte in shown} | {byte: chr(256 + n) for n, byte in enumerate(hidden)}
+
+
+BYTE_CHARACTERS = _byte_characters()
+_BYTES = {character: byte for byte, character in BYTE_CHARACTERS.items()}
+
+
+def piece_bytes(piece: str) -> bytes:
+    """The bytes that an ordinary token stands for; its own text if it is not written in GPT-2's alphabet."""
+    try:
+        return bytes([_BYTES[character] for character in piece])
+    except KeyError:
+        return piece.encode()
+
+
+def encoder(vocabulary: Vocabulary) -> Callable[[str], list[int]]:
+    """A function from text to ids. It knows no special tokens; a byte without a token is left out, as in llama.cpp."""
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+
+    pretokenizer = pretokenizers.find(vocabulary.pre)
+    # Control tokens are no part of ordinary text: nothing may merge into one.
+    reserved = vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)
+    ids = dict(vocabulary.ids)
+    for token in reserved:
+        del ids[vocabulary.tokens[token]]
+    merges = list(vocabulary.merges or ())
+    try:
+        model = BPE(ids, merges, ignore_merges=pretokenizer.ignore_merges)
+    except Exception:  # a merge of tokens that are not there, which llama.cpp passes over too
+        merges = [(left, right) for left, right in merges if left in ids and right in ids and left + right in ids]
+        model = BPE(ids, merges, ignore_merges=pretokenizer.ignore_merges)
+    tokenizer = Tokenizer(model)
+    splits = [Split(Regex(pattern), "isolated") for pattern in pretokenizer.patterns]
+    tokenizer.pre_tokenizer = Sequence([*splits, ByteLevel(add_prefix_space=False, use_regex=False)])
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    return encode

@@ -1,0 +1,245 @@
+"""What a GGUF file says of its tokenizer (`tokenizer.ggml.*`), checked once and then fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from ...kernels.errors import LcpuError
+from . import pretokenizers, special
+
+_DAMAGED = "the file is damaged or badly converted; convert or download the model again"
+
+
+class TokenType(IntEnum):
+    """`tokenizer.ggml.token_type`, numbered as the GGUF specification and SentencePiece do."""
+
+    UNDEFINED = 0
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a model, and how text becomes tokens.
+
+    `ids` maps the text of a token to its id. `types` is int8 [tokens], read-only, with llama.cpp's corrections made.
+    `scores` is float32 [tokens] with the model "llama", and `merges` (left, right) pairs, best first, with "gpt2";
+    else they are None. `strips_after` are the special tokens that take the white space after them along.
+    """
+
+    model: str
+    pre: str
+    tokens: Sequence[str]
+    ids: Mapping[str, int]
+    types: np.ndarray
+    scores: np.ndarray | None
+    merges: Sequence[tuple[str, str]] | None
+    bos_id: int | None
+    eos_id: int | None
+    unknown_id: int | None
+    end_ids: frozenset[int]
+    add_bos: bool
+    add_eos: bool
+    add_space_prefix: bool
+    strips_after: frozenset[int]
+
+    def of_type(self, *types: TokenType) -> list[int]:
+        """The tokens that have one of these types, in order."""
+        return ids_of_type(self.types, *types)
+
+
+def ids_of_type(types: np.ndarray, *wanted: TokenType) -> list[int]:
+    return np.flatnonzero(np.isin(types, wanted)).tolist()
+
+
+def read(metadata: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary in the metadata of a GGUF file.
+
+    Defaults follow llama.cpp: without a `tokenizer.ggml.pre`, a "gpt2" vocabulary has the pre-tokenizer "default";
+    without an `add_bos_token`, BOS goes before a text with "llama" and with the pre-tokenizers that want it; a "llama"
+    vocabulary has BOS 1, EOS 2 and the unknown token 0 unless it says otherwise. (But a "gpt2" one that does not say
+    has no BOS and no EOS; llama.cpp takes token 11, whatever that is.)
+
+    Raises LcpuError for a kind of tokenizer lcpu does not have, and for keys that are missing, of the wrong type, or at
+    odds with each other.
+    """
+    model = _text(metadata, "tokenizer.ggml.model")
+    if model not in ("llama", "gpt2"):
+        raise LcpuError(f'tokenizer.ggml.model = {model!r} is not supported; use a model that has "llama" or "gpt2"')
+    is_spm = model == "llama"
+    pre = _text(metadata, "tokenizer.ggml.pre", "default") or "default"
+    wants_bos = is_spm or pretokenizers.find(pre).add_bos
+    tokens, ids = _tokens(metadata)
+    merges = None if is_spm else _merges(metadata)
+    stored_types = _stored_types(metadata, len(tokens), required=is_spm)
+    marked = _marked(ids, stored_types, merges or ())
+    types = _corrected(stored_types, marked)
+    named = _named_ids(metadata, len(tokens), {"bos": 1, "eos": 2, "unknown": 0} if is_spm else {})
+    ends = special.end_ids(marked, {name: token for name, token in named.items() if name not in ("bos", "unknown")})
+    specials = ids_of_type(types, TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+    return Vocabulary(
+        model=model,
+        pre=pre,
+        tokens=tokens,
+        ids=ids,
+        types=types,
+        scores=_scores(metadata, len(tokens)) if is_spm else None,
+        merges=merges,
+        bos_id=named["bos"],
+        eos_id=named["eos"],
+        unknown_id=named["unknown"],
+        end_ids=ends,
+        add_bos=_adds(metadata, "bos", named, wants_bos),
+        add_eos=_adds(metadata, "eos", named, False),
+        add_space_prefix=_flag(metadata, "tokenizer.ggml.add_space_prefix", is_spm),
+        strips_after=special.strips_after(ids, specials, _text(metadata, "general.name", "")),
+    )
+
+
+def _value(metadata: Mapping[str, Any], key: str) -> Any:
+    if key not in metadata:
+        raise LcpuError(f"the model has no {key}: {_DAMAGED}")
+    return metadata[key]
+
+
+def _wrong_type(key: str, value: object, wanted: str) -> LcpuError:
+    return LcpuError(f"{key} is {type(value).__name__}, not {wanted}: {_DAMAGED}")
+
+
+def _text(metadata: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    if default is not None and key not in metadata:
+        return default
+    value = _value(metadata, key)
+    if not isinstance(value, str):
+        raise _wrong_type(key, value, "a string")
+    return value
+
+
+def _flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = metadata.get(key, default)
+    if not isinstance(value, (bool, np.bool_)):
+        raise _wrong_type(key, value, "true or false")
+    return bool(value)
+
+
+def _strings(metadata: Mapping[str, Any], key: str) -> Sequence[str]:
+    value = _value(metadata, key)
+    if not isinstance(value, (list, tuple)) or not set(map(type, value)) <= {str}:
+        raise _wrong_type(key, value, "a list of strings")
+    try:
+        "".join(value).encode()
+    except UnicodeEncodeError:
+        raise LcpuError(f"{key} holds a string that is not UTF-8: {_DAMAGED}") from None
+    return value
+
+
+def _numbers(metadata: Mapping[str, Any], key: str, size: int, kinds: str, wanted: str) -> np.ndarray:
+    """An array of `size` numbers, of one of NumPy's `kinds` of dtype."""
+    value = np.asarray(_value(metadata, key))
+    if value.dtype.kind not in kinds or value.ndim != 1:
+        raise _wrong_type(key, metadata[key], wanted)
+    if len(value) != size:
+        raise LcpuError(f"{key} has {len(value)} entries for {size} tokens: {_DAMAGED}")
+    return value
+
+
+def _tokens(metadata: Mapping[str, Any]) -> tuple[Sequence[str], dict[str, int]]:
+    key = "tokenizer.ggml.tokens"
+    tokens = _strings(metadata, key)
+    if not tokens:
+        raise LcpuError(f"{key} is empty: {_DAMAGED}")
+    if "" in tokens:  # as llama.cpp names them
+        tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
+    ids = {token: index for index, token in enumerate(tokens)}
+    if len(ids) != len(tokens):
+        twice = next(token for index, token in enumerate(tokens) if ids[token] != index)
+        raise LcpuError(f"{key} holds {twice!r} twice: {_DAMAGED}")
+    return tokens, ids
+
+
+def _stored_types(metadata: Mapping[str, Any], size: int, required: bool) -> np.ndarray:
+    key = "tokenizer.ggml.token_type"
+    if not required and key not in metadata:
+        return np.full(size, TokenType.NORMAL, np.int8)
+    types = _numbers(metadata, key, size, "iu", "an array of integers")
+    unknown = types[~np.isin(types, list(TokenType))]
+    if len(unknown):
+        raise LcpuError(f"{key} holds {unknown[0]}, which is no token type (0 to 6): {_DAMAGED}")
+    return types.astype(np.int8)
+
+
+def _marked(ids: Mapping[str, int], types: np.ndarray, merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """The tokens whose text says that they are special: text -> id.
+
+    Not those that merges build: Qwen has a token `</s>` that is just the beginning of many HTML tags.
+    """
+    marked = {text: ids[text] for text in special.CONTROL_TEXTS | special.SHOWN_TEXTS if text in ids}
+    doubtful = {text for text, token in marked.items() if types[token] == TokenType.NORMAL}
+    if doubtful:
+        for built in doubtful & {left + right for left, right in merges}:
+            del marked[built]
+    return marked
+
+
+def _corrected(types: np.ndarray, marked: Mapping[str, int]) -> np.ndarray:
+    """The types with those of special tokens set right, as llama.cpp does: files often have them as ordinary text."""
+    types = types.copy()
+    types[list(marked.values())] = TokenType.CONTROL
+    shown = {marked[text] for text in special.SHOWN_TEXTS if text in marked} | special.part_separators(marked)
+    types[list(shown)] = TokenType.USER_DEFINED
+    types.flags.writeable = False
+    return types
+
+
+def _scores(metadata: Mapping[str, Any], size: int) -> np.ndarray:
+    key = "tokenizer.ggml.scores"
+    scores = _numbers(metadata, key, size, "fiu", "an array of numbers").astype(np.float32)
+    if np.isnan(scores).any():
+        raise LcpuError(f"{key} holds values that are not numbers: {_DAMAGED}")
+    return scores
+
+
+def _merges(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    key = "tokenizer.ggml.merges"
+    merges = _strings(metadata, key)
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    if not (set(map(len, pairs)) <= {2} and all(map(all, pairs))):
+        bad = next(merge for merge, pair in zip(merges, pairs, strict=True) if len(pair) != 2 or not all(pair))
+        raise LcpuError(f'{key} holds {bad!r}, which is not "left right": {_DAMAGED}')
+    return pairs  # type: ignore[return-value]
+
+
+def _named_ids(metadata: Mapping[str, Any], size: int, defaults: Mapping[str, int]) -> dict[str, int | None]:
+    """The special tokens that keys name. A default that is past the end of a small vocabulary is no token."""
+    named: dict[str, int | None] = {}
+    for name in ("bos", "eos", "unknown", "eot", "eom", *special.FILL_IN_END_TEXTS):
+        key = f"tokenizer.ggml.{name}_token_id"
+        token = metadata.get(key)
+        if token is None:
+            token = defaults.get(name, size)
+            named[name] = token if token < size else None
+            continue
+        if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
+            raise _wrong_type(key, token, "an integer")
+        if not 0 <= token < size:
+            raise LcpuError(f"{key} is {token}, but the tokens are 0 to {size - 1}: {_DAMAGED}")
+        named[name] = int(token)
+    return named
+
+
+def _adds(metadata: Mapping[str, Any], name: str, named: Mapping[str, int | None], default: bool) -> bool:
+    """Whether the token `name` goes around a text. A file that says so must say which token it is."""
+    key = f"tokenizer.ggml.add_{name}_token"
+    adds = _flag(metadata, key, default)
+    if adds and key in metadata and named[name] is None:
+        raise LcpuError(f"{key} is true, but there is no tokenizer.ggml.{name}_token_id: {_DAMAGED}")
+    return adds and named[name] is not None
