@@ -35,6 +35,9 @@ _OTHER_FORMATS = {
     b"<": "a web page, not a model: the download went wrong",
 }
 
+_LEAST_KEY_VALUE = 8 + 1 + 4 + 1  # bytes: the length of the key, the key, the value's type, the value
+_LEAST_TENSOR_INFO = 8 + 1 + 4 + 8 + 4 + 8
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -136,11 +139,13 @@ def _open_shard(path: Path, on_error: ExitStack) -> _Shard:
     cursor = Cursor(path, on_error.enter_context(_map_file(path)))
     _check_magic(cursor)
     version = _read_version(cursor)
-    tensor_count = cursor.count("the tensor count", least_bytes=33)
-    metadata_count = cursor.count("the metadata count", least_bytes=14)
+    tensor_count = cursor.count("the tensor count", _LEAST_TENSOR_INFO)
+    metadata_count = cursor.count("the metadata count", _LEAST_KEY_VALUE)
     metadata = read_metadata(cursor, metadata_count)
     split_number = _split_number(cursor, metadata, "split.no", default=0)
     split_count = _split_number(cursor, metadata, "split.count", default=1)
+    if split_number >= max(split_count, 1):
+        raise cursor.error(f"is file {split_number + 1} of {split_count} of its model: damaged")
     infos = _read_tensor_infos(cursor, tensor_count, split_number)
     tensors = _place(cursor, infos, _alignment(cursor, metadata))
     split_tensors = _split_number(cursor, metadata, "split.tensors.count", default=len(tensors))

@@ -112,6 +112,9 @@ class Metadata(Mapping[str, Value]):
         array = array != 0 if type_id == BOOL else array.copy()
         return array[0].item() if length is None else array
 
+    def __contains__(self, key: object) -> bool:  # Mapping's own would decode the value
+        return key in self.fields
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.fields)
 

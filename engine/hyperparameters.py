@@ -64,6 +64,8 @@ _LIMITS = {
     "vocab_size": 2**24,
 }
 
+_MISSING = "is missing: the file is damaged, or not a model that lcpu can run"
+
 
 class _Keys:
     """The keys of one architecture, by their names without the `<architecture>.` prefix."""
@@ -72,7 +74,7 @@ class _Keys:
         self.metadata = metadata
         self.source = source
         architecture = metadata.get("general.architecture")
-        if not isinstance(architecture, str) or not architecture.isprintable():
+        if not (isinstance(architecture, str) and architecture.isprintable() and 0 < len(architecture) <= 64):
             raise LcpuError(f"{source}: key 'general.architecture' is missing or not a name: not a language model")
         self.architecture = architecture
 
@@ -87,7 +89,7 @@ class _Keys:
         value = self.get(name)
         if value is None:
             if default is None:
-                raise self.error(name, "is missing: the file is not a whole language model")
+                raise self.error(name, _MISSING)
             return default
         if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "iu":
             if np.any(value != value[0]):
@@ -104,7 +106,7 @@ class _Keys:
         value = self.get(name)
         if value is None:
             if default is None:
-                raise self.error(name, "is missing: the file is not a whole language model")
+                raise self.error(name, _MISSING)
             return default
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.error(name, f"is {_shown(value)}, not a number: damaged")

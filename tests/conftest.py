@@ -1,0 +1,91 @@
+"""Shared by all tests: a tiny llama model, made on the spot."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
+
+EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD_DIM, LAYERS, CONTEXT = 32, 64, 4, 2, 8, 2, 64
+
+
+def tiny_metadata() -> dict[str, object]:
+    """A llama with a SentencePiece vocabulary of 3 control tokens, the 256 bytes, and a few letters."""
+    letters = list("▁abcdefghijklmnopqrstuvwxyz")
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    return {
+        "general.architecture": "llama",
+        "general.name": "tiny",
+        "llama.context_length": CONTEXT,
+        "llama.embedding_length": EMBEDDING,
+        "llama.block_count": LAYERS,
+        "llama.feed_forward_length": FEED_FORWARD,
+        "llama.attention.head_count": HEADS,
+        "llama.attention.head_count_kv": KV_HEADS,
+        "llama.rope.dimension_count": HEAD_DIM,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [float(-index) for index in range(len(tokens))],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(letters),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+
+
+def tiny_shapes(vocab_size: int) -> dict[str, tuple[int, ...]]:
+    kv = KV_HEADS * HEAD_DIM
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocab_size, EMBEDDING)}
+    for layer in range(LAYERS):
+        shapes |= {
+            f"blk.{layer}.attn_norm.weight": (EMBEDDING,),
+            f"blk.{layer}.attn_q.weight": (EMBEDDING, EMBEDDING),
+            f"blk.{layer}.attn_k.weight": (kv, EMBEDDING),
+            f"blk.{layer}.attn_v.weight": (kv, EMBEDDING),
+            f"blk.{layer}.attn_output.weight": (EMBEDDING, EMBEDDING),
+            f"blk.{layer}.ffn_norm.weight": (EMBEDDING,),
+            f"blk.{layer}.ffn_gate.weight": (FEED_FORWARD, EMBEDDING),
+            f"blk.{layer}.ffn_up.weight": (FEED_FORWARD, EMBEDDING),
+            f"blk.{layer}.ffn_down.weight": (EMBEDDING, FEED_FORWARD),
+        }
+    return shapes | {"output_norm.weight": (EMBEDDING,), "output.weight": (vocab_size, EMBEDDING)}
+
+
+@pytest.fixture(scope="session")
+def write_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """write_tiny(**changes) -> path of a new tiny F32 llama, its weights random but always the same.
+
+    `changes` replace metadata: write_tiny(**{"llama.block_count": 1, "general.name": None}); None removes the key.
+    """
+
+    def write(**changes: object) -> Path:
+        metadata = {key: value for key, value in (tiny_metadata() | changes).items() if value is not None}
+        random = np.random.default_rng(0)
+        shapes = tiny_shapes(len(tiny_metadata()["tokenizer.ggml.tokens"]))  # type: ignore[arg-type]
+        tensors = [
+            TensorToWrite(name, shape, 0, random.standard_normal(shape, dtype=np.float32) / shape[-1] ** 0.5)
+            for name, shape in shapes.items()
+        ]
+        path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+        write_gguf(path, metadata, tensors)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(write_tiny: Callable[..., Path]) -> Path:
+    """A tiny llama model to read; do not change it."""
+    return write_tiny()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The optional folder of real models and vocabularies beside the checkout."""
+    path = Path(__file__).resolve().parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip(f"{path} is not there")
+    return path
