@@ -61,14 +61,18 @@ def write_gguf(path: str | os.PathLike[str], metadata: Mapping[str, object], ten
         with _whole_file(path) as file:
             file.write(head)
             for tensor in tensors:
-                data = tensor.data() if callable(tensor.data) else tensor.data
-                view = np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else memoryview(data)
-                if view.nbytes != tensor.nbytes:
-                    raise ValueError(f"tensor {tensor.name!r}: {view.nbytes} bytes given, {tensor.nbytes} expected")
-                file.write(view)
-                file.write(bytes(-view.nbytes % alignment))
+                _write_tensor(file, tensor)
+                file.write(bytes(-tensor.nbytes % alignment))
     except OSError as error:
         raise LcpuError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _write_tensor(file: BinaryIO, tensor: TensorToWrite) -> None:
+    data = tensor.data() if callable(tensor.data) else tensor.data
+    view = np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else memoryview(data)
+    if view.nbytes != tensor.nbytes:
+        raise ValueError(f"tensor {tensor.name!r}: {view.nbytes} bytes given, {tensor.nbytes} expected")
+    file.write(view)
 
 
 @contextlib.contextmanager
