@@ -36,7 +36,7 @@ def _quantize_half(x, out, inverse):
     for i in range(_HALF):
         value = to_i32(rint(load_f32(x + 4 * LANES * i) * inverse))
         store_i8(out + LANES * i, value)
-        total += value
+        total = total + value
     return float32(reduce_add_i32(total))
 
 

@@ -68,15 +68,15 @@ def native(function: Callable[..., Any]) -> Kernel:
     return Kernel(function, types.int64, supplied=0)
 
 
-def specialised(template: Callable[..., None], name: str, **names: Any) -> Kernel:
-    """A kernel from a template: a copy of the function in which the global `names` mean something else.
+def bind(template: Callable[..., None], name: str, **names: Any) -> Callable[..., None]:
+    """A copy of a function, called `name`, in which the global `names` mean something else.
 
-    Numba resolves globals when it compiles and caches by qualified name, so each copy is a kernel of its own, compiled
-    and cached apart; closures would never be found in the cache again.
+    This is how one template serves many block formats: Numba resolves globals when it compiles and caches by qualified
+    name, so each copy becomes a kernel of its own. It caches neither closures nor functions passed as arguments.
     """
     copy = FunctionType(template.__code__, {**template.__globals__, **names}, name)
     copy.__qualname__ = name
-    return kernel(copy)
+    return copy
 
 
 device = numba.njit(**{k: v for k, v in _OPTIONS.items() if k != "nopython"})  # a function that kernels call

@@ -4,21 +4,23 @@ A panel holds as many rows as a vector has lanes. A format's `tile` multiplies P
 accumulates each (row, token) in the same order whatever P and T are, so results do not depend on the batch.
 """
 
-from .jit import device
+from collections.abc import Callable
+from typing import Any
+
+from .jit import bind, device
 from .simd import LANES, atomic_add, get_i64, load_tile, panels_of, store_tile, zeros
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 MAX_TOKENS = 8  # the widest tile: rows of scratch past the last token that a tile may read and write
 
 
-@device
-def _sweep(tile, acc, weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate):
+def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate):
     """Panels [first, last) against the tokens of acc's shape, as many panels at a time as acc has.
 
     Returns the first panel that is left over.
     """
     while first + panels_of(acc) <= last:
-        sums = tile(acc, weights + first * panel_stride, panel_stride, x, x_stride, blocks)
+        sums = tile(acc, weights + first * panel_stride, panel_stride, x, x_stride, blocks)  # noqa: F821
         target = out + first * _COLUMN
         if accumulate:
             sums = sums + load_tile(acc, target, _COLUMN, out_stride)
@@ -27,8 +29,7 @@ def _sweep(tile, acc, weights, x, out, x_stride, out_stride, first, last, panel_
     return first
 
 
-@device
-def multiply(tile, weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate):
+def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate):
     """out[t][panel] (+)= panel . x[t] for panels [first, last) and all tokens, in tiles of 8, 4, 2 and 1 tokens.
 
     A tile may run past the last token: rows of x and out up to the next multiple of 8 are read and written.
@@ -38,31 +39,34 @@ def multiply(tile, weights, x, out, x_stride, out_stride, tokens, first, last, p
         left = tokens - token
         a, o = x + token * x_stride, out + token * out_stride
         if left > 4:
-            _sweep(tile, zeros(1, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(1, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
             token += 8
         elif left > 2:
-            _sweep(tile, zeros(1, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(1, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
             token += 4
         elif left > 1:
-            rest = _sweep(tile, zeros(2, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            rest = _sweep(zeros(2, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                           accumulate)
-            _sweep(tile, zeros(1, 2), weights, a, o, x_stride, out_stride, rest, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(1, 2), weights, a, o, x_stride, out_stride, rest, last, panel_stride, blocks, accumulate)
             token += 2
         else:
-            rest = _sweep(tile, zeros(4, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            rest = _sweep(zeros(4, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                           accumulate)
-            _sweep(tile, zeros(1, 1), weights, a, o, x_stride, out_stride, rest, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(1, 1), weights, a, o, x_stride, out_stride, rest, last, panel_stride, blocks, accumulate)
             token += 1
+
+
+def multiplier(tile: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """`_multiply` for a format's tile, as a function that kernels call."""
+    return device(bind(_multiply, f"multiply_{name}", _sweep=device(bind(_sweep, f"sweep_{name}", tile=tile))))
 
 
 def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, panels, panel_stride, blocks, share,
            accumulate):
-    """The template of every format's matmul kernel; `tile` is the format's. Threads take `share` panels at a time."""
+    """The template of every format's matmul kernel. Threads take `share` panels at a time."""
     tokens = get_i64(count)
     first = share * atomic_add(work, 1)
     while first < panels:
         last = min(first + share, panels)
-        multiply(tile, weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks,  # noqa: F821
-                 accumulate)
+        multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate)  # noqa: F821
         first = share * atomic_add(work, 1)
-

@@ -424,7 +424,7 @@ def _maddubs_signed_dot(b, acc, weights, token):
     return b.add(acc, _add_pairs(b, _maddubs(b, magnitude, signs)))
 
 
-fma_tokens = _against_tokens(F32, _fma)
+fma_tokens = _against_tokens(F32, lambda b, acc, weights, token: _fma(b, weights, token, acc))
 # acc[p][t] += sum of 4 products, weights unsigned, activations int8. On AVX2 the sums stay in 16 bits: `widen` before
 # 32,767 is in reach, which is after 8 calls for weights up to 15, 2 for weights up to 63.
 dot4 = _against_tokens(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "generic": _generic_dot("zext")}[ISA.dot])

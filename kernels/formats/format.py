@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..activations import Int8Blocks
-from ..jit import Kernel, specialised
-from ..matmul import matmul
+from ..jit import Kernel, bind, kernel
+from ..matmul import matmul, multiplier
 from ..rows import dequantize, pack
 
 
@@ -37,7 +37,7 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     """
     return Format(
         name, type_id, block, block_bytes, activation,
-        pack=specialised(pack, f"pack_{name}", pack_block=pack_block),
-        matmul=specialised(matmul, f"matmul_{name}", tile=tile),
-        dequantize=specialised(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block),
+        pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block)),
+        matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiplier(tile, name))),
+        dequantize=kernel(bind(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block)),
     )

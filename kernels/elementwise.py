@@ -1,0 +1,74 @@
+"""Instructions over rows of float32: norms, activation functions, biases, gathering.
+
+Rows are `x_stride` bytes apart and padded with zeros to whole vectors; a width counts vectors.
+"""
+
+from math import sqrt
+
+from numba import float32
+
+from .jit import kernel
+from .math import exp
+from .simd import LANES, atomic_add, bits_to_float, fma, get_i64, load_f32, reduce_add, splat_f32, store_f32
+
+_VECTOR = 4 * LANES
+_PIECE = 32  # vectors that a thread takes at a time
+
+
+@kernel
+def rms_norm(work, thread, threads, count, x, weight, out, stride, vectors, width, epsilon):
+    """out = x / sqrt(mean(x ** 2) + epsilon) * weight, for each row; width counts values without the padding."""
+    tokens = get_i64(count)
+    token = atomic_add(work, 1)
+    while token < tokens:
+        source, target = x + token * stride, out + token * stride
+        squares = splat_f32(float32(0.0))
+        for i in range(vectors):
+            value = load_f32(source + _VECTOR * i)
+            squares = fma(value, value, squares)
+        mean = reduce_add(squares) / float32(width)
+        scale = splat_f32(float32(1.0) / float32(sqrt(mean + bits_to_float(epsilon))))
+        for i in range(vectors):
+            store_f32(target + _VECTOR * i,
+                      load_f32(source + _VECTOR * i) * scale * load_f32(weight + _VECTOR * i))
+        token = atomic_add(work, 1)
+
+
+@kernel
+def silu_multiply(work, thread, threads, count, gate, up, out, stride, vectors):
+    """out = gate / (1 + e ** -gate) * up."""
+    one, zero = splat_f32(float32(1.0)), splat_f32(float32(0.0))
+    pieces = (vectors + _PIECE - 1) // _PIECE
+    total = get_i64(count) * pieces
+    item = atomic_add(work, 1)
+    while item < total:
+        row, first = item // pieces * stride, item % pieces * _PIECE
+        for i in range(first, min(first + _PIECE, vectors)):
+            at = row + _VECTOR * i
+            value = load_f32(gate + at)
+            store_f32(out + at, value / (one + exp(zero - value)) * load_f32(up + at))
+        item = atomic_add(work, 1)
+
+
+@kernel
+def add_bias(work, thread, threads, count, x, bias, stride, vectors):
+    """x += bias, for each row."""
+    tokens = get_i64(count)
+    token = atomic_add(work, 1)
+    while token < tokens:
+        for i in range(vectors):
+            at = x + token * stride + _VECTOR * i
+            store_f32(at, load_f32(at) + load_f32(bias + _VECTOR * i))
+        token = atomic_add(work, 1)
+
+
+@kernel
+def gather(work, thread, threads, count, indices, x, out, stride, vectors):
+    """out[i] = x[indices[i]]."""
+    wanted = get_i64(count)
+    item = atomic_add(work, 1)
+    while item < wanted:
+        source = x + get_i64(indices + 8 * item) * stride
+        for i in range(vectors):
+            store_f32(out + item * stride + _VECTOR * i, load_f32(source + _VECTOR * i))
+        item = atomic_add(work, 1)
