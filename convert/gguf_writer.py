@@ -37,7 +37,7 @@ class TensorToWrite:
     name: str
     shape: tuple[int, ...]  # NumPy order: the row length last
     type_id: int
-    data: TensorBytes | Callable[[], TensorBytes]
+    data: TensorBytes | Callable[[], TensorBytes]  # a function is called once, when the tensor is written
 
     @property
     def nbytes(self) -> int:
@@ -53,8 +53,8 @@ def write_gguf(path: str | os.PathLike[str], metadata: Mapping[str, object], ten
     Raises LcpuError if the file cannot be written; TypeError or ValueError for values that GGUF cannot hold.
     """
     path = Path(path)
-    alignment = int(str(metadata.get("general.alignment", 32)))
-    if alignment < 8 or alignment & (alignment - 1):
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment is {alignment}, not a power of two of at least 8")
     head = _head(metadata, tensors, alignment)
     try:
@@ -77,7 +77,7 @@ def _write_tensor(file: BinaryIO, tensor: TensorToWrite) -> None:
 
 @contextlib.contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the name `path` when the block ends well, and is removed when it does not."""
+    """A file to write, which takes the name `path` when the block ends well and is removed when it does not."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -95,11 +95,15 @@ def _head(metadata: Mapping[str, object], tensors: Sequence[TensorToWrite], alig
     for key, value in metadata.items():
         try:
             pieces += [_string(key), _value(value)]
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"key {key!r}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"key {key!r}: {error}") from None
+        except TypeError as error:
+            raise TypeError(f"key {key!r}: {error}") from None
     offset = 0
     for tensor in tensors:
         dimensions = tensor.shape[::-1]
+        if not 1 <= len(dimensions) <= 4 or 0 in dimensions:
+            raise ValueError(f"tensor {tensor.name!r}: the shape {tensor.shape} is not 1 to 4 numbers from 1 up")
         if dimensions[0] % TENSOR_TYPES[tensor.type_id].block_values:
             raise ValueError(f"tensor {tensor.name!r}: rows of {dimensions[0]} values are not whole blocks")
         pieces.append(_string(tensor.name) + struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions))

@@ -13,9 +13,10 @@ import mmap
 import os
 import stat
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -117,10 +118,8 @@ class GGUFFile:
     def close(self) -> None:
         """Unmap the files. Metadata and tensors cannot be read any more, but arrays from `data` stay good."""
         for shard in self._shards:
-            try:
+            with suppress(BufferError):  # arrays still look into it: it is unmapped when the last of them goes
                 shard.buffer.close()
-            except BufferError:  # arrays still look into it: it is unmapped when the last of them goes
-                continue
 
     def __enter__(self) -> "GGUFFile":
         return self
@@ -200,8 +199,7 @@ def _alignment(cursor: Cursor, metadata: Metadata) -> int:
         return 32
     if field.type_id != UINT32 or field.length is not None:
         raise cursor.error("key 'general.alignment' is not a uint32: damaged")
-    alignment = metadata["general.alignment"]
-    assert isinstance(alignment, int)
+    alignment = cast(int, metadata["general.alignment"])
     if alignment < 8 or alignment & (alignment - 1):
         raise cursor.error(f"key 'general.alignment' is {alignment}, not a power of two of at least 8: damaged")
     return alignment

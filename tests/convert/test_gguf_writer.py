@@ -115,6 +115,8 @@ def broken() -> bytes:
         (TensorToWrite("b", (4,), I8, broken), KeyError, "no such weight"),
         (TensorToWrite("b", (4,), I8, bytes(5)), ValueError, "tensor 'b': 5 bytes given, 4 expected"),
         (TensorToWrite("b", (4,), Q4_0, bytes(18)), ValueError, "tensor 'b': rows of 4 values are not whole blocks"),
+        (TensorToWrite("b", (), I8, b"x"), ValueError, r"tensor 'b': the shape \(\) is not 1 to 4 numbers"),
+        (TensorToWrite("b", (4, 0), I8, b""), ValueError, r"tensor 'b': the shape \(4, 0\) is not 1 to 4 numbers"),
         (TensorToWrite("a", (4,), I8, bytes(4)), ValueError, "two tensors have the same name"),
     ],
 )
@@ -148,6 +150,7 @@ def test_a_failure_leaves_no_file_and_keeps_the_old_one(
         (np.array(["a"]), TypeError),
         (2**64, ValueError),
         ([2**63], ValueError),
+        ("\ud800", ValueError),
     ],
 )
 def test_values_that_gguf_cannot_hold(tmp_path: Path, value: object, error: type[Exception]) -> None:
@@ -156,8 +159,8 @@ def test_values_that_gguf_cannot_hold(tmp_path: Path, value: object, error: type
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("alignment", [0, 4, 48])
-def test_bad_alignment(tmp_path: Path, alignment: int) -> None:
+@pytest.mark.parametrize("alignment", [0, 4, 48, "32"])
+def test_bad_alignment(tmp_path: Path, alignment: object) -> None:
     with pytest.raises(ValueError, match=f"general.alignment is {alignment}"):
         write_gguf(tmp_path / "a.gguf", {"general.alignment": alignment}, [])
 

@@ -1,6 +1,8 @@
 """Reading sound GGUF files: what is in them, split files, and the `gguf` package as the judge."""
 
+import mmap
 import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,16 +126,40 @@ def test_data_is_read_only_and_outlives_close(tiny_gguf: Path) -> None:
     assert np.array_equal(data, before)
 
 
-def test_release_keeps_the_bytes(tmp_path: Path) -> None:
-    bytes_ = np.random.default_rng(1).integers(0, 256, 1 << 20, dtype=np.uint8)
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A file of an 8 MiB tensor and one of a byte."""
+    values = np.random.default_rng(1).integers(0, 256, 8 << 20, dtype=np.uint8)
     write_gguf(
-        tmp_path / "big.gguf", {}, [TensorToWrite("a", (1 << 20,), 24, bytes_), TensorToWrite("b", (1,), 24, b"x")]
+        tmp_path / "large.gguf", {}, [TensorToWrite("a", (8 << 20,), 24, values), TensorToWrite("b", (1,), 24, b"x")]
     )
-    with GGUFFile.open(tmp_path / "big.gguf") as file:
+    return tmp_path / "large.gguf"
+
+
+@pytest.mark.parametrize("advice", [True, False])
+def test_release_keeps_the_bytes(large: Path, advice: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not advice:
+        monkeypatch.delattr(mmap, "MADV_DONTNEED", raising=False)  # a system that has none
+    with GGUFFile.open(large) as file:
         for name in ("a", "b"):
             before = file.data(name).copy()
             file.release(name)
             assert np.array_equal(file.data(name), before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts resident pages in /proc")
+def test_release_gives_memory_back(large: Path) -> None:
+    def resident_file_bytes() -> int:
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(fields["RssFile"].split()[0]) * 1024
+
+    with GGUFFile.open(large) as file:
+        before = resident_file_bytes()
+        assert file.data("a").max() == 255
+        touched = resident_file_bytes()
+        file.release("a")
+        assert touched - before > 6 << 20
+        assert touched - resident_file_bytes() > 6 << 20
 
 
 def test_missing_tensor_is_named(tiny_gguf: Path) -> None:
