@@ -30,23 +30,24 @@ def opening(system: str | None, user: str | None = None) -> list[Message]:
 def encode(llm: LLM, messages: list[Message]) -> list[int]:
     """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
 
-    Errors: LcpuError for a model without a template, and for a conversation that leaves no room in the context.
+    A model without a template gets ChatML if it knows ChatML's tokens.
+    Errors: LcpuError for a model that has neither, and for a conversation that leaves no room in the context.
     """
     from ..engine.chat import render
 
-    if llm.chat_template is None:
-        raise LcpuError("this model has no chat template (tokenizer.chat_template); run it without --chat")
+    if not llm.chat_template and len(llm.tokenize("<|im_start|>", add_bos=False, parse_special=True)) != 1:
+        raise LcpuError("this model is not made for chat (no chat template); take another with -m, or leave out --chat")
     bos, eos = (token_text(llm, token) for token in (llm.tokenizer.bos_id, llm.tokenizer.eos_id))
     text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos)
     template_adds_bos = bool(bos) and text.startswith(bos)
-    ids = llm.tokenize(text, add_bos=llm.tokenizer.add_bos and not template_adds_bos, parse_special=True)
+    ids = llm.tokenize(text, add_bos=not template_adds_bos, parse_special=True)
     if len(ids) >= llm.context:
         raise LcpuError(context_full(llm))
     return ids
 
 
 def token_text(llm: LLM, token: int | None) -> str:
-    return "" if token is None else str(llm.metadata["tokenizer.ggml.tokens"][token])
+    return "" if token is None else llm.tokenizer.token_bytes(token, skip_special=False).decode("utf-8", "replace")
 
 
 def context_full(llm: LLM) -> str:
@@ -102,15 +103,16 @@ def stream_reply(generation: Generation) -> str:
     pieces: list[str] = []
 
     def kept() -> Iterator[str]:
-        try:
-            for piece in generation:
-                pieces.append(piece)
-                yield piece
-        except KeyboardInterrupt:
-            if not console.stdin_is_terminal():
-                raise
+        for piece in generation:
+            pieces.append(piece)
+            yield piece
 
-    console.stream(kept())
+    try:
+        console.stream(kept())
+    except KeyboardInterrupt:
+        if not console.stdin_is_terminal():
+            raise
+        console.write("\n")
     return "".join(pieces)
 
 

@@ -81,15 +81,15 @@ def exit_code(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("LCPU_DEBUG") == "1":
             traceback.print_exc()
-        console.notice(f"lcpu: error: {one_line(error)}")
+        called = " ".join(["lcpu", *(name for name in arguments[:1] if name in SUBCOMMANDS)])
+        console.notice(f"lcpu: error: {one_line(error, called)}")
         console.abandon_output()
         return 2 if isinstance(error, UsageError) else 1
 
 
-def one_line(error: Exception) -> str:
-    """What the user reads about an error: its cause and the way out, in one line."""
+def one_line(error: Exception, command: str) -> str:
+    """What the user of a command, such as "lcpu run", reads about an error: its cause and the way out."""
     if isinstance(error, UsageError):
-        command = error.ctx.command_path if error.ctx else "lcpu"
         message = f"{error.format_message().rstrip('.')}; see '{command} --help'"
     elif isinstance(error, LcpuError):
         message = str(error)

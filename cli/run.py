@@ -77,7 +77,7 @@ def run(
         if chat:
             ids = conversation.encode(llm, conversation.opening(system, text))
         else:
-            ids = llm.tokenize(text, llm.tokenizer.add_bos, parse_special=True)
+            ids = llm.tokenize(text, parse_special=True)
         generation = llm.stream(ids, sampling)
         if json:
             generated = "".join(generation)

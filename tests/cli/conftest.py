@@ -1,0 +1,68 @@
+"""What the tests of the command share: the real one in a subprocess, and one on a scripted engine."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of whoever runs the tests, save for where compiled kernels are kept."""
+    for name in [name for name in os.environ if name.startswith("LCPU_") and name != "LCPU_CACHE_DIR"]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def lcpu(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `lcpu ARGUMENTS...` in another directory, with a text as the pipe on its stdin."""
+
+    def run(*arguments: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lcpu", *arguments],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            encoding="utf-8",
+            cwd=tmp_path,
+            env=os.environ | environment,
+            timeout=280,
+        )
+
+    return run
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The scripted engine, in the place of the real one for one test."""
+    spec = importlib.util.spec_from_file_location("fake_engine", FAKE_ENGINE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, part in module.modules().items():
+        monkeypatch.setitem(sys.modules, name, part)
+    return module
+
+
+@pytest.fixture
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes, bool], None]:
+    """Sets what stdin holds, and whether it is a terminal."""
+
+    def set_stdin(content: str | bytes, terminal: bool = False) -> None:
+        data = content.encode() if isinstance(content, str) else content
+        stream = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
+        monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
+        monkeypatch.setattr(sys, "stdin", stream)
+
+    return set_stdin

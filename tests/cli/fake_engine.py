@@ -1,0 +1,118 @@
+"""A scripted stand-in for the engine, so that the command is tested without a model.
+
+`python fake_engine.py run ...` is `lcpu run ...` on it. A prompt with "forever" is answered without end; the other
+prompts with a short text. A token is a byte, and its beginning-of-text token is 256.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+
+BOS = 256
+TEXT = [" there", " was", " a", " caf", "é", "."]
+
+
+class Generation:
+    def __init__(self, pieces: Iterator[str], prompt: list[int]):
+        self.pieces = pieces
+        self.prompt_tokens, self.reused_tokens = len(prompt), 0
+        self.prompt_seconds = self.generation_seconds = 0.5
+        self.generated_ids: list[int] = []
+        self.finish_reason: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self.pieces:
+            self.generated_ids.append(len(self.generated_ids))
+            yield piece
+        self.finish_reason = "stop"
+
+
+class LLM:
+    """What `lcpu run` sees of `lcpu.LLM`. `loads` and `streams` record what it was asked."""
+
+    context = 120
+    threads = 2
+    load_seconds = 0.25
+    description = "fake 1K F32"
+    chat_template: str | None = "a template"
+    tokenizer = SimpleNamespace(
+        bos_id=BOS, eos_id=None, token_bytes=lambda token, skip_special: b"" if skip_special else b"<s>"
+    )
+    isa = SimpleNamespace(name="generic", reason="a test")
+    stages: tuple[tuple[str, int, int], ...] = ()
+    knows_chatml = False
+    loads: tuple[dict[str, object], ...] = ()
+    streams: tuple[tuple[list[int], SimpleNamespace], ...] = ()
+    error: BaseException | None = None
+
+    def __init__(self) -> None:
+        self.metadata = {
+            "general.architecture": "fake",
+            "fake.block_count": 3,
+            "fake.layers": [1, 2],
+        }
+
+    @classmethod
+    def load(cls, path=None, *, threads=None, context=None, progress=None) -> LLM:
+        cls.loads += ({"path": path, "threads": threads, "context": context},)
+        if cls.error is not None:
+            raise cls.error
+        for stage in cls.stages if progress else ():
+            progress(*stage)
+        return cls()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
+        if text == "<|im_start|>" and self.knows_chatml:
+            return [0]
+        special = text.startswith("<s>") and parse_special
+        return [BOS] * (add_bos + special) + list(text.removeprefix("<s>" if special else "").encode())
+
+    def stream(self, ids: list[int], options: SimpleNamespace) -> Generation:
+        type(self).streams += ((ids, options),)
+        prompt = prompt_of(ids)
+        pieces = forever() if "forever" in prompt.rpartition("user:")[2] else iter(TEXT)
+        return Generation(pieces, ids)
+
+
+def prompt_of(ids: list[int]) -> str:
+    return bytes(token for token in ids if token != BOS).decode()
+
+
+def forever() -> Iterator[str]:
+    while True:
+        yield " on"
+        time.sleep(0.01)
+
+
+def render(template: str, messages: list[dict[str, str]], *, bos_token: str = "", eos_token: str = "") -> str:
+    return bos_token + "".join(f"{message['role']}:{message['content']}\n" for message in messages)
+
+
+def options(**fields: object) -> SimpleNamespace:
+    return SimpleNamespace(**fields)
+
+
+def modules() -> dict[str, ModuleType]:
+    """The modules of the engine that the command imports, made of this one."""
+    contents = {"llm": {"LLM": LLM}, "generate": {"GenerationOptions": options}, "chat": {"render": render}}
+    made = {}
+    for name, content in contents.items():
+        made[f"lcpu.engine.{name}"] = module = ModuleType(f"lcpu.engine.{name}")
+        module.__dict__.update(content)
+    return made
+
+
+if __name__ == "__main__":
+    sys.modules.update(modules())
+    from lcpu.cli.main import main
+
+    main()

@@ -1,0 +1,111 @@
+"""`lcpu run --chat` on a scripted engine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lcpu.cli.main import exit_code
+
+REPLY = " there was a café."
+
+
+def asked(engine) -> list[str]:
+    """The conversations that the engine was asked to continue."""
+    return [engine.prompt_of(ids) for ids, _ in engine.LLM.streams]
+
+
+def test_lines_of_a_pipe_are_turns(engine, stdin, capsys):
+    stdin("one\n\ntwo")
+    assert exit_code(["run", "--chat", "-sys", "be brief"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{REPLY}\n{REPLY}\n"
+    assert asked(engine) == [
+        "system:be brief\nuser:one\n",
+        f"system:be brief\nuser:one\nassistant:{REPLY}\nuser:two\n",
+    ]
+    assert err.startswith("load 0.25 s · prompt ")
+    assert "generation 12 tokens" in err
+    assert err.count("\n") == 1
+
+
+def test_bos_is_the_template_s_or_the_tokenizer_s_but_never_twice(engine, monkeypatch):
+    assert exit_code(["run", "-cnv", "-p", "hi"]) == 0
+    monkeypatch.setattr(engine.sys.modules["lcpu.engine.chat"], "render", lambda *_, **__: "user:hi\n")
+    assert exit_code(["run", "-cnv", "-p", "hi"]) == 0
+    assert [ids for ids, _ in engine.LLM.streams] == [[engine.BOS, *b"user:hi\n"]] * 2
+
+
+def test_commands(engine, stdin):
+    stdin("/system be brief\none\n/reset\ntwo\n/system\n/reset\n/etc is a folder\n/exit\nnever\n")
+    assert exit_code(["run", "--chat"]) == 0
+    assert asked(engine) == [
+        "system:be brief\nuser:one\n",
+        "system:be brief\nuser:two\n",
+        "user:/etc is a folder\n",
+    ]
+
+
+def test_prompt_without_a_terminal_is_the_one_turn(engine, stdin, capsys):
+    stdin("not read\n")
+    assert exit_code(["run", "--chat", "-p", "hi"]) == 0
+    assert asked(engine) == ["user:hi\n"]
+    assert capsys.readouterr().out == REPLY + "\n"
+
+
+def test_prompt_at_a_terminal_is_the_first_turn(engine, stdin, capsys):
+    stdin("two\n", terminal=True)
+    assert exit_code(["run", "--chat", "-p", "one"]) == 0
+    assert asked(engine) == ["user:one\n", f"user:one\nassistant:{REPLY}\nuser:two\n"]
+    out, err = capsys.readouterr()
+    assert out == f"{REPLY}\n{REPLY}\n", "the prompt sign does not go to a redirected stdout"
+    assert "> " in err
+
+
+def test_json_is_one_turn(engine, stdin, capsys):
+    stdin("hi\n")
+    assert exit_code(["run", "--chat", "--json", "-sys", "be brief"]) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["text"], err) == (REPLY, "")
+    assert asked(engine) == ["system:be brief\nuser:hi\n"]
+
+
+def test_json_at_a_terminal_needs_a_prompt(engine, stdin, capsys):
+    stdin("", terminal=True)
+    assert exit_code(["run", "--chat", "--json"]) == 2
+    assert "no prompt" in capsys.readouterr().err
+
+
+def test_model_without_a_template(engine, stdin, capsys):
+    engine.LLM.chat_template = None
+    stdin("hi\n")
+    assert exit_code(["run", "--chat"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("lcpu: error: this model is not made for chat (no chat template)")
+    engine.LLM.knows_chatml = True
+    stdin("hi\n")
+    assert exit_code(["run", "--chat"]) == 0
+
+
+def test_full_context_ends_a_pipe(engine, stdin, capsys):
+    stdin("one\n" + "long " * 30 + "\n")
+    assert exit_code(["run", "--chat"]) == 1
+    out, err = capsys.readouterr()
+    assert out == REPLY + "\n"
+    assert err.startswith("lcpu: error: the context of 120 tokens is full; /reset forgets the conversation")
+
+
+def test_full_context_costs_only_the_turn_at_a_terminal(engine, stdin, capsys):
+    stdin("long " * 30 + "\ntwo\n", terminal=True)
+    assert exit_code(["run", "--chat"]) == 0
+    assert asked(engine) == ["user:two\n"]
+    assert "lcpu: error: the context of 120 tokens is full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_speeds_of_every_turn_are_for_verbose(engine, stdin, capsys, verbose):
+    stdin("one\ntwo\n")
+    assert exit_code(["run", "--chat", *["-v"] * verbose]) == 0
+    assert capsys.readouterr().err.count("generation ") == (3 if verbose else 1)
