@@ -69,7 +69,10 @@ def _model_proto(vocabulary: Vocabulary) -> bytes:
     assert vocabulary.scores is not None
     pieces = list(zip(vocabulary.tokens, vocabulary.scores.tolist(), types.tolist(), strict=True))
     if not unknown:
-        pieces.append(("\0unknown", 0.0, int(TokenType.UNKNOWN)))
+        name = "<unknown>"
+        while name in vocabulary.ids:
+            name += ">"
+        pieces.append((name, 0.0, int(TokenType.UNKNOWN)))
 
     trainer = _varint_field(3, _BPE) + _varint_field(35, bool(values))  # model_type, byte_fallback
     # No dummy prefix (the caller decides where it goes), no removal of extra spaces; spaces are escaped.

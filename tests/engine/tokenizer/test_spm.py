@@ -1,0 +1,87 @@
+"""SentencePiece vocabularies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcpu.engine.tokenizer.spm import SPACE
+from lcpu.kernels.errors import LcpuError
+
+# U+2581 stands for a space inside the vocabulary, and comes back as one.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=SPACE))
+
+
+def test_the_best_score_merges_first(spm, tokens_of):
+    assert tokens_of(spm, "hello") == ["▁he", "llo"]
+    assert tokens_of(spm, "hellhello") == ["▁he", "ll", "he", "llo"]
+
+
+def test_what_has_no_token_becomes_bytes(spm, tokens_of):
+    assert tokens_of(spm, "é") == ["▁", "<0xC3>", "<0xA9>"]
+    assert tokens_of(spm, "\0\n") == ["▁", "<0x00>", "<0x0A>"]
+
+
+def test_spaces_are_kept_as_they_are(spm, tokens_of):
+    assert tokens_of(spm, "  o ") == ["▁", "▁", "▁", "o", "▁"]
+    assert spm.decode(spm.encode("  o ")) == "  o "
+
+
+@given(text=TEXT)
+def test_text_comes_back(spm, text):
+    assert spm.decode(spm.encode(text)) == text
+    assert spm.decode(spm.encode(text, add_bos=False)) == text
+
+
+@given(text=TEXT)
+def test_text_comes_back_without_a_space_in_front(make_spm, text):
+    tokenizer = _without_prefix(make_spm)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_no_space_in_front_if_the_file_says_so(make_spm, tokens_of):
+    assert tokens_of(_without_prefix(make_spm), "hello") == ["he", "llo"]
+
+
+def test_a_space_in_front_again_after_a_special_token(spm, tokens_of):
+    found = tokens_of(spm, "he<|im_end|>he<tool>", parse_special=True)
+    assert found == ["▁he", "<|im_end|>", "▁he", "<tool>"]
+
+
+def test_more_than_one_unknown_token(spm, make_spm, tokens_of):
+    types = [2, 2, *spm.vocabulary.types[2:].tolist()]
+    assert tokens_of(make_spm(token_type=types), "helloé") == ["▁he", "llo", "<0xC3>", "<0xA9>"]
+
+
+def test_no_unknown_token(spm, make_spm, tokens_of):
+    types = [3, *spm.vocabulary.types[1:].tolist()]
+    assert tokens_of(make_spm(token_type=types), "helloé") == ["▁he", "llo", "<0xC3>", "<0xA9>"]
+
+
+def test_no_byte_tokens(make_spm, tokens_of):
+    letters = {"tokens": ["<unk>", "▁", "o"], "scores": [0.0, -1.0, -2.0], "bos_token_id": None, "eos_token_id": None}
+    assert tokens_of(make_spm(token_type=[2, 1, 1], **letters), "oéo") == ["▁", "o", "<unk>", "o"]
+    with pytest.raises(LcpuError, match="cannot express"):
+        make_spm(token_type=[1, 1, 1], **letters).encode("oéo")
+
+
+def test_some_byte_tokens(make_spm):
+    few = {"tokens": ["<unk>", "<0x0A>"], "scores": [0.0, 0.0], "token_type": [2, 6], "eos_token_id": None}
+    with pytest.raises(LcpuError, match="some byte tokens"):
+        make_spm(**few)
+
+
+def test_what_sentencepiece_refuses(spm, make_spm):
+    with pytest.raises(LcpuError, match="^SentencePiece refuses the vocabulary .*convert the model again$"):
+        make_spm(tokens=["a\0b", *spm.vocabulary.tokens[1:]])
+
+
+def test_integer_scores(spm, make_spm, tokens_of):
+    scores = spm.vocabulary.scores.astype(np.int32)
+    assert tokens_of(make_spm(scores=scores), "hello") == ["▁he", "llo"]
+
+
+def _without_prefix(make_spm):
+    return make_spm(add_space_prefix=False)
