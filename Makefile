@@ -6,7 +6,7 @@ PYTHON ?= python3
 PROMPT ?= Once upon a time, there was a little
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .PHONY: run test lint wheel clean
 .DELETE_ON_ERROR:
@@ -25,7 +25,7 @@ lint: $(VENV)/installed-lint
 
 wheel: $(VENV)/installed
 	@rm -rf build
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps --wheel-dir dist .
 	@rm -rf build
 
 clean:
