@@ -34,11 +34,9 @@ def encoder(vocabulary: Vocabulary) -> Callable[[str], list[int]]:
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
     pretokenizer = pretokenizers.find(vocabulary.pre)
-    # Control tokens are no part of ordinary text: nothing may merge into one.
-    reserved = vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)
-    ids = dict(vocabulary.ids)
-    for token in reserved:
-        del ids[vocabulary.tokens[token]]
+    # Nothing may merge into a control token: it is no part of ordinary text. (But no byte may be lost.)
+    reserved = set(vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN))
+    ids = {text: token for text, token in vocabulary.ids.items() if token not in reserved or len(text) == 1}
     merges = list(vocabulary.merges or ())
     try:
         model = BPE(ids, merges, ignore_merges=pretokenizer.ignore_merges)

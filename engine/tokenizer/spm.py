@@ -58,6 +58,7 @@ def encoder(vocabulary: Vocabulary) -> Callable[[str], list[int]]:
 def _model_proto(vocabulary: Vocabulary) -> bytes:
     types = vocabulary.types.copy()
     types[types == TokenType.UNDEFINED] = TokenType.UNUSED
+    types[types == TokenType.USER_DEFINED] = TokenType.NORMAL  # they are found before SentencePiece sees the text
     bytes_there = vocabulary.of_type(TokenType.BYTE)
     values = {byte_value(vocabulary.tokens[token]) for token in bytes_there}
     if bytes_there and values != set(range(256)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ...kernels.errors import LcpuError
 from . import bpe, spm
@@ -20,7 +21,7 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary):
         """Raises LcpuError if the vocabulary cannot be used."""
         kind = spm if vocabulary.model == "llama" else bpe
-        self.vocabulary = vocabulary
+        self.vocabulary = replace(vocabulary, merges=None)  # which take much memory, and the encoder has its own
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id, self.eos_id, self.end_ids = vocabulary.bos_id, vocabulary.eos_id, vocabulary.end_ids
         self.add_bos, self.add_eos = vocabulary.add_bos, vocabulary.add_eos

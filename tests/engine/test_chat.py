@@ -47,9 +47,7 @@ def test_what_transformers_adds_to_jinja():
     assert render("{{ strftime_now('%Y') }}", []) in {str(datetime.now().year), str(datetime.now().year - 1)}
     assert render("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", []) == "01"
     assert render("{% generation %}{{ messages[0].role }}{% endgeneration %}!", MESSAGES) == "system!"
-    assert (
-        render("{{ tools is none }} {{ documents is none }} {{ enable_thinking is defined }}", []) == "True True False"
-    )
+    assert render("{{ tools is none }} {{ documents is none }} {{ thinking is defined }}", []) == "True True False"
 
 
 def test_a_template_can_refuse():

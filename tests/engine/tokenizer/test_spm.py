@@ -74,13 +74,22 @@ def test_some_byte_tokens(make_spm):
 
 
 def test_what_sentencepiece_refuses(spm, make_spm):
-    with pytest.raises(LcpuError, match="^SentencePiece refuses the vocabulary .*convert the model again$"):
+    with pytest.raises(LcpuError, match=r"^SentencePiece refuses the vocabulary .*convert the model again$"):
         make_spm(tokens=["a\0b", *spm.vocabulary.tokens[1:]])
 
 
 def test_integer_scores(spm, make_spm, tokens_of):
     scores = spm.vocabulary.scores.astype(np.int32)
     assert tokens_of(make_spm(scores=scores), "hello") == ["▁he", "llo"]
+
+
+def test_the_space_in_front_makes_no_user_defined_token(spm, make_spm, tokens_of):
+    tokens = [*spm.vocabulary.tokens, "  "]
+    tokenizer = make_spm(
+        tokens=tokens, scores=[*spm.vocabulary.scores, 0], token_type=[*spm.vocabulary.types.tolist(), 4]
+    )
+    assert tokens_of(tokenizer, " o") == ["▁", "▁", "o"]
+    assert tokens_of(tokenizer, "  o") == ["  ", "▁", "o"]
 
 
 def _without_prefix(make_spm):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
     ends = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(ends)]
 
 
 @given(text=TEXT, cuts=st.lists(st.integers(0, 1000)))
