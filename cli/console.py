@@ -20,11 +20,13 @@ PROGRESS_PERIOD = 0.1  # seconds between two drawings
 
 
 def prepare() -> None:
-    """Makes stdout UTF-8 whatever the locale says. What UTF-8 cannot hold (lone surrogates) is printed as '?'."""
+    """Makes stdout and a piped stdin UTF-8 whatever the locale says; what UTF-8 cannot hold is printed as '?'."""
     if sys.stdout is None:
         raise LcpuError("stdout is closed; send it to a file or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
 
 
 def write(text: str) -> None:

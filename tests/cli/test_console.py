@@ -86,3 +86,9 @@ def test_stdout_is_utf8_in_any_locale(monkeypatch):
     console.prepare()
     console.write("é€\ud800")
     assert data.getvalue() == "é€?".encode()
+
+
+def test_a_piped_stdin_is_utf8_in_any_locale(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\n".encode() + b"\xff"), encoding="latin-1"))
+    console.prepare()
+    assert sys.stdin.read() == "é\n\ufffd"
