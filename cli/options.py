@@ -1,7 +1,7 @@
 """The options that subcommands share, under llama.cpp's names where it has one.
 
-Settings have a twin in the environment, LCPU_*, and the command line wins. What is asked of one call only (the prompt,
-where it ends, how it is printed) has none. This module imports neither numba, numpy nor the engine.
+Settings have a twin in the environment, LCPU_*, and the command line wins. What belongs to one call only (the prompts,
+where the text ends, --json) has none. This module imports neither numba, numpy nor the engine.
 """
 
 from __future__ import annotations
@@ -122,9 +122,7 @@ Chat = Annotated[
 ]  # fmt: skip
 SystemPrompt = Annotated[
     str | None,
-    typer.Option(
-        "-sys", "--system-prompt", metavar="TEXT", envvar="LCPU_SYSTEM_PROMPT", help="System prompt of --chat."
-    ),
+    typer.Option("-sys", "--system-prompt", metavar="TEXT", help="System prompt of --chat."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing while it runs.")]
 Verbose = Annotated[

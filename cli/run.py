@@ -10,6 +10,7 @@ from . import chat as conversation
 from . import console, options, prompt, report
 
 if TYPE_CHECKING:
+    from ..engine.generate import Generation
     from ..engine.llm import LLM
 
 DEFAULT_PROMPT = "Once upon a time"  # what the embedded model is asked when nothing else is
@@ -43,13 +44,13 @@ def run(
     The prompt is -p TEXT, -f FILE, or what a pipe brings to stdin. The text goes to stdout as it is made; progress and
     speeds go to stderr.
     """
+    if system_prompt is not None and not chat:
+        raise options.UsageError("-sys is the system prompt of a conversation: add --chat")
     text = prompt.read_prompt(prompt_text, file, escape=escape, pipe=json or not chat)
     # A prompt opens a conversation at a terminal; elsewhere it is the whole of it, and stdin is left alone.
     converse = chat and not json and (text is None or console.stdin_is_terminal())
     if text is None and not converse:
         text = default_prompt(model, chat)
-    if system_prompt is not None and not chat:
-        raise options.UsageError("-sys is the system prompt of a conversation: add --chat")
     unescape = prompt.unescape if escape else prompt.as_unicode
     seed = int.from_bytes(os.urandom(4), "little") if seed < 0 else seed
 
@@ -74,19 +75,14 @@ def run(
         if text is None or converse:
             conversation.converse(llm, sampling, system, first=text, verbose=verbose)
             return
-        if chat:
-            ids = conversation.encode(llm, conversation.opening(system, text))
-        else:
-            ids = llm.tokenize(text, parse_special=True)
+        messages = conversation.opening(system, text)
+        ids = conversation.encode(llm, messages) if chat else llm.tokenize(text, parse_special=True)
         generation = llm.stream(ids, sampling)
         if json:
             generated = "".join(generation)
             console.write(report.document(llm, model, text, seed, generated, generation) + "\n")
-            return
-        console.stream(generation, before=text if echo else "")
-        if generation.finish_reason == "context":
-            console.notice(f"the context of {llm.context} tokens is full: the text ends here; -c N sets a larger one")
-        console.notice(report.Timings(llm.load_seconds).plus(generation).line())
+        else:
+            print_text(llm, generation, before=text if echo else "")
 
 
 def default_prompt(model: Path | None, chat: bool) -> str:
@@ -106,3 +102,10 @@ def load(model: Path | None, threads: int | None, context: int | None, *, quiet:
             context=context or None,
             progress=None if quiet else progress,
         )
+
+
+def print_text(llm: LLM, generation: Generation, *, before: str) -> None:
+    console.stream(generation, before)
+    if generation.finish_reason == "context":
+        console.notice(f"the context of {llm.context} tokens is full: the text ends here; -c N sets a larger one")
+    console.notice(report.Timings(llm.load_seconds).plus(generation).line())
