@@ -1,0 +1,16 @@
+"""The embedded models. The other modules here are the recipe that made them; lcpu never imports those."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..kernels.errors import LcpuError
+
+NAMES = ("stories", "stories-draft", "stories-ternary")
+
+
+def path(name: str = "stories") -> Path:
+    """The GGUF file of an embedded model. Raises LcpuError for a name that is not embedded."""
+    if name not in NAMES:
+        raise LcpuError(f"no embedded model is named {name!r}: choose one of {', '.join(NAMES)}")
+    return Path(__file__).parent / f"{name}.gguf"
