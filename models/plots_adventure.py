@@ -413,7 +413,7 @@ STORM = Plot(
 {day} {he} went {to_place} to {hobby}. But dark clouds came, and the rain began to fall.
 {day} {hero} was on the way home when a storm came. The wind blew, and the thunder rolled.
 
-{He} ran as fast as {he} could until {he} found {a shelter}. It was [dry|warm and dry] inside.
+{He} ran as fast as {he} could until {he} found {a shelter}. It was [quiet|warm] inside.
 Luckily, {he} saw {a shelter} and ran inside. There {he} was safe from the rain.
 
 After a while, {a guest} looked in. "May I come in?" asked the {guest}. "I am so cold." "Of course," said {hero}.
@@ -469,7 +469,7 @@ TREASURE = Plot(
 {open}
 
 {day} {hero} found a map in {found_in}. It showed a path and a red cross near {mark}.
-{day} {he} opened {found_in} and found a map. "A treasure map!" {he} cried. There was a cross near {mark}.
+{day} {he} looked into {found_in} and saw a map. "A treasure map!" {he} cried. There was a cross near {mark}.
 
 {He} ran to {his} friend {friend}, {a fkind}. "Will you come with me?" {he} asked. "Yes!" said {friend}.
 {He} showed it to {friend}, {a fkind} who lived nearby. "Let us find the treasure," said {friend}. "I will bring

@@ -394,7 +394,7 @@ NEW_FRIEND = Plot(
             {"skill": "make kites", "does": "made a kite out of paper and string"},
             {"skill": "build boats", "does": "built a boat out of a leaf and a stick"},
         ),
-        "game": ("hide and seek", "catch", "with a ball", "in the sand"),
+        "game": ("hide and seek", "catch", "ball", "pirates"),
         "moral": (
             "a friendly word can open every door",
             "a new friend may be waiting nearby",
@@ -455,7 +455,7 @@ All summer long, {hero} worked hard. {He} gathered {store} for the winter.
 When autumn came, {hero} began to gather {store}. "Winter will be long," {he} said.
 
 {His} friend {friend}, {a fkind}, was {play} all day. "Come and play with me!" called {friend}.
-Nearby lived {friend}, {a fkind} who liked to have fun. Every day {fhe} was {play}.
+Nearby lived {friend}, {a fkind} who was {play} every day. "Come and play with me!" {fhe} called.
 
 "I have no time," said {hero}. "Soon it will be cold. You should gather some food too."
 "Come and help me," said {hero}. "Then we will both have food in winter."

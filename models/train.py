@@ -47,7 +47,7 @@ class Recipe:
 
 RECIPES = {
     "stories": Recipe(
-        Shape(dim=256, layers=3, heads=4, kv_heads=2, ff=512, vocab=VOCABULARY), 800, 0.02, 4e-3
+        Shape(dim=256, layers=3, heads=4, kv_heads=2, ff=512, vocab=VOCABULARY), 1000, 0.02, 4e-3
     ),
     "stories-draft": Recipe(
         Shape(dim=64, layers=3, heads=2, kv_heads=1, ff=192, vocab=VOCABULARY), 700, 0.02, 8e-3, "stories"
