@@ -11,8 +11,9 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
+
+from ..engine.tokenizer import Tokenizer, load
+from .stories_text import stories
 
 Array = np.ndarray
 
@@ -22,6 +23,7 @@ class Reference:
     """A model in memory: metadata values by key without the architecture's prefix, float32 tensors by name."""
 
     architecture: str
+    tokenizer: Tokenizer
     metadata: dict[str, object]
     tensors: dict[str, Array]
 
@@ -34,20 +36,8 @@ def read(path: Path) -> Reference:
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     architecture = str(metadata["general.architecture"])
     tensors = {tensor.name: np.array(tensor.data, dtype=np.float32) for tensor in reader.tensors}
-    return Reference(architecture, {key.removeprefix(architecture + "."): v for key, v in metadata.items()}, tensors)
-
-
-def tokenizer_of(model: Reference) -> sentencepiece.SentencePieceProcessor:
-    """The SentencePiece model that the file's tokens, scores and types describe."""
-    proto = sentencepiece_model_pb2.ModelProto()
-    parts = (model.metadata[f"tokenizer.ggml.{part}"] for part in ("tokens", "scores", "token_type"))
-    for token, score, kind in zip(*parts, strict=True):  # type: ignore[call-overload]
-        proto.pieces.add(piece=token, score=float(score), type=int(kind))
-    proto.trainer_spec.model_type = proto.trainer_spec.BPE
-    proto.trainer_spec.byte_fallback = True
-    proto.normalizer_spec.name = "identity"
-    proto.normalizer_spec.remove_extra_whitespaces = False
-    return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+    metadata = {key.removeprefix(architecture + "."): value for key, value in metadata.items()}
+    return Reference(architecture, load(path), metadata, tensors)
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
@@ -60,10 +50,13 @@ def int8_rounded(x: Array) -> Array:
     return np.clip(np.rint(x * scale), -128, 127) / scale
 
 
-def rope(x: Array, base: float, halves: bool) -> Array:
-    """Rotates x [tokens, heads, head_dim] by position: pairs (i, i + d/2) if `halves` (NEOX), else (2i, 2i + 1)."""
+def rope(x: Array, start: int, base: float, halves: bool) -> Array:
+    """Rotates x [tokens, heads, head_dim], whose first position is `start`, by position.
+
+    The pairs are (i, i + d/2) if `halves` (NEOX), else (2i, 2i + 1).
+    """
     tokens, _, dim = x.shape
-    angle = np.arange(tokens)[:, None, None] * base ** (-np.arange(0, dim, 2) / dim)
+    angle = np.arange(start, start + tokens)[:, None, None] * base ** (-np.arange(0, dim, 2) / dim)
     cos, sin = np.cos(angle), np.sin(angle)
     first, second = (slice(0, dim // 2), slice(dim // 2, dim)) if halves else (slice(0, dim, 2), slice(1, dim, 2))
     out = np.empty_like(x)
@@ -73,18 +66,22 @@ def rope(x: Array, base: float, halves: bool) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array) -> Array:
-    """Causal attention, q [tokens, heads, head_dim], k and v [tokens, kv heads, head_dim] -> [tokens, heads * dim]."""
+    """Causal attention of the last positions, q [tokens, heads, head_dim], k and v [positions, kv heads, head_dim].
+
+    Gives [tokens, heads * head_dim].
+    """
     tokens, heads, dim = q.shape
     k, v = (np.repeat(y, heads // y.shape[1], axis=1) for y in (k, v))
     scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(dim)
-    scores[:, np.triu(np.ones((tokens, tokens), bool), 1)] = -np.inf
+    scores[:, np.triu(np.ones((tokens, len(k)), bool), 1 + len(k) - tokens)] = -np.inf
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     scores /= scores.sum(axis=-1, keepdims=True)
     return np.einsum("hqk,khd->qhd", scores, v).reshape(tokens, heads * dim)
 
 
-def logits(model: Reference, ids: list[int]) -> Array:
-    """float32 [tokens, vocab]."""
+def logits(model: Reference, ids: list[int], cache: dict[int, tuple[Array, Array]] | None = None) -> Array:
+    """float32 [tokens, vocab] for `ids`, which follow the tokens that `cache` has keys and values of; it gets theirs."""
+    cache = {} if cache is None else cache
     ternary = model.architecture == "bitnet-b1.58"
     eps, base = model.number("attention.layer_norm_rms_epsilon"), model.number("rope.freq_base")
     head_dim = int(model.number("rope.dimension_count"))
@@ -100,7 +97,12 @@ def logits(model: Reference, ids: list[int]) -> Array:
 
         h = norm("attn_norm", x)
         q, k, v = (matmul(name, h).reshape(len(ids), -1, head_dim) for name in ("attn_q", "attn_k", "attn_v"))
-        y = attention(rope(q, base, ternary), rope(k, base, ternary), v)
+        start = len(cache[layer][0]) if layer in cache else 0
+        q, k = (rope(y, start, base, ternary) for y in (q, k))
+        if start:
+            k, v = (np.concatenate(pair) for pair in zip(cache[layer], (k, v), strict=True))
+        cache[layer] = k, v
+        y = attention(q, k, v)
         x = x + matmul("attn_output", norm("attn_sub_norm", y) if ternary else y)
         h = norm("ffn_norm", x)
         gate, up = matmul("ffn_gate", h), matmul("ffn_up", h)
@@ -111,27 +113,44 @@ def logits(model: Reference, ids: list[int]) -> Array:
 
 def generate(model: Reference, prompt: str, temperature: float = 0.0, seed: int = 0, limit: int = 400) -> list[int]:
     """The prompt's ids and what follows them, up to and with the end-of-text token or `limit` tokens in all."""
-    tokenizer, rng = tokenizer_of(model), np.random.default_rng(seed)
-    ids = [tokenizer.bos_id(), *tokenizer.encode(prompt)]
-    while len(ids) < limit and ids[-1] != tokenizer.eos_id():
-        last = logits(model, ids)[-1]
+    rng = np.random.default_rng(seed)
+    ids = model.tokenizer.encode(prompt)
+    cache: dict[int, tuple[Array, Array]] = {}
+    last = logits(model, ids, cache)[-1]
+    while len(ids) < limit and ids[-1] != model.tokenizer.eos_id:
         if temperature:
             ids.append(int(np.argmax(last / temperature + rng.gumbel(size=last.shape))))
         else:
             ids.append(int(np.argmax(last)))
+        last = logits(model, ids[-1:], cache)[-1]
     return ids
+
+
+def agreement(model: Reference, draft: Reference, prompts: list[str]) -> float:
+    """The share of the tokens of the model's greedy texts that the draft, given the same text so far, chooses too."""
+    same: list[Array] = []
+    for prompt in prompts:
+        start = len(model.tokenizer.encode(prompt))
+        ids = generate(model, prompt)
+        same.append(logits(draft, ids[:-1]).argmax(axis=-1)[start - 1 :] == ids[start:])
+    return float(np.concatenate(same).mean())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--prompt", default="Once upon a time")
+    parser.add_argument("--draft", type=Path, help="measure how often this model agrees, on the starts of new stories")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     model = read(args.model)
+    if args.draft:
+        prompts = [" ".join(text.split()[:8]) for text in stories(20, seed=11)]
+        print(f"{agreement(model, read(args.draft), prompts):.1%} of the greedy tokens agree")
+        return
     ids = generate(model, args.prompt, args.temperature, args.seed)
-    print(tokenizer_of(model).decode(ids), "" if ids[-1] == 2 else "[no end of text]")
+    print(model.tokenizer.decode(ids), "[end of text]" if ids[-1] == model.tokenizer.eos_id else "[cut]")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from lcpu import models
 from lcpu.kernels.errors import LcpuError
-from lcpu.models.reference import Reference, generate, logits, read, tokenizer_of
+from lcpu.models.reference import Reference, generate, logits, read
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_one_vocabulary(loaded: dict[str, Reference]) -> None:
     "text", ["Once upon a time", "  two  spaces", "line\nline\n", "Zażółć gęślą jaźń, 日本 🙂", ""]
 )
 def test_vocabulary_keeps_every_text(loaded: dict[str, Reference], text: str) -> None:
-    tokenizer = tokenizer_of(loaded["stories"])
+    tokenizer = loaded["stories"].tokenizer
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -70,7 +70,7 @@ def test_ternary_matrices(loaded: dict[str, Reference]) -> None:
 
 
 def test_logits_do_not_depend_on_what_follows(loaded: dict[str, Reference]) -> None:
-    ids = tokenizer_of(loaded["stories"]).encode("Once upon a time, there was a little fox.")
+    ids = loaded["stories"].tokenizer.encode("Once upon a time, there was a little fox.")
     for model in loaded.values():
         np.testing.assert_allclose(logits(model, ids)[:5], logits(model, ids[:5]), atol=1e-3)
 
@@ -79,10 +79,10 @@ def test_logits_do_not_depend_on_what_follows(loaded: dict[str, Reference]) -> N
 @pytest.mark.parametrize("prompt", ["Once upon a time", "One day, a little rabbit named Pip"])
 def test_greedy_text_is_a_whole_story(loaded: dict[str, Reference], name: str, prompt: str) -> None:
     model = loaded[name]
-    tokenizer = tokenizer_of(model)
+    tokenizer = model.tokenizer
     ids = generate(model, prompt)
     text = tokenizer.decode(ids)
-    assert ids[-1] == tokenizer.eos_id(), text
+    assert ids[-1] == tokenizer.eos_id, text
     assert 60 < len(text.split()) < 260, text
     assert text.endswith((".", "!", '"')), text
     sentences = text.split(". ")
