@@ -80,7 +80,7 @@ def attention(q: Array, k: Array, v: Array) -> Array:
 
 
 def logits(model: Reference, ids: list[int], cache: dict[int, tuple[Array, Array]] | None = None) -> Array:
-    """float32 [tokens, vocab] for `ids`, which follow the tokens that `cache` has keys and values of; it gets theirs."""
+    """float32 [tokens, vocab] of `ids`, which follow the tokens in `cache` and are added to it."""
     cache = {} if cache is None else cache
     ternary = model.architecture == "bitnet-b1.58"
     eps, base = model.number("attention.layer_norm_rms_epsilon"), model.number("rope.freq_base")
