@@ -1,18 +1,28 @@
-"""Activations as integer matmuls want them: int8 in blocks of 32 with a float32 scale."""
+"""Activations as matmuls want them: int8 blocks for integer weights, rounded to float16 for F16 weights.
+
+What is rounded, and to what, is as in llama.cpp's CPU backend, so that models give the same text here and there.
+"""
 
 from dataclasses import dataclass
 
 from numba import float32, int32
 
 from .jit import device, kernel
-from .simd import LANES, absolute, atomic_add, fma, get_i64, load_f32, maximum, put_f32, reduce_add, reduce_add_i32
-from .simd import reduce_max, rint, splat_f32, splat_i32, store_i8, to_i32
+from .simd import LANES, absolute, atomic_add, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, reduce_add
+from .simd import reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32, store_f32, store_i8, to_i32
 
 BLOCK = 32
 SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
 BIAS = 36  # byte offset of its first bias
 _VECTORS = BLOCK // LANES
 _HALF = _VECTORS // 2
+
+
+@dataclass(frozen=True)
+class Float32:
+    """float32 as it is, or rounded to what float16 holds."""
+
+    rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,10 @@ def _quantize_half(x, out, inverse):
 
 @device
 def quantize_block(x, out, offset, group):
-    """scale = max |x| / 127, value = x / scale rounded half to even. A NaN or an infinity makes the scale NaN."""
+    """value = 127 x / max |x| rounded half to even, scale = max |x| / 127 rounded to float16.
+
+    A NaN or an infinity makes the scale NaN.
+    """
     largest = splat_f32(float32(0.0))
     poison = splat_f32(float32(0.0))
     for i in range(_VECTORS):
@@ -50,7 +63,7 @@ def quantize_block(x, out, offset, group):
         largest = maximum(absolute(value), largest)
         poison = fma(value, splat_f32(float32(0.0)), poison)
     peak = reduce_max(largest)
-    scale = peak / float32(127.0) + reduce_add(poison)
+    scale = nearest_f16(peak / float32(127.0) + reduce_add(poison))
     inverse = splat_f32(float32(127.0) / peak if peak > 0 else float32(0.0))
     first = _quantize_half(x, out, inverse)
     second = _quantize_half(x + 2 * BLOCK, out + BLOCK // 2, inverse)
@@ -75,4 +88,16 @@ def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks
             quantize_block(source, target, offset, group)
             source += 4 * BLOCK
             target += block_bytes
+        token = atomic_add(work, 1)
+
+
+@kernel
+def round_rows(work, thread, threads, count, x, out, stride, vectors):
+    """out = x rounded to the nearest float16 value, still stored as float32."""
+    tokens = get_i64(count)
+    token = atomic_add(work, 1)
+    while token < tokens:
+        for i in range(vectors):
+            at = token * stride + 4 * LANES * i
+            store_f32(out + at, round_f16(load_f32(x + at)))
         token = atomic_add(work, 1)

@@ -2,8 +2,8 @@
 
 The cache of one head is two F16 matrices in panel layout: keys with a row for each position, values with a row for each
 dimension. So the scores of a block of positions are one matmul and their weighted values another, by the same tile that
-multiplies F16 weights. Blocks lie at fixed positions and are folded in with a running maximum (Milakov and Gimelshein,
-"Online normalizer calculation for softmax"; Dao et al., "FlashAttention"), in the same order for every batch.
+multiplies F16 weights. Each query sums over positions in the same order whatever the batch. As in llama.cpp, queries and
+weights are rounded to float16 first, as the cache is.
 """
 
 from numba import float32
@@ -11,9 +11,9 @@ from numba import float32
 from .formats.f16 import tile
 from .jit import device, kernel
 from .math import exp
-from .matmul import multiplier
-from .simd import LANES, atomic_add, bits_to_float, get_f32, get_i64, load_f32, maximum, put_f16, put_f32, reduce_add
-from .simd import reduce_max, splat_f32, store_f32
+from .matmul import MAX_TOKENS, multiplier
+from .simd import LANES, atomic_add, bits_to_float, get_f32, get_i64, load_f32, maximum, nearest_f16, put_f16, put_f32
+from .simd import reduce_add, reduce_max, round_f16, splat_f32, store_f32
 
 POSITIONS = 128  # positions of a block
 _VECTOR = 4 * LANES
@@ -78,96 +78,91 @@ def store_kv(work, thread, threads, count, positions, slots, k, v, stride, heads
 
 
 @device
-def _softmax_block(scores, row, vectors, limit, state):
-    """Turn `limit` scores, padded to `vectors`, into weights, and fold them into state = (maximum, sum).
-
-    Returns what earlier results must be multiplied by, now that the maximum may be larger.
-    """
-    for i in range(max(limit, 0), vectors * LANES):
+def _softmax(scores, limit, vectors):
+    """Turn `limit` scores into weights that sum to 1, rounded to float16, and the rest of `vectors` into zeros."""
+    for i in range(limit, vectors * LANES):
         put_f32(scores + 4 * i, _MASKED)
     largest = splat_f32(_MASKED)
     for i in range(vectors):
         largest = maximum(load_f32(scores + _VECTOR * i), largest)
-    before = get_f32(state)
-    now = max(before, reduce_max(largest))
-    shift, total = splat_f32(now), splat_f32(float32(0.0))
+    shift, total = splat_f32(reduce_max(largest)), splat_f32(float32(0.0))
     for i in range(vectors):
         weight = exp(load_f32(scores + _VECTOR * i) - shift)
         store_f32(scores + _VECTOR * i, weight)
         total = total + weight
-    factor = reduce_max(exp(splat_f32(before - now)))
-    put_f32(state, now)
-    put_f32(state + 4, get_f32(state + 4) * factor + reduce_add(total))
-    return factor
+    inverse = splat_f32(float32(1.0) / reduce_add(total))
+    for i in range(vectors):
+        store_f32(scores + _VECTOR * i, round_f16(load_f32(scores + _VECTOR * i) * inverse))
 
 
 @device
-def _gather_queries(q, stride, queries, group, head_dim, out, out_stride, scale):
-    """The queries of one KV head, [queries][group], one below the other and multiplied by scale."""
-    for row in range(queries * group):
+def _gather_queries(q, stride, rows, group, head_dim, out, out_stride, scale):
+    """The queries of one KV head, [token][head of the group], as rows: rounded to float16, then multiplied by scale."""
+    for row in range(rows):
         source = q + row // group * stride + 4 * head_dim * (row % group)
         for d in range(head_dim):
-            put_f32(out + row * out_stride + 4 * d, get_f32(source + 4 * d) * scale)
+            put_f32(out + row * out_stride + 4 * d, nearest_f16(get_f32(source + 4 * d)) * scale)
+
+
+@device
+def _scatter_results(results, width, rows, group, head_dim, out, stride):
+    """The reverse of _gather_queries."""
+    for row in range(rows):
+        target = out + row // group * stride + 4 * head_dim * (row % group)
+        for d in range(head_dim):
+            put_f32(target + 4 * d, get_f32(results + row * width + 4 * d))
+
+
+@device
+def _attend(heads, width, rows, group, head_dim, position, keys, values, value_panel_bytes, weights, weights_stride,
+            results):
+    """results = softmax(heads . keys) . values, for rows = [token][head of the group] whose first is at `position`."""
+    panels = width // _VECTOR
+    end = position + (rows + group - 1) // group
+    for start in range(0, end, POSITIONS):  # keys of a block stay in the first-level cache for all rows
+        vectors = (min(POSITIONS, end - start) + LANES - 1) // LANES
+        _multiply(keys + 2 * head_dim * start, heads, weights + 4 * start, width, weights_stride, rows, 0, vectors,
+                  2 * LANES * head_dim, head_dim, False)
+    for row in range(rows):
+        _softmax(weights + weights_stride * row, position + row // group + 1, (end + LANES - 1) // LANES)
+    for start in range(0, end, POSITIONS):
+        _multiply(values + 2 * LANES * start, weights + 4 * start, results, weights_stride, width, rows, 0, panels,
+                  value_panel_bytes, min(POSITIONS, end - start), start > 0)
 
 
 @kernel
 def attention(work, thread, threads, count, jobs, q, out, stride, kv_heads, group, head_dim, keys, values, key_bytes,
-              value_bytes, scratch, scratch_bytes, scale):
+              value_bytes, capacity, scratch, scratch_bytes, scale):
     """out = softmax(q . keys * scale) . values for every head, each query up to its own position.
 
-    jobs: int64 [count][4], consecutive queries of one slot: first token, number, slot, position of the first.
+    jobs: int64 [count][4], consecutive tokens of one slot: first token, number, slot, position of the first.
     keys, values: the cache of this layer, [slot][kv head] regions. `group` query heads share a KV head.
     scratch: scratch_bytes for each thread, see `scratch_size`.
     """
-    panels = (head_dim + LANES - 1) // LANES
-    width = panels * _VECTOR  # bytes of a padded head
-    capacity_stride = value_bytes // panels
-    mine = scratch + thread * scratch_bytes
+    width = (head_dim + LANES - 1) // LANES * _VECTOR  # bytes of a padded head
+    heads = scratch + thread * scratch_bytes
     total = get_i64(count) * kv_heads
     item = atomic_add(work, 1)
     while item < total:
         job, head = jobs + 32 * (item // kv_heads), item % kv_heads
-        token, queries, slot, position = get_i64(job), get_i64(job + 8), get_i64(job + 16), get_i64(job + 24)
-        rows = queries * group
-        padded = (rows + 7) // 8 * 8
-        states = mine
-        heads = states + 8 * padded
-        weights = heads + padded * width
-        results = weights + 4 * padded * POSITIONS
-        region = slot * kv_heads + head
-        key_panels, value_panels = keys + region * key_bytes, values + region * value_bytes
-        first_head = 4 * head_dim * group * head
-        _gather_queries(q + token * stride + first_head, stride, queries, group, head_dim, heads, width,
-                        bits_to_float(scale))
-        for row in range(rows):
-            put_f32(states + 8 * row, _MASKED)
-            put_f32(states + 8 * row + 4, float32(0.0))
-            for i in range(panels):
-                store_f32(results + row * width + _VECTOR * i, splat_f32(float32(0.0)))
-        for start in range(0, position + queries, POSITIONS):
-            size = min(POSITIONS, position + queries - start)
-            vectors = (size + LANES - 1) // LANES
-            _multiply(key_panels + 2 * head_dim * start, heads, weights, width, 4 * POSITIONS, rows, 0, vectors,
-                     2 * LANES * head_dim, head_dim, False)
-            for row in range(rows):
-                limit = min(size, position + row // group + 1 - start)
-                factor = splat_f32(_softmax_block(weights + 4 * POSITIONS * row, row, vectors, limit,
-                                                  states + 8 * row))
-                for i in range(panels):
-                    at = results + row * width + _VECTOR * i
-                    store_f32(at, load_f32(at) * factor)
-            _multiply(value_panels + 2 * LANES * start, weights, results, 4 * POSITIONS, width, rows, 0, panels,
-                     capacity_stride, size, True)
-        for row in range(rows):
-            divisor = get_f32(states + 8 * row + 4)
-            target = out + (token + row // group) * stride + first_head + 4 * head_dim * (row % group)
-            for d in range(head_dim):
-                put_f32(target + 4 * d, get_f32(results + row * width + 4 * d) / divisor)
+        rows = get_i64(job + 8) * group
+        results = heads + _whole_tiles(rows) * width
+        weights = results + _whole_tiles(rows) * width
+        at = get_i64(job) * stride + 4 * head_dim * group * head
+        region = get_i64(job + 16) * kv_heads + head
+        _gather_queries(q + at, stride, rows, group, head_dim, heads, width, bits_to_float(scale))
+        _attend(heads, width, rows, group, head_dim, get_i64(job + 24), keys + region * key_bytes,
+                values + region * value_bytes, 2 * LANES * capacity, weights, 4 * capacity, results)
+        _scatter_results(results, width, rows, group, head_dim, out + at, stride)
         item = atomic_add(work, 1)
 
 
-def scratch_size(rows: int, head_dim: int) -> int:
-    """Bytes of scratch that a thread needs for jobs of up to `rows` = queries * group."""
-    padded = -(-rows // 8) * 8
+@device
+def _whole_tiles(rows):
+    return (rows + MAX_TOKENS - 1) // MAX_TOKENS * MAX_TOKENS
+
+
+def scratch_size(rows: int, head_dim: int, capacity: int) -> int:
+    """Bytes of scratch that a thread needs for jobs of up to `rows` = tokens * group, in a cache of `capacity`."""
     width = -(-head_dim // LANES) * _VECTOR
-    return padded * (8 + 2 * width + 4 * POSITIONS)
+    return -(-rows // MAX_TOKENS) * MAX_TOKENS * (2 * width + 4 * capacity)

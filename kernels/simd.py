@@ -169,6 +169,7 @@ maximum = _binary(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), y, x))
 minimum = _binary(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), y, x))
 to_f32 = _unary(lambda b, x: b.sitofp(x, Tile("f32").vector), "f32")
 to_i32 = _unary(lambda b, x: b.fptosi(x, Tile("i32").vector), "i32")
+round_f16 = _unary(lambda b, x: b.fpext(b.fptrunc(x, Tile("f16").vector), x.type))  # half to even
 bits_as_f32 = _unary(lambda b, x: b.bitcast(x, Tile("f32").vector), "f32")
 
 
@@ -496,6 +497,12 @@ get_f32, put_f32 = _scalar_access(types.float32, F32)
 def get_f16(context, address):
     """A float16 in memory, as float32."""
     return types.float32(types.intp), lambda context, b, sig, args: b.fpext(_load(b, args[0], F16), F32)
+
+
+@intrinsic
+def nearest_f16(context, value):
+    """A float32 rounded to the nearest float16 value, half to even."""
+    return types.float32(types.float32), lambda context, b, sig, args: b.fpext(b.fptrunc(args[0], F16), F32)
 
 
 @intrinsic

@@ -2,6 +2,7 @@
 
 from numba import int64
 
+from ..activations import Float32
 from ..jit import device
 from ..simd import LANES, bits_to_float, fma_tokens, get_u16, panel_bf16, put_f32, put_u16
 from .format import make_format
@@ -28,4 +29,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     return acc
 
 
-FORMAT = make_format("bf16", 30, 1, 2, None, dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+FORMAT = make_format("bf16", 30, 1, 2, Float32(),
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

@@ -1,5 +1,6 @@
 """F16: IEEE half precision, each value a block of its own. The KV cache has the same layout."""
 
+from ..activations import Float32
 from ..jit import device
 from ..simd import LANES, fma_tokens, get_f16, get_u16, panel_f16, put_f32, put_u16
 from .format import make_format
@@ -26,4 +27,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     return acc
 
 
-FORMAT = make_format("f16", 1, 1, 2, None, dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+FORMAT = make_format("f16", 1, 1, 2, Float32(rounded=True),
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

@@ -1,5 +1,6 @@
 """F32: plain float32 values, each a block of its own."""
 
+from ..activations import Float32
 from ..jit import device
 from ..simd import LANES, fma_tokens, get_f32, panel_f32, put_f32
 from .format import make_format
@@ -26,4 +27,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     return acc
 
 
-FORMAT = make_format("f32", 0, 1, 4, None, dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+FORMAT = make_format("f32", 0, 1, 4, Float32(),
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

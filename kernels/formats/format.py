@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..activations import Int8Blocks
+from ..activations import Float32, Int8Blocks
 from ..jit import Kernel, bind, kernel
 from ..matmul import matmul, multiplier
 from ..rows import dequantize, pack
@@ -20,13 +20,13 @@ class Format:
     type_id: int  # GGUF's tensor type
     block: int  # values of a block
     block_bytes: int
-    activation: Int8Blocks | None  # what its matmul takes: int8 blocks, or float32
+    activation: Float32 | Int8Blocks  # what its matmul takes
     pack: Kernel
     matmul: Kernel
     dequantize: Kernel
 
 
-def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Int8Blocks | None, *,
+def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Float32 | Int8Blocks, *,
                 dequantize_block: Callable[..., Any], pack_block: Callable[..., Any],
                 tile: Callable[..., Any]) -> Format:
     """A format from three device functions.

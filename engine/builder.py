@@ -1,0 +1,251 @@
+"""What architectures are written in: operations on rows of activations, recorded as a program.
+
+Building reads shapes and promises memory, but computes nothing and packs no weight: everything about a model is checked
+before its first kernel runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..kernels import attention as attention_kernels
+from ..kernels import elementwise
+from ..kernels.activations import BLOCK, Float32, Int8Blocks, quantize, round_rows
+from ..kernels.errors import LcpuError
+from ..kernels.formats import FORMATS, Format
+from ..kernels.matmul import MAX_TOKENS
+from ..kernels.memory import zeros
+from ..kernels.program import Program
+from ..kernels.simd import LANES
+from .batch import QUERY_ROWS, Batch
+from .cache import KVCache
+from .gguf_file import GGUFFile
+from .hyperparameters import Hyperparameters
+from .rope import RopeTable
+
+_ROW_ALIGNMENT = 16  # values: a row is whole vectors on every path
+_SHARES = 8  # pieces of a matmul for each thread, so that a slow core does not hold up the others
+_LARGEST_SHARE = 16  # panels: a share of weights stays in the second-level cache for all tokens
+
+
+@dataclass(eq=False)
+class Rows:
+    """Activations: float32 [capacity][width], of which `count` (an address, read at each step) are in use."""
+
+    array: np.ndarray
+    width: int
+    count: int
+
+    @property
+    def stride(self) -> int:
+        return self.array.strides[0]
+
+    @property
+    def vectors(self) -> int:
+        return -(-self.width // LANES)
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A weight [rows][k] in panels, and the name of the tensor that it is packed from."""
+
+    name: str
+    format: Format
+    rows: int
+    k: int
+    panels: np.ndarray = field(repr=False)  # uint8 [panels][blocks * panel block bytes]
+
+    @property
+    def blocks(self) -> int:
+        return self.k // self.format.block
+
+
+class Builder:
+    """Records the program of one model. `threads` decides how finely matmuls are shared, never their results."""
+
+    def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, cache: KVCache, threads: int) -> None:
+        self.file, self.h, self.batch, self.cache = file, h, batch, cache
+        self.program = Program()
+        self.matrices: dict[str, Matrix] = {}
+        self.rope_table = RopeTable(h, cache.capacity, self._rope_factors())
+        self._threads = threads
+        self._buffers: dict[tuple[str, int], np.ndarray] = {}
+        self._inputs: dict[tuple[Rows, Float32 | Int8Blocks], np.ndarray] = {}
+        self._tokens, self._outputs, self._jobs = (batch.counts.ctypes.data + 8 * i for i in range(3))
+
+    # ---- tensors ----
+
+    def has(self, name: str) -> bool:
+        return name in self.file.tensors
+
+    def _check(self, name: str, *shape: int) -> Format:
+        if name not in self.file.tensors:
+            raise LcpuError(f"{self.file.path}: tensor '{name}' is missing")
+        info = self.file.tensors[name]
+        if info.shape != shape:
+            raise LcpuError(f"{self.file.path}: tensor '{name}' has the shape {_shown(info.shape)}, "
+                            f"but the hyperparameters say {_shown(shape)}")
+        if info.type_id not in FORMATS:
+            known = ", ".join(f.name.upper() for f in FORMATS.values())
+            raise LcpuError(f"{self.file.path}: tensor '{name}' is {info.type_name}, "
+                            f"which lcpu cannot compute on; it knows {known}")
+        return FORMATS[info.type_id]
+
+    def vector(self, name: str, width: int) -> np.ndarray:
+        """A tensor of one dimension as float32, padded with zeros to whole vectors."""
+        format = self._check(name, width)
+        if format.name not in ("f32", "f16"):
+            raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}; norms and biases are F32 or F16")
+        padded = np.zeros(_padded(width), np.float32)
+        padded[:width] = self.file.data(name).view({"f32": np.float32, "f16": np.float16}[format.name])
+        return padded
+
+    def matrix(self, name: str, rows: int, k: int) -> Matrix:
+        """A tensor of two dimensions, to be packed once the whole model is known to be good."""
+        if name not in self.matrices:
+            format = self._check(name, rows, k)
+            panel_bytes = k // format.block * format.block_bytes * LANES
+            panels = zeros((-(-rows // LANES), panel_bytes), np.uint8)
+            self.matrices[name] = Matrix(name, format, rows, k, panels)
+        return self.matrices[name]
+
+    def _rope_factors(self) -> np.ndarray | None:
+        name, pairs = "rope_freqs.weight", self.h.rope_dimension_count // 2
+        if not self.has(name):
+            return None
+        factors = self.vector(name, pairs)[:pairs]
+        if not np.all(factors > 0):
+            raise LcpuError(f"{self.file.path}: tensor '{name}' has a factor that is not positive")
+        return factors
+
+    # ---- buffers ----
+
+    def _buffer(self, name: str, row_bytes: int) -> np.ndarray:
+        """Scratch for all tokens of a batch, the same for every layer. A tile may run past the last token."""
+        key = (name, row_bytes)
+        if key not in self._buffers:
+            self._buffers[key] = zeros((self.batch.capacity + MAX_TOKENS, row_bytes), np.uint8)
+        return self._buffers[key]
+
+    def _rows(self, name: str, width: int, count: int) -> Rows:
+        return Rows(self._buffer(name, 4 * _padded(width)).view(np.float32), width, count)
+
+    # ---- operations ----
+
+    def embed(self, name: str) -> Rows:
+        """The rows of an embedding table that the batch's tokens name, straight from the file."""
+        width = self.h.embedding_length
+        format = self._check(name, self.h.vocab_size, width)
+        x = self._rows("x", width, self._tokens)
+        self.program.add(format.dequantize, count=x.count, indices=self.batch.tokens, table=self.file.data(name),
+                         blocks=width // format.block, block_bytes=format.block_bytes, block_values=format.block,
+                         out=x.array, out_stride=x.stride)
+        return x
+
+    def rms_norm(self, x: Rows, name: str) -> Rows:
+        out = self._rows("norm", x.width, x.count)
+        self.program.add(elementwise.rms_norm, count=x.count, x=x.array, weight=self.vector(name, x.width),
+                         out=out.array, stride=x.stride, vectors=x.vectors, width=x.width,
+                         epsilon=self.h.norm_epsilon)
+        return out
+
+    def linear(self, x: Rows, name: str, width: int, *, add_to: Rows | None = None) -> Rows:
+        """x . weight^T [+ bias], or added to another value in place. `name` is a tensor's, without ".weight"."""
+        return self.linears(x, [(name, width)], add_to=add_to)[0]
+
+    def linears(self, x: Rows, outputs: list[tuple[str, int]], *, add_to: Rows | None = None) -> list[Rows]:
+        """Several products of the same input; threads go from one to the next without waiting for each other."""
+        matrices = [self.matrix(f"{name}.weight", width, x.width) for name, width in outputs]
+        inputs = [self._input(x, matrix.format.activation) for matrix in matrices]
+        results = []
+        for matrix, source in zip(matrices, inputs, strict=True):
+            role = matrix.name.removesuffix(".weight").rsplit(".", 1)[-1]
+            out = add_to or self._rows(role, matrix.rows, x.count)
+            panels = len(matrix.panels)
+            share = min(_LARGEST_SHARE, max(4, panels // (_SHARES * self._threads)))
+            self.program.add(matrix.format.matmul, barrier=matrix is matrices[-1], count=x.count,
+                             weights=matrix.panels, x=source, out=out.array, x_stride=source.strides[0],
+                             out_stride=out.stride, panels=panels, panel_stride=matrix.panels.strides[0],
+                             blocks=matrix.blocks, share=share, accumulate=add_to is not None)
+            results.append(Rows(out.array, matrix.rows, x.count))
+        for (name, width), out in zip(outputs, results, strict=True):
+            if self.has(f"{name}.bias"):
+                self.program.add(elementwise.add_bias, count=out.count, x=out.array,
+                                 bias=self.vector(f"{name}.bias", width), stride=out.stride, vectors=out.vectors)
+        return results
+
+    def _input(self, x: Rows, activation: Float32 | Int8Blocks) -> np.ndarray:
+        """x as a format's matmul takes it, made once for all that share it."""
+        if activation == Float32():
+            return x.array
+        if (x, activation) not in self._inputs:
+            record = self._quantize if isinstance(activation, Int8Blocks) else self._round
+            self._inputs[x, activation] = record(x, activation)
+        return self._inputs[x, activation]
+
+    def _round(self, x: Rows, activation: Float32) -> np.ndarray:
+        out = self._buffer("float16", x.stride).view(np.float32)
+        self.program.add(round_rows, count=x.count, x=x.array, out=out, stride=x.stride, vectors=x.vectors)
+        return out
+
+    def _quantize(self, x: Rows, activation: Int8Blocks) -> np.ndarray:
+        blocks = x.width // BLOCK
+        out = self._buffer(f"int8 {activation.offset} {activation.group}", blocks * activation.block_bytes)
+        self.program.add(quantize, count=x.count, x=x.array, x_stride=x.stride, out=out,
+                         block_bytes=activation.block_bytes, blocks=blocks, offset=activation.offset,
+                         group=activation.group)
+        return out
+
+    def rope(self, x: Rows, heads: int, *, halves: bool = False) -> Rows:
+        """Rotate, in place, neighbouring values of every head, or value i of the first half with i of the second."""
+        pairs = self.rope_table.pairs
+        self.program.add(attention_kernels.rope, count=x.count, positions=self.batch.positions, x=x.array,
+                         x_stride=x.stride, heads=heads, head_dim=self.h.head_dim, table=self.rope_table.array,
+                         pairs=pairs, step=1 if halves else 2, distance=pairs if halves else 1)
+        return x
+
+    def attention(self, layer: int, q: Rows, k: Rows, v: Rows) -> Rows:
+        """Store k and v, then let every query see its sequence up to itself."""
+        h, cache = self.h, self.cache
+        keys, values = cache.keys[layer], cache.values[layer]
+        regions = {"keys": keys, "values": values, "key_bytes": cache.key_bytes, "value_bytes": cache.value_bytes,
+                   "capacity": cache.capacity}
+        self.program.add(attention_kernels.store_kv, count=k.count, positions=self.batch.positions,
+                         slots=self.batch.slots, k=k.array, v=v.array, stride=k.stride, heads=h.head_count_kv,
+                         head_dim=h.head_dim, **regions)
+        group = h.head_count // h.head_count_kv
+        scratch_bytes = attention_kernels.scratch_size(max(QUERY_ROWS, group), h.head_dim, cache.capacity)
+        scratch = self._buffers.setdefault(("attention scratch", 0), zeros((self._threads, scratch_bytes), np.uint8))
+        out = self._rows("attention", q.width, q.count)
+        self.program.add(attention_kernels.attention, count=self._jobs, jobs=self.batch.jobs, q=q.array,
+                         out=out.array, stride=q.stride, kv_heads=h.head_count_kv, group=group, head_dim=h.head_dim,
+                         scratch=scratch, scratch_bytes=scratch_bytes, scale=h.head_dim**-0.5, **regions)
+        return out
+
+    def silu_multiply(self, gate: Rows, up: Rows) -> Rows:
+        """gate / (1 + e ** -gate) * up, in gate's place."""
+        self.program.add(elementwise.silu_multiply, count=gate.count, gate=gate.array, up=up.array, out=gate.array,
+                         stride=gate.stride, vectors=gate.vectors)
+        return Rows(gate.array, gate.width, gate.count)
+
+    def outputs(self, x: Rows) -> Rows:
+        """The rows of the batch that want logits."""
+        out = self._rows("outputs", x.width, self._outputs)
+        self.program.add(elementwise.gather, count=out.count, indices=self.batch.outputs, x=x.array, out=out.array,
+                         stride=x.stride, vectors=x.vectors)
+        return out
+
+
+def queries_per_job(h: Hyperparameters) -> int:
+    """Tokens that attention takes at once: as many as give QUERY_ROWS query heads for a KV head."""
+    return max(1, QUERY_ROWS // (h.head_count // h.head_count_kv))
+
+
+def _padded(width: int) -> int:
+    return -(-width // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

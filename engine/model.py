@@ -1,0 +1,74 @@
+"""A model that runs: packed weights, a program, a KV cache, and the team that executes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..kernels.jit import announcing
+from ..kernels.program import Program
+from ..kernels.team import Team
+from . import architectures, hyperparameters
+from .batch import Batch
+from .builder import Builder, Matrix, queries_per_job
+from .cache import KVCache
+from .gguf_file import GGUFFile
+
+Progress = Callable[[str, int, int], None]
+
+BATCH = 512  # most tokens of a step
+
+
+class Model:
+    """Computes logits for batches of tokens. One step runs at a time."""
+
+    def __init__(self, file: GGUFFile, context: int, threads: int, *, slots: int = 1,
+                 progress: Progress | None = None) -> None:
+        """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs."""
+        self.h = h = hyperparameters.read(file.metadata, file.path)
+        build = architectures.builder_of(h.architecture, file.path)
+        self.batch = Batch(BATCH, queries_per_job(h))
+        self._file = file  # the embedding table stays in it
+        self._builder = builder = Builder(file, h, self.batch, KVCache(h, context, slots), threads)
+        self._logits = build(builder)
+        with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
+            self._program = builder.program.finish()
+            self._team = Team(threads)
+            try:
+                self._pack(progress or (lambda stage, done, total: None))
+            except BaseException:
+                self._team.close()
+                raise
+
+    def _pack(self, progress: Progress) -> None:
+        matrices = self._builder.matrices.values()
+        total = sum(matrix.panels.nbytes for matrix in matrices)
+        done = 0
+        for matrix in matrices:
+            self._team.run(_packing(matrix, self._file.data(matrix.name)))
+            self._file.release(matrix.name)
+            done += matrix.panels.nbytes
+            progress("loading", done, total)
+
+    def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
+             outputs: Sequence[int]) -> np.ndarray:
+        """Compute up to BATCH tokens and remember their keys and values.
+
+        outputs: indices of the tokens whose logits are wanted. Returns float32 [len(outputs), vocab], a view that the
+        next step overwrites.
+        """
+        self._builder.rope_table.extend(max(positions) + 1)
+        self.batch.fill(tokens, slots, positions, outputs)
+        self._team.run(self._program)
+        return self._logits.array[: len(outputs), : self.h.vocab_size]
+
+    def close(self) -> None:
+        self._team.close()
+
+
+def _packing(matrix: Matrix, source: np.ndarray) -> Program:
+    program = Program()
+    program.add(matrix.format.pack, source=source, panels=matrix.panels, rows=matrix.rows, blocks=matrix.blocks,
+                block_bytes=matrix.format.block_bytes)
+    return program.finish()

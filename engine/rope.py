@@ -1,0 +1,69 @@
+"""Rotary position embedding: the angle of every position and pair, as tables of cosines and sines.
+
+Su et al., "RoFormer" (arXiv:2104.09864); scaling for long contexts: linear, YaRN (arXiv:2309.00071), and the factors for
+each frequency of Llama 3.1 (tensor `rope_freqs`). Angles follow llama.cpp's recurrence in float32, so that rotated
+keys round to the same float16 values as there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..kernels.memory import zeros
+from .hyperparameters import Hyperparameters
+
+_ROWS = 256  # positions that are computed at once
+
+
+class RopeTable:
+    """float32 [context][pairs][2] of (cos, sin); rows are filled as far as positions have been used."""
+
+    def __init__(self, h: Hyperparameters, context: int, factors: np.ndarray | None = None) -> None:
+        self.pairs = h.rope_dimension_count // 2
+        self._h, self._factors = h, factors
+        rows = -(-context // _ROWS) * _ROWS
+        self.array = zeros((rows, self.pairs, 2), np.float32)
+        self._filled = 0
+
+    def extend(self, positions: int) -> None:
+        """Fill the rows of positions below `positions`, always in the same pieces, so that each has one value."""
+        while self._filled < positions:
+            end = self._filled + _ROWS
+            angles, magnitude = angles_of(self._h, np.arange(self._filled, end), self._factors)
+            self.array[self._filled : end, :, 0] = np.cos(angles, dtype=np.float64) * magnitude
+            self.array[self._filled : end, :, 1] = np.sin(angles, dtype=np.float64) * magnitude
+            self._filled = end
+
+
+def angles_of(h: Hyperparameters, positions: np.ndarray, factors: np.ndarray | None) -> tuple[np.ndarray, float]:
+    """(radians, float32 [positions][pairs]; what multiplies cos and sin)."""
+    scaling, pairs = h.rope_scaling, h.rope_dimension_count // 2
+    ratio = np.float32(h.rope_freq_base) ** np.float32(-1.0 / pairs)
+    steps = np.full((len(positions), pairs), ratio, np.float32)
+    steps[:, 0] = positions
+    plain = np.multiply.accumulate(steps, axis=1)
+    if factors is not None:
+        plain = plain / factors.astype(np.float32)
+    scaled = plain * np.float32(1.0 / scaling.factor)
+    if scaling.type != "yarn" or scaling.yarn_extrapolation_factor == 0.0:
+        return scaled, scaling.attention_factor
+    keep = _yarn_blend(h)
+    magnitude = scaling.attention_factor * (1.0 + 0.1 * math.log(scaling.factor))
+    return scaled * (1 - keep) + plain * keep, magnitude
+
+
+def _yarn_blend(h: Hyperparameters) -> np.ndarray:
+    """How much of the plain angle each pair keeps, float32 [pairs]: fast ones all, slow ones none."""
+    scaling, dimensions = h.rope_scaling, h.rope_dimension_count
+
+    def pair_with(turns: float) -> float:
+        """The (fractional) pair that makes so many turns within the original context."""
+        wavelength = scaling.original_context_length / (turns * 2 * math.pi)
+        return dimensions * math.log(wavelength) / (2 * math.log(h.rope_freq_base))
+
+    low = max(0.0, math.floor(pair_with(scaling.yarn_beta_fast)))
+    high = min(dimensions - 1.0, math.ceil(pair_with(scaling.yarn_beta_slow)))
+    ramp = np.clip((np.arange(dimensions // 2) - low) / max(0.001, high - low), 0.0, 1.0)
+    return ((1.0 - ramp) * scaling.yarn_extrapolation_factor).astype(np.float32)

@@ -1,0 +1,71 @@
+"""How many threads to use: physical cores that this process may run on, within its container's quota."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..kernels.errors import LcpuError
+
+_MOST = 512
+
+
+def thread_count(wanted: int | None) -> int:
+    """`wanted`, or the machine's sensible number if None. Raises LcpuError unless it is 1 to 512."""
+    if wanted is None:
+        return min(_quota(), len(_physical_cores()), _MOST)
+    if not 1 <= wanted <= _MOST:
+        raise LcpuError(f"{wanted} threads: the number of threads is 1 to {_MOST}")
+    return wanted
+
+
+def _physical_cores() -> set[str]:
+    """One name for each core with at least one logical processor that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        processors = os.sched_getaffinity(0)
+    else:
+        processors = set(range(os.cpu_count() or 1))
+    return {_core_of(processor) for processor in processors}
+
+
+def _core_of(processor: int) -> str:
+    """The processors that share its core, as Linux lists them; elsewhere each processor counts as a core."""
+    siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+    try:
+        return siblings.read_text().strip()
+    except OSError:
+        return str(processor)
+
+
+def _quota() -> int:
+    """Whole processors that the cgroup allows, at least one; a large number where there is no limit."""
+    limits = [_MOST]
+    for folder in _cgroup_folders():
+        limits.append(_limit(folder / "cpu.max"))  # version 2: "quota period", quota may be "max"
+        limits.append(_limit(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"))  # version 1
+    return min(limits)
+
+
+def _cgroup_folders() -> list[Path]:
+    """Where the limits of this process and of the groups around it stand."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = Path("/sys/fs/cgroup") / ("cpu" if controllers else "")
+        group = root / path.lstrip("/")
+        folders += [group, *(parent for parent in group.parents if parent.is_relative_to(root))]
+    return folders
+
+
+def _limit(*files: Path) -> int:
+    try:
+        quota, period = " ".join(file.read_text().strip() for file in files).split()
+        return max(1, int(quota) // int(period)) if int(quota) > 0 else _MOST
+    except (OSError, ValueError, ZeroDivisionError):
+        return _MOST
