@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..kernels.errors import LcpuError
 from ..kernels.jit import announcing
 from ..kernels.program import Program
 from ..kernels.team import Team
@@ -18,16 +19,22 @@ from .gguf_file import GGUFFile
 Progress = Callable[[str, int, int], None]
 
 BATCH = 512  # most tokens of a step
+LARGEST_DEFAULT_CONTEXT = 32768
+LARGEST_CONTEXT = 1 << 24
 
 
 class Model:
     """Computes logits for batches of tokens. One step runs at a time."""
 
-    def __init__(self, file: GGUFFile, context: int, threads: int, *, slots: int = 1,
+    def __init__(self, file: GGUFFile, context: int | None, threads: int, *, slots: int = 1,
                  progress: Progress | None = None) -> None:
-        """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs."""
+        """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
+
+        context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
+        """
+        build = architectures.builder_of(file)
         self.h = h = hyperparameters.read(file.metadata, file.path)
-        build = architectures.builder_of(h.architecture, file.path)
+        self.context = context = _context(h, context)
         self.batch = Batch(BATCH, queries_per_job(h))
         self._file = file  # the embedding table stays in it
         self._builder = builder = Builder(file, h, self.batch, KVCache(h, context, slots), threads)
@@ -72,3 +79,11 @@ def _packing(matrix: Matrix, source: np.ndarray) -> Program:
     program.add(matrix.format.pack, source=source, panels=matrix.panels, rows=matrix.rows, blocks=matrix.blocks,
                 block_bytes=matrix.format.block_bytes)
     return program.finish()
+
+
+def _context(h: hyperparameters.Hyperparameters, wanted: int | None) -> int:
+    if wanted is None:
+        return min(h.context_length, LARGEST_DEFAULT_CONTEXT)
+    if not 1 <= wanted <= LARGEST_CONTEXT:
+        raise LcpuError(f"a context of {wanted} tokens: it must be 1 to {LARGEST_CONTEXT}")
+    return wanted

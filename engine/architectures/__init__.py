@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ...kernels.errors import LcpuError
 from ..builder import Builder, Rows
+from ..gguf_file import GGUFFile
 from . import llama
 
 ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
@@ -11,9 +12,10 @@ ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
 }
 
 
-def builder_of(architecture: str, source: object) -> Callable[[Builder], Rows]:
-    """Raises LcpuError for an architecture that is not in the table."""
-    if architecture not in ARCHITECTURES:
+def builder_of(file: GGUFFile) -> Callable[[Builder], Rows]:
+    """What records the program of a model. Raises LcpuError for an architecture that is not in the table."""
+    architecture = file.metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        raise LcpuError(f"{source}: architecture '{architecture}' is not supported; lcpu runs {known}")
+        raise LcpuError(f"{file.path}: architecture {str(architecture)[:64]!r} is not supported; lcpu runs {known}")
     return ARCHITECTURES[architecture]

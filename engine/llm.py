@@ -1,0 +1,170 @@
+"""The Python API: load a model, tokenize, compute logits, generate text."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+
+import numpy as np
+
+from .. import models
+from ..kernels.errors import LcpuError
+from ..kernels.isa import Isa, active
+from .generate import Generation, GenerationOptions
+from .gguf_file import GGUFFile
+from .gguf_metadata import Value
+from .model import BATCH, Model, Progress
+from .threads import thread_count
+from .tokenizer import Tokenizer, from_metadata
+
+class LLM:
+    """A loaded model. Its text depends on neither threads nor batches. Use `LLM.load`; a context manager."""
+
+    def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, *, context: int, threads: int,
+                 load_seconds: float) -> None:
+        self.tokenizer, self.context, self.threads, self.load_seconds = tokenizer, context, threads, load_seconds
+        self.isa: Isa = active()
+        self.metadata: Mapping[str, Value] = file.metadata
+        self.description = _describe(file)
+        self._file, self._model = file, model
+        self._cached: list[int] = []  # the tokens whose keys and values are in the cache
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None,
+             context: int | None = None, progress: Progress | None = None) -> LLM:
+        """Load a GGUF file, or the embedded model without a path.
+
+        threads: by default the physical cores that this process may use. context: the most tokens of a sequence, by
+        default what the model was trained for, at most 32,768. progress(stage, done, total) is called while "loading"
+        and "compiling". Raises LcpuError if the model cannot be run.
+        """
+        started = time.perf_counter()
+        file = GGUFFile.open(path if path is not None else models.path())
+        try:
+            count = thread_count(threads)
+            tokenizer = from_metadata(file.metadata)
+            model = Model(file, context, count, progress=progress)
+            if tokenizer.vocab_size > model.h.vocab_size:
+                model.close()
+                raise LcpuError(f"{file.path}: the vocabulary has {tokenizer.vocab_size} tokens, "
+                                f"but the model only {model.h.vocab_size}")
+        except BaseException:
+            file.close()
+            raise
+        return cls(file, model, tokenizer, context=model.context, threads=count,
+                   load_seconds=time.perf_counter() - started)
+
+    def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
+        """The ids of a text, as `Tokenizer.encode` makes them."""
+        return self.tokenizer.encode(text, add_bos, parse_special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids, without control tokens."""
+        return self.tokenizer.decode(ids)
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """The logits after each of the ids: float32 [len(ids), vocab]."""
+        ids = self._checked(ids)
+        out = np.empty((len(ids), self._model.h.vocab_size), np.float32)
+        with self._lock:
+            self._check_open()
+            self._cached.clear()
+            for first in range(0, len(ids), BATCH):
+                piece = ids[first : first + BATCH]
+                out[first : first + len(piece)] = self._step(piece, range(len(piece)))
+        return out
+
+    def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
+                 top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, seed: int | None = None,
+                 stop: Sequence[str] = ()) -> Iterator[str]:
+        """The text that follows a prompt, in pieces as they are computed."""
+        options = GenerationOptions(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+                                    min_p=min_p, repeat_penalty=repeat_penalty, seed=seed, stop=tuple(stop))
+        return iter(self.stream(self.tokenize(prompt), options))
+
+    def stream(self, ids: Sequence[int], options: GenerationOptions | None = None) -> Generation:
+        """A generation after the given ids. What the cache holds of them from before is not computed again."""
+        ids = self._checked(ids)
+        self._check_open()
+        return Generation(self._forward, self.tokenizer, ids, self.context, options or GenerationOptions())
+
+    def close(self) -> None:
+        """Give back threads and memory. What is called later raises LcpuError."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._model.close()
+                self._file.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own template, in Jinja."""
+        template = self.metadata.get("tokenizer.chat_template")
+        return template if isinstance(template, str) else None
+
+    def _forward(self, ids: Sequence[int]) -> tuple[np.ndarray, int]:
+        """(logits after the last id, how many ids were in the cache). Computes only what the cache lacks."""
+        with self._lock:
+            self._check_open()
+            reused = _common_prefix(self._cached, ids[:-1])
+            del self._cached[reused:]
+            for first in range(reused, len(ids), BATCH):
+                piece = ids[first : first + BATCH]
+                logits = self._step(piece, [len(piece) - 1] if first + len(piece) == len(ids) else [])
+            return logits[0], reused
+
+    def _step(self, piece: Sequence[int], outputs: Sequence[int]) -> np.ndarray:
+        """Compute tokens that follow the cached ones, and count them as cached once that has succeeded."""
+        start = len(self._cached)
+        logits = self._model.step(piece, [0] * len(piece), range(start, start + len(piece)), outputs)
+        self._cached += piece
+        return logits
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        ids = [operator.index(token) for token in ids]
+        if not ids:
+            raise LcpuError("the prompt is empty: give at least one token")
+        if len(ids) > self.context:
+            raise LcpuError(f"the prompt has {len(ids)} tokens and the context only {self.context}: "
+                            "shorten it, or set a larger context")
+        vocab_size = self._model.h.vocab_size
+        if not 0 <= min(ids) <= max(ids) < vocab_size:
+            raise LcpuError(f"token {min(ids) if min(ids) < 0 else max(ids)} is not one of the model's {vocab_size}")
+        return ids
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LcpuError("the model is closed: load it again")
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many items from the start on are equal."""
+    size = min(len(a), len(b))
+    if a[:size] == b[:size]:
+        return size
+    return next(i for i in range(size) if a[i] != b[i])
+
+
+def _describe(file: GGUFFile) -> str:
+    """Architecture, parameters and the type that most of them have, such as "llama 1.1B Q4_0"."""
+    sizes: Counter[str] = Counter()
+    for info in file.tensors.values():
+        sizes[info.type_name] += math.prod(info.shape)
+    count = sum(sizes.values())
+    unit, name = next((u for u in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if count >= u[0]), (1, ""))
+    return f"{file.metadata['general.architecture']} {count / unit:.3g}{name} {sizes.most_common(1)[0][0]}"
