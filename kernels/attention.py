@@ -2,8 +2,8 @@
 
 The cache of one head is two F16 matrices in panel layout: keys with a row for each position, values with a row for each
 dimension. So the scores of a block of positions are one matmul and their weighted values another, by the same tile that
-multiplies F16 weights. Each query sums over positions in the same order whatever the batch. As in llama.cpp, queries and
-weights are rounded to float16 first, as the cache is.
+multiplies F16 weights. Each query sums over positions in the same order whatever the batch. As in llama.cpp, queries
+and weights are rounded to float16 first, as the cache is.
 """
 
 from numba import float32

@@ -47,7 +47,9 @@ class Kernel:
 
     @property
     def address(self) -> int:
-        return self.compiled.address
+        address = self.compiled.address
+        assert address is not None  # compile() has set it
+        return address
 
     @cached_property
     def call(self) -> Callable[..., int]:
@@ -83,10 +85,10 @@ device = numba.njit(**{k: v for k, v in _OPTIONS.items() if k != "nopython"})  #
 
 
 class _AnnouncedCFunc(CFunc):
-    def _compile_uncached(self):
+    def _compile_uncached(self) -> Any:
         if _listener:
             _listener(self.__name__)
-        return super()._compile_uncached()
+        return super()._compile_uncached()  # type: ignore[misc]  # Numba's stubs leave it out
 
 
 @contextmanager

@@ -100,9 +100,9 @@ def _offset(b, address, stride, times):
     return address if times == 0 else b.add(address, b.mul(stride, I64(times)))
 
 
-def _call(b, name, result, *args):
+def _call(b, name, result, *args, fastmath=()):
     function = ir.FunctionType(result, [a.type for a in args])
-    return b.call(cgutils.get_or_insert_function(b.module, function, name), args)
+    return b.call(cgutils.get_or_insert_function(b.module, function, name), args, fastmath=fastmath)
 
 
 def _name(vector):
@@ -351,10 +351,9 @@ def _reducer(name, scalar, *start):
         def generate(context, b, sig, args):
             vector = b.extract_value(args[0], 0)
             operands = [ir.Constant(F32, number) for number in start] + [vector]
-            function = ir.FunctionType(vector.type.element, [o.type for o in operands])
-            called = cgutils.get_or_insert_function(b.module, function, f"llvm.vector.reduce.{name}.{_name(vector.type)}")
             # "reassoc" allows a tree instead of one long chain.
-            return b.call(called, operands, fastmath=("reassoc",) if start else ())
+            return _call(b, f"llvm.vector.reduce.{name}.{_name(vector.type)}", vector.type.element, *operands,
+                         fastmath=("reassoc",) if start else ())
 
         return scalar(tile), generate
 
@@ -438,7 +437,7 @@ widen = _unary(lambda b, x: _add_pairs(b, x) if NARROW == "i16" else x, "i32")
 
 @intrinsic
 def scale_add(context, acc, dots, weight_scale, scale, bias, stride):
-    """acc[p][t] += weight_scale[p] * (dots[p][t] * scale[t] + bias[t]), where scale and bias are addresses of float32."""
+    """acc[p][t] += weight_scale[p] * (dots[p][t] * scale[t] + bias[t]); scale and bias are addresses of float32."""
     def generate(context, b, sig, args):
         tile, (acc, dots, weight_scale, scale, bias, stride) = sig.return_type, args
         out, sums, scales = _unpack(b, acc, tile), _unpack(b, dots, tile), _unpack(b, weight_scale, sig.args[2])
