@@ -11,6 +11,7 @@ from . import console
 
 if TYPE_CHECKING:
     from ..engine.generate import Generation
+    from ..engine.gguf_metadata import Value
     from ..engine.llm import LLM
 
 
@@ -86,9 +87,14 @@ def describe(llm: LLM, path: Path | None, threads: int | None, context: int | No
         console.notice(f"{name:{width}}  {value}")
 
 
-def hyperparameters(llm: LLM) -> list[tuple[str, Any]]:
+def hyperparameters(llm: LLM) -> list[tuple[str, str]]:
     """The metadata under the architecture's own prefix, such as ("llama.block_count", 22)."""
     prefix = f"{llm.metadata['general.architecture']}."
     names = sorted(name for name in llm.metadata if name.startswith(prefix))
-    rows = [(name, llm.metadata[name]) for name in names]
-    return [(name, value if isinstance(value, str | int | float) else f"{len(value)} values") for name, value in rows]
+    return [(name, shown(llm.metadata[name])) for name in names]
+
+
+def shown(value: Value) -> str:
+    if isinstance(value, str | bool | int):
+        return str(value)
+    return f"{value:g}" if isinstance(value, float) else f"{len(value)} values"
