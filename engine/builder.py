@@ -97,7 +97,8 @@ class Builder:
         """A tensor of one dimension as float32, padded with zeros to whole vectors."""
         format = self._check(name, width)
         if format.name not in ("f32", "f16"):
-            raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}; norms and biases are F32 or F16")
+            raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}, "
+                            "but norms and biases must be F32 or F16")
         padded = np.zeros(_padded(width), np.float32)
         padded[:width] = self.file.data(name).view({"f32": np.float32, "f16": np.float16}[format.name])
         return padded
@@ -116,8 +117,8 @@ class Builder:
         if not self.has(name):
             return None
         factors = self.vector(name, pairs)[:pairs]
-        if not np.all(factors > 0):
-            raise LcpuError(f"{self.file.path}: tensor '{name}' has a factor that is not positive")
+        if not np.all((factors >= 1e-6) & (factors <= 1e6)):  # also for NaN
+            raise LcpuError(f"{self.file.path}: tensor '{name}' has a factor that is not 1e-06 to 1e+06: damaged")
         return factors
 
     # ---- buffers ----
@@ -127,6 +128,13 @@ class Builder:
         key = (name, row_bytes)
         if key not in self._buffers:
             self._buffers[key] = zeros((self.batch.capacity + MAX_TOKENS, row_bytes), np.uint8)
+        return self._buffers[key]
+
+    def _scratch(self, name: str, thread_bytes: int) -> np.ndarray:
+        """Memory for each thread, the same for every layer."""
+        key = (f"{name} scratch", thread_bytes)
+        if key not in self._buffers:
+            self._buffers[key] = zeros((self._threads, thread_bytes), np.uint8)
         return self._buffers[key]
 
     def _rows(self, name: str, width: int, count: int) -> Rows:
@@ -181,11 +189,11 @@ class Builder:
         if activation == Float32():
             return x.array
         if (x, activation) not in self._inputs:
-            record = self._quantize if isinstance(activation, Int8Blocks) else self._round
-            self._inputs[x, activation] = record(x, activation)
+            out = self._round(x) if isinstance(activation, Float32) else self._quantize(x, activation)
+            self._inputs[x, activation] = out
         return self._inputs[x, activation]
 
-    def _round(self, x: Rows, activation: Float32) -> np.ndarray:
+    def _round(self, x: Rows) -> np.ndarray:
         out = self._buffer("float16", x.stride).view(np.float32)
         self.program.add(round_rows, count=x.count, x=x.array, out=out, stride=x.stride, vectors=x.vectors)
         return out
@@ -206,10 +214,10 @@ class Builder:
                          pairs=pairs, step=1 if halves else 2, distance=pairs if halves else 1)
         return x
 
-    def attention(self, layer: int, q: Rows, k: Rows, v: Rows) -> Rows:
-        """Store k and v, then let every query see its sequence up to itself."""
+    def attention(self, q: Rows, k: Rows, v: Rows) -> Rows:
+        """Store k and v of a layer, then let every query see its sequence up to itself."""
         h, cache = self.h, self.cache
-        keys, values = cache.keys[layer], cache.values[layer]
+        keys, values = cache.layer()
         regions = {"keys": keys, "values": values, "key_bytes": cache.key_bytes, "value_bytes": cache.value_bytes,
                    "capacity": cache.capacity}
         self.program.add(attention_kernels.store_kv, count=k.count, positions=self.batch.positions,
@@ -217,7 +225,7 @@ class Builder:
                          head_dim=h.head_dim, **regions)
         group = h.head_count // h.head_count_kv
         scratch_bytes = attention_kernels.scratch_size(max(QUERY_ROWS, group), h.head_dim, cache.capacity)
-        scratch = self._buffers.setdefault(("attention scratch", 0), zeros((self._threads, scratch_bytes), np.uint8))
+        scratch = self._scratch("attention", scratch_bytes)
         out = self._rows("attention", q.width, q.count)
         self.program.add(attention_kernels.attention, count=self._jobs, jobs=self.batch.jobs, q=q.array,
                          out=out.array, stride=q.stride, kv_heads=h.head_count_kv, group=group, head_dim=h.head_dim,

@@ -20,6 +20,8 @@ class KVCache:
         self.capacity = -(-context // POSITIONS) * POSITIONS
         self.key_bytes = 2 * self.capacity * h.head_dim
         self.value_bytes = 2 * self.capacity * (-(-h.head_dim // LANES) * LANES)
-        heads = slots * h.head_count_kv
-        self.keys = [zeros((heads, self.key_bytes), np.uint8) for _ in range(h.block_count)]
-        self.values = [zeros((heads, self.value_bytes), np.uint8) for _ in range(h.block_count)]
+        self._heads = slots * h.head_count_kv
+
+    def layer(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values of one more layer: made when the layer is built, so that its weights are checked first."""
+        return zeros((self._heads, self.key_bytes), np.uint8), zeros((self._heads, self.value_bytes), np.uint8)

@@ -23,6 +23,7 @@ from .model import BATCH, Model, Progress
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
 
+
 class LLM:
     """A loaded model. Its text depends on neither threads nor batches. Use `LLM.load`; a context manager."""
 
@@ -51,11 +52,7 @@ class LLM:
         try:
             count = thread_count(threads)
             tokenizer = from_metadata(file.metadata)
-            model = Model(file, context, count, progress=progress)
-            if tokenizer.vocab_size > model.h.vocab_size:
-                model.close()
-                raise LcpuError(f"{file.path}: the vocabulary has {tokenizer.vocab_size} tokens, "
-                                f"but the model only {model.h.vocab_size}")
+            model = Model(file, context, count, vocab_size=tokenizer.vocab_size, progress=progress)
         except BaseException:
             file.close()
             raise
@@ -87,7 +84,8 @@ class LLM:
                  stop: Sequence[str] = ()) -> Iterator[str]:
         """The text that follows a prompt, in pieces as they are computed."""
         options = GenerationOptions(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-                                    min_p=min_p, repeat_penalty=repeat_penalty, seed=seed, stop=tuple(stop))
+                                    min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
+                                    stop=(stop,) if isinstance(stop, str) else tuple(stop))
         return iter(self.stream(self.tokenize(prompt), options))
 
     def stream(self, ids: Sequence[int], options: GenerationOptions | None = None) -> Generation:
@@ -126,7 +124,8 @@ class LLM:
             for first in range(reused, len(ids), BATCH):
                 piece = ids[first : first + BATCH]
                 logits = self._step(piece, [len(piece) - 1] if first + len(piece) == len(ids) else [])
-            return logits[0], reused
+            # A copy, for another thread may run the next step. Of tokens that have a text: tables may be longer.
+            return logits[0, : self.tokenizer.vocab_size].copy(), reused
 
     def _step(self, piece: Sequence[int], outputs: Sequence[int]) -> np.ndarray:
         """Compute tokens that follow the cached ones, and count them as cached once that has succeeded."""

@@ -26,14 +26,19 @@ LARGEST_CONTEXT = 1 << 24
 class Model:
     """Computes logits for batches of tokens. One step runs at a time."""
 
-    def __init__(self, file: GGUFFile, context: int | None, threads: int, *, slots: int = 1,
+    def __init__(self, file: GGUFFile, context: int | None, threads: int, *, slots: int = 1, vocab_size: int = 1,
                  progress: Progress | None = None) -> None:
         """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
 
         context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
+        vocab_size: how many tokens the model has to know at least.
         """
         build = architectures.builder_of(file)
         self.h = h = hyperparameters.read(file.metadata, file.path)
+        if not file.tensors:
+            raise LcpuError(f"{file.path}: has no tensors, only a vocabulary: it cannot be run")
+        if h.vocab_size < vocab_size:
+            raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}")
         self.context = context = _context(h, context)
         self.batch = Batch(BATCH, queries_per_job(h))
         self._file = file  # the embedding table stays in it

@@ -14,7 +14,7 @@ def build(b: Builder) -> Rows:
         q, k, v = b.linears(normed, [(name + "attn_q", q_width), (name + "attn_k", kv_width),
                                      (name + "attn_v", kv_width)])
         q, k = b.rope(q, h.head_count), b.rope(k, h.head_count_kv)
-        attended = b.attention(layer, q, k, v)
+        attended = b.attention(q, k, v)
         x = b.linear(attended, name + "attn_output", h.embedding_length, add_to=x)
         normed = b.rms_norm(x, name + "ffn_norm.weight")
         gate, up = b.linears(normed, [(name + "ffn_gate", h.feed_forward_length),
