@@ -1,0 +1,114 @@
+"""Small llama models of any shape and weight format, made on the spot."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
+from lcpu.engine.gguf_file import GGUFFile
+from lcpu.engine.llm import LLM
+
+TYPE_IDS = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "q6_k": 14, "bf16": 30}
+Kinds = str | Mapping[str, str]
+
+
+def tensor_of(name: str, values: np.ndarray, kind: str) -> TensorToWrite:
+    """A tensor with float32 `values`, in a format; of Q6_K, which gguf cannot quantize to, with random blocks."""
+    return TensorToWrite(name, values.shape, TYPE_IDS[kind], _encoded(values, kind))
+
+
+def _encoded(values: np.ndarray, kind: str) -> np.ndarray:
+    if kind != "q6_k":
+        return gguf.quants.quantize(values, gguf.GGMLQuantizationType(TYPE_IDS[kind]))
+    random = np.random.default_rng(values.size)
+    blocks = random.integers(0, 256, (values.size // 256, 210), dtype=np.uint8)
+    scales = np.full(len(blocks), 1 / 1500 / values.shape[-1] ** 0.5, np.float16)
+    blocks[:, 208:] = scales.view(np.uint8).reshape(-1, 2)
+    return blocks
+
+
+def shapes_of(embedding: int, feed_forward: int, q_width: int, kv_width: int, layers: int,
+              vocab: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a llama."""
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocab, embedding)}
+    for layer in range(layers):
+        name = f"blk.{layer}."
+        shapes |= {
+            name + "attn_norm.weight": (embedding,),
+            name + "attn_q.weight": (q_width, embedding),
+            name + "attn_k.weight": (kv_width, embedding),
+            name + "attn_v.weight": (kv_width, embedding),
+            name + "attn_output.weight": (embedding, q_width),
+            name + "ffn_norm.weight": (embedding,),
+            name + "ffn_gate.weight": (feed_forward, embedding),
+            name + "ffn_up.weight": (feed_forward, embedding),
+            name + "ffn_down.weight": (embedding, feed_forward),
+        }
+    return shapes | {"output_norm.weight": (embedding,), "output.weight": (vocab, embedding)}
+
+
+@pytest.fixture(scope="session")
+def write_llama(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """write_llama(kinds, embedding=..., ...) -> path of a random llama, with the vocabulary of the tiny one.
+
+    kinds: a format for all matrices, or formats by the ends of tensors' names ("" for the others).
+    tensors: what replaces or adds tensors, float32 arrays or TensorToWrite, by name; None removes one.
+    Other keywords, with dots, replace metadata; None removes a key.
+    """
+    with GGUFFile.open(tiny_gguf) as file:
+        tiny = dict(file.metadata)
+
+    def write(kinds: Kinds = "f32", *, embedding: int = 32, feed_forward: int = 64, heads: int = 4, kv_heads: int = 2,
+              head_dim: int = 8, layers: int = 2, context: int = 64, vocab: int = 286, biases: bool = False,
+              tensors: Mapping[str, np.ndarray | TensorToWrite | None] | None = None, **metadata: object) -> Path:
+        changes = {
+            "llama.embedding_length": embedding, "llama.feed_forward_length": feed_forward,
+            "llama.attention.head_count": heads, "llama.attention.head_count_kv": kv_heads,
+            "llama.attention.key_length": head_dim, "llama.rope.dimension_count": head_dim,
+            "llama.block_count": layers, "llama.context_length": context, "llama.vocab_size": vocab, **metadata,
+        }
+        shapes = shapes_of(embedding, feed_forward, heads * head_dim, kv_heads * head_dim, layers, vocab)
+        if biases:
+            shapes |= {name.replace("weight", "bias"): shape[:1] for name, shape in shapes.items() if "attn_" in name
+                       and "norm" not in name}
+        random = np.random.default_rng(7)
+        written = []
+        for name, shape in shapes.items():
+            values = random.standard_normal(shape, dtype=np.float32)
+            values = values / np.float32(shape[-1] ** 0.5) if len(shape) > 1 else 1 + values / 4
+            written.append(tensor_of(name, values, _kind_of(name, kinds) if len(shape) > 1 else "f32"))
+        replaced = dict.fromkeys(tensors or ())
+        replaced |= {name: value if isinstance(value, TensorToWrite) else tensor_of(name, value, "f32")
+                     for name, value in (tensors or {}).items() if value is not None}
+        written = [t for t in written if t.name not in replaced] + [t for t in replaced.values() if t is not None]
+        path = tmp_path_factory.mktemp("llama") / "llama.gguf"
+        write_gguf(path, {k: v for k, v in (tiny | changes).items() if v is not None}, written)
+        return path
+
+    return write
+
+
+def _kind_of(name: str, kinds: Kinds) -> str:
+    if isinstance(kinds, str):
+        return kinds
+    return next(kind for end, kind in kinds.items() if name.endswith(end))
+
+
+@pytest.fixture(scope="module")
+def tiny_llm(tiny_gguf: Path) -> Iterator[LLM]:
+    """The tiny model, loaded on two threads, for tests that leave it as it is."""
+    with LLM.load(tiny_gguf, threads=2) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """For processes that tests start: lcpu is found from any folder."""
+    return os.environ | {"PYTHONUTF8": "1", "PYTHON": sys.executable}
