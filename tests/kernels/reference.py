@@ -1,0 +1,67 @@
+"""Plain NumPy twins of the kernels: slow, in float64 where rounding is not the point, and obviously right."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+
+from lcpu.kernels.formats import Format
+
+BLOCK = 32  # values that share an activation's scale
+
+
+def f16(x: np.ndarray) -> np.ndarray:
+    """x rounded to the nearest float16, in its own dtype."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(x.dtype)
+
+
+def dequantize(format: Format, raw: np.ndarray) -> np.ndarray:
+    """Blocks uint8 [rows][bytes] as float32 [rows][k], by the gguf package."""
+    plain = {"f32": np.float32, "f16": np.float16}
+    stored = raw.view(plain[format.name]) if format.name in plain else raw
+    with np.errstate(invalid="ignore"):
+        return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType(format.type_id)).astype(np.float32)
+
+
+def quantize(x: np.ndarray, offset: int, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """float32 [tokens][k] -> int8 [tokens][k / 32][32], float32 scales [tokens][k / 32] and biases [...][32 / group].
+
+    A block that has no finite peak has a NaN for its scale, and then its other numbers mean nothing.
+    """
+    blocks = x.reshape(len(x), -1, BLOCK)
+    peak = abs(blocks).max(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.where(peak > 0, np.float32(127) / peak, np.float32(0))
+        values = np.rint(blocks * inverse[..., None]).astype(np.int8)
+        scales = f16(np.where(np.isfinite(peak), peak / np.float32(127), np.float32("nan")))
+        sums = values.reshape(*peak.shape, -1, group).sum(axis=3, dtype=np.float32)
+        return values, scales, np.float32(-offset) * scales[..., None] * sums
+
+
+def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
+    x = x.astype(np.float64)
+    return x / np.sqrt((x**2).mean(axis=1, keepdims=True) + epsilon) * weight
+
+
+def silu_multiply(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    gate = gate.astype(np.float64)
+    return gate / (1 + np.exp(-gate)) * up
+
+
+def rope(x: np.ndarray, positions: np.ndarray, angles: np.ndarray, halves: bool) -> np.ndarray:
+    """x [tokens][heads][head_dim], angles [context][pairs]: each pair is a complex number to be turned."""
+    x = x.astype(np.float64)
+    pairs = angles.shape[1]
+    first = np.arange(pairs) if halves else 2 * np.arange(pairs)
+    second = first + (pairs if halves else 1)
+    turned = (x[..., first] + 1j * x[..., second]) * np.exp(1j * angles[positions])[:, None, :]
+    x[..., first], x[..., second] = turned.real, turned.imag
+    return x
+
+
+def attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray, scale: float) -> np.ndarray:
+    """One query [head_dim] over the keys and values [positions][head_dim] that it may see, all rounded to float16."""
+    scores = f16(keys.astype(np.float64)) @ f16(q.astype(np.float64)) * scale
+    weights = np.exp(scores - scores.max())
+    return f16(weights / weights.sum()) @ f16(values.astype(np.float64))

@@ -1,0 +1,110 @@
+"""How tests run kernels: single instructions on a team, and matrices in the layouts that kernels take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+
+from lcpu.kernels.activations import Float32, Int8Blocks, quantize, round_rows
+from lcpu.kernels.formats import Format
+from lcpu.kernels.jit import Kernel, bind, kernel
+from lcpu.kernels.matmul import MAX_TOKENS
+from lcpu.kernels.program import Program
+from lcpu.kernels.simd import LANES
+from lcpu.kernels.team import Team
+
+ALIGNMENT = 16  # floats: a row of activations is whole vectors on every path
+few = settings(max_examples=12, deadline=None)  # the first example may wait for a compiler
+
+team = cache(Team)
+
+
+def run(kernel: Kernel, *, threads: int = 1, **operands: Any) -> None:
+    """Execute one instruction."""
+    program = Program()
+    program.add(kernel, **operands)
+    team(threads).run(program.finish())
+
+
+def operation_kernel(template: Callable[..., None], name: str, operation: Any) -> Kernel:
+    """A kernel of a template that calls `operation`."""
+    return kernel(bind(template, name, operation=operation))
+
+
+def int64(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal as bytes: signs of zeros count, and NaNs are equal to themselves."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def padded(x: np.ndarray, *, spare: int = MAX_TOKENS) -> np.ndarray:
+    """float32 rows with zeros up to whole vectors, and spare rows after the last token."""
+    tokens, width = x.shape
+    rows = np.zeros((tokens + spare, -(-width // ALIGNMENT) * ALIGNMENT), np.float32)
+    rows[:tokens, :width] = x
+    return rows
+
+
+def vectors_of(rows: np.ndarray) -> int:
+    return rows.shape[1] // LANES
+
+
+def random_blocks(format: Format, rows: int, k: int, random: np.random.Generator) -> np.ndarray:
+    """Weights in a file's layout, uint8 [rows][bytes], about as large as those of a model. All bits of blocks occur."""
+    shape = (rows, k // format.block)
+    if format.block == 1:
+        values = random.standard_normal(shape, dtype=np.float32)
+        if format.name == "bf16":
+            return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+        return values.astype({"f32": np.float32, "f16": np.float16}[format.name]).view(np.uint8)
+    raw = random.integers(0, 256, (*shape, format.block_bytes), dtype=np.uint8)
+    put_scales(format, raw, random.uniform(-0.01, 0.01, shape).astype(np.float16))
+    return raw.reshape(rows, -1)
+
+
+def put_scales(format: Format, raw: np.ndarray, scales: np.ndarray) -> None:
+    """Set the float16 scale of each block of uint8 [...][block bytes]."""
+    at = {"q8_0": 0, "q4_0": 0, "q6_k": 208}[format.name]
+    raw[..., at : at + 2] = scales[..., None].view(np.uint8)
+
+
+def pack(format: Format, raw: np.ndarray, k: int, *, threads: int = 1) -> np.ndarray:
+    """uint8 [panels][bytes of a panel]"""
+    rows, blocks = len(raw), k // format.block
+    panels = np.zeros((-(-rows // LANES), blocks * format.block_bytes * LANES), np.uint8)
+    run(format.pack, threads=threads, source=raw, panels=panels, rows=rows, blocks=blocks,
+        block_bytes=format.block_bytes)
+    return panels
+
+
+def prepare(activation: Float32 | Int8Blocks, x: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    """float32 [tokens][k] as a format's matmul takes it, with spare rows; the first axis is tokens."""
+    tokens, k = x.shape
+    rows = padded(x)
+    if isinstance(activation, Int8Blocks):
+        out = np.zeros((len(rows), k // 32 * activation.block_bytes), np.uint8)
+        run(quantize, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
+            block_bytes=activation.block_bytes, blocks=k // 32, offset=activation.offset, group=activation.group)
+        return out
+    if activation.rounded:
+        run(round_rows, threads=threads, count=int64(tokens), x=rows, out=rows, stride=rows.strides[0],
+            vectors=vectors_of(rows))
+    return rows
+
+
+def multiply(format: Format, panels: np.ndarray, x: np.ndarray, out: np.ndarray, k: int, *, tokens: Sequence[int],
+             threads: int = 1, share: int = 4, accumulate: bool = False) -> None:
+    """out[t] (+)= panels . x[t], in one instruction for each number of `tokens`."""
+    first = 0
+    for count in tokens:
+        run(format.matmul, threads=threads, count=int64(count), weights=panels, x=x[first:], out=out[first:],
+            x_stride=x.strides[0], out_stride=out.strides[0], panels=len(panels), panel_stride=panels.strides[0],
+            blocks=k // format.block, share=share, accumulate=accumulate)
+        first += count

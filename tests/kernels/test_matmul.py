@@ -1,0 +1,147 @@
+"""Every format's matmul: right within float32 rounding, and the same to the bit whatever the batch and the threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcpu.kernels.activations import Int8Blocks
+from lcpu.kernels.formats import FORMATS, Format
+from lcpu.kernels.simd import LANES
+
+from . import reference
+from .running import few, multiply, pack, prepare, put_scales, random_blocks, same_bits
+
+every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
+GUARD = np.float32(12345)
+
+
+@dataclass
+class Case:
+    """A random product: raw weights [rows][bytes], x [tokens][k]."""
+
+    format: Format
+    rows: int
+    k: int
+    raw: np.ndarray
+    x: np.ndarray
+    random: np.random.Generator
+
+    def output(self) -> np.ndarray:
+        """Whole panels for every token and the spare rows after them, then a guard column."""
+        panels = -(-self.rows // LANES)
+        return np.full((len(self.x) + 8, panels * LANES + 1), GUARD)
+
+    def product(self, **options) -> np.ndarray:
+        """float32 [tokens][rows]"""
+        out = self.output()
+        options.setdefault("tokens", [len(self.x)])
+        threads = options.get("threads", 1)
+        panels = pack(self.format, self.raw, self.k, threads=threads)
+        x = prepare(self.format.activation, self.x, threads=threads)
+        multiply(self.format, panels, x, out, self.k, **options)
+        assert (out[:, -1] == GUARD).all()
+        return out[: len(self.x), : self.rows]
+
+
+def case(format: Format, seed: int, rows: int, length: int, tokens: int) -> Case:
+    """k: `length` for formats whose values stand alone, else `length` wrapped to a few blocks."""
+    random = np.random.default_rng(seed)
+    k = length if format.block == 1 else format.block * (1 + length % (600 // format.block))
+    x = random.standard_normal((tokens, k), dtype=np.float32)
+    return Case(format, rows, k, random_blocks(format, rows, k, random), x, random)
+
+
+def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
+    """The product in float64, of x rounded as the format's kernels take it, and the sum of its terms' magnitudes."""
+    activation = c.format.activation
+    x = c.x
+    if isinstance(activation, Int8Blocks):
+        values, scales, _ = reference.quantize(c.x, activation.offset, activation.group)
+        x = (values * scales[..., None].astype(np.float64)).reshape(c.x.shape)
+    elif activation.rounded:
+        x = reference.f16(c.x)
+    x, weights = x.astype(np.float64), reference.dequantize(c.format, c.raw).astype(np.float64)
+    return x @ weights.T, abs(x) @ abs(weights).T
+
+
+shapes = given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 90), length=st.integers(1, 600),
+               tokens=st.integers(1, 40), threads=st.integers(1, 3), share=st.integers(1, 5))
+
+
+@every_format
+@few
+@shapes
+def test_close_to_float64(format, seed, rows, length, tokens, threads, share):
+    c = case(format, seed, rows, length, tokens)
+    wanted, magnitude = exact(c)
+    error = abs(c.product(threads=threads, share=share) - wanted)
+    assert (error <= 1e-6 * magnitude).all()
+
+
+@every_format
+@few
+@shapes
+def test_same_bits_for_every_split_and_every_number_of_threads(format, seed, rows, length, tokens, threads, share):
+    c = case(format, seed, rows, length, tokens)
+    whole = c.product()
+    assert same_bits(c.product(threads=threads, share=share), whole)
+    assert same_bits(c.product(tokens=[1] * tokens, share=share), whole)
+    cuts = np.sort(c.random.integers(0, tokens + 1, 3))
+    pieces = np.diff(cuts, prepend=0, append=tokens)
+    assert same_bits(c.product(tokens=[int(n) for n in pieces if n], threads=threads), whole)
+
+
+@every_format
+@few
+@shapes
+def test_accumulate_adds_to_what_is_there(format, seed, rows, length, tokens, threads, share):
+    c = case(format, seed, rows, length, tokens)
+    panels, x = pack(format, c.raw, c.k), prepare(format.activation, c.x)
+    out = c.random.standard_normal(c.output().shape, dtype=np.float32)
+    wanted = out[:tokens, :rows] + c.product()
+    multiply(format, panels, x, out, c.k, tokens=[tokens], threads=threads, share=share, accumulate=True)
+    assert same_bits(out[:tokens, :rows].copy(), wanted)
+
+
+@every_format
+@few
+@shapes
+def test_tokens_do_not_see_their_neighbours(format, seed, rows, length, tokens, threads, share):
+    c = case(format, seed, rows, length, tokens)
+    panels, x, out = pack(format, c.raw, c.k), prepare(format.activation, c.x), c.output()
+    kept = c.random.integers(0, tokens)
+    neighbours = np.arange(len(x)) != kept
+    x[neighbours] = np.full(x.shape[1], 255, np.uint8) if x.dtype == np.uint8 else np.nan  # NaN scales and biases
+    multiply(format, panels, x, out, c.k, tokens=[tokens], threads=threads, share=share)
+    assert same_bits(out[kept, :rows].copy(), c.product()[kept])
+    assert np.isnan(out[:tokens][neighbours[:tokens], :rows]).all()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("type_id", "byte"), [(8, 0x80), (8, 0x7F), (2, 0x00), (2, 0xFF), (14, 0x00), (14, 0xFF)])
+def test_no_sum_overflows(type_id, byte, sign):
+    """All weights and activations as large as they can be. Their int8 values and scales are exact, so is the result."""
+    format = FORMATS[type_id]
+    k = 2 * format.block
+    raw = np.full((LANES, 2, format.block_bytes), byte, np.uint8)
+    if format.name == "q6_k":
+        raw[..., 192:208] = 0x80  # group scales of -128
+    put_scales(format, raw, np.ones((LANES, 2), np.float16))
+    c = Case(format, LANES, k, raw.reshape(LANES, -1), np.full((9, k), 127 * sign, np.float32), np.random.default_rng(0))
+    assert (c.product() == exact(c)[0]).all()
+
+
+@every_format
+def test_infinity_and_nan_spread(format):
+    """An activation that is not finite must not turn into a plausible number."""
+    c = case(format, 0, rows=20, length=299, tokens=3)
+    c.x[1, 5] = np.nan
+    c.x[2, 5] = np.inf
+    out = c.product()
+    assert np.isfinite(out[0]).all()
+    assert not np.isfinite(out[1:]).any()
