@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gguf
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,8 +72,6 @@ def test_every_half(type_id):
 
 @every_format
 def test_name_and_sizes_are_those_of_gguf(format):
-    import gguf
-
     kind = gguf.GGMLQuantizationType(format.type_id)
     assert kind.name.lower() == format.name
     assert gguf.GGML_QUANT_SIZES[kind] == (format.block, format.block_bytes)

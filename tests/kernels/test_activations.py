@@ -1,0 +1,114 @@
+"""Rounding of activations: int8 blocks as the docstring says, and float16."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcpu.kernels.activations import BIAS, SCALE, Float32, Int8Blocks, round_rows
+from lcpu.kernels.formats import FORMATS
+
+from . import reference
+from .running import few, int64, padded, prepare, run, same_bits, vectors_of
+
+KINDS = [Int8Blocks(offset=0), Int8Blocks(offset=8), Int8Blocks(offset=128), Int8Blocks(offset=32, group=16)]
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k.offset}-{k.group}")
+
+
+def quantized(kind: Int8Blocks, x: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int8 [tokens][blocks][32], scales [tokens][blocks], biases [tokens][blocks][32 / group]"""
+    rows = prepare(kind, x, threads=threads)
+    assert not rows[len(x) :].any()  # nothing is written past the last token
+    blocks = rows[: len(x)].reshape(len(x), -1, kind.block_bytes)
+    values, scales, biases = blocks[..., :SCALE], blocks[..., SCALE:BIAS], blocks[..., BIAS:]
+    return values.view(np.int8), scales.copy().view(np.float32)[..., 0], biases.copy().view(np.float32)
+
+
+@every_kind
+@few
+@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 40), blocks=st.integers(1, 9), threads=st.integers(1, 3),
+       exponent=st.integers(-30, 20))
+def test_as_the_twin(kind, seed, tokens, blocks, threads, exponent):
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((tokens, 32 * blocks), dtype=np.float32) * np.float32(2.0**exponent)
+    for got, wanted in zip(quantized(kind, x, threads), reference.quantize(x, kind.offset, kind.group), strict=True):
+        assert (got == wanted).all()
+
+
+def test_the_twin_by_hand():
+    x = np.zeros((1, 32), np.float32)
+    x[0, :6] = [-127, 2.5, 3.5, -0.5, 126.4, 1]
+    values, scales, biases = reference.quantize(x, offset=8, group=16)
+    assert values[0, 0, :6].tolist() == [-127, 2, 4, 0, 126, 1]
+    assert scales.tolist() == [[1.0]]
+    assert biases.tolist() == [[[-8.0 * 6, 0.0]]]
+
+
+@every_kind
+def test_half_way_goes_to_even(kind):
+    x = np.concatenate([[127], np.arange(-15, 16) + 0.5]).astype(np.float32)[None]
+    values, scales, _ = quantized(kind, x)
+    assert (values[0, 0] == np.rint(x[0])).all()
+    assert scales[0, 0] == 1
+
+
+@every_kind
+def test_zeros_stay_zeros(kind):
+    x = np.zeros((2, 64), np.float32)
+    x[1, 3] = -0.0
+    for got in quantized(kind, x):
+        assert not got.any()
+
+
+@every_kind
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 9, 17, 31])
+def test_what_is_not_finite_poisons_its_own_block_only(kind, bad, at):
+    x = np.ones((1, 96), np.float32)
+    x[0, 32 + at] = bad
+    values, scales, biases = quantized(kind, x)
+    assert np.isnan(scales[0]).tolist() == [False, True, False]
+    assert np.isnan(biases[0, 1]).all()
+    assert (values[0, [0, 2]] == 127).all()
+    assert (scales[0, [0, 2]] == np.float32(np.float16(1 / 127))).all()
+
+
+@every_kind
+def test_activations_too_small_for_a_scale_count_as_zero(kind):
+    x = np.full((1, 32), 1e-38, np.float32)
+    _, scales, biases = quantized(kind, x)
+    assert scales[0, 0] == 0
+    assert (biases == 0).all()
+
+
+def test_formats_that_share_an_activation_agree_on_its_layout():
+    for format in FORMATS.values():
+        if isinstance(format.activation, Int8Blocks):
+            assert format.block % 32 == 0
+            assert format.activation.block_bytes == 36 + 4 * 32 // format.activation.group
+
+
+@few
+@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 20), width=st.integers(1, 100), threads=st.integers(1, 3))
+def test_round_rows(seed, tokens, width, threads):
+    x = np.random.default_rng(seed).integers(0, 1 << 32, (tokens, width), dtype=np.uint32).view(np.float32)
+    x = np.where(np.isnan(x), np.float32(1), x)  # every other pattern of bits may come up
+    out = prepare(Float32(rounded=True), x, threads=threads)
+    assert same_bits(out[:tokens, :width].copy(), reference.f16(x))
+
+
+def test_round_rows_around_every_half_way_point():
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    middles = (halves[:-1] + halves[1:]) / 2
+    x = np.concatenate([middles, np.nextafter(middles, 0), np.nextafter(middles, np.float32(np.inf)), [np.inf, 1e5]])
+    x = np.stack([x, -x]).astype(np.float32)
+    out = prepare(Float32(rounded=True), x)
+    assert same_bits(out[:2, : x.shape[1]].copy(), reference.f16(x))
+
+
+def test_round_rows_keeps_nan():
+    rows = padded(np.array([[1.0, np.nan, 2.0]], np.float32))
+    run(round_rows, count=int64(1), x=rows, out=rows, stride=rows.strides[0], vectors=vectors_of(rows))
+    assert np.isnan(rows[0, :3]).tolist() == [False, True, False]

@@ -1,0 +1,89 @@
+"""Norms, activation functions, biases and gathering, against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcpu.kernels import elementwise
+
+from . import reference
+from .running import few, int64, padded, run, same_bits, vectors_of
+
+shapes = given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 20), width=st.integers(1, 700),
+               threads=st.integers(1, 3))
+
+
+def rows_of(seed: int, tokens: int, width: int, count: int) -> list[np.ndarray]:
+    """`count` arrays float32 [tokens][width]"""
+    return list(np.random.default_rng(seed).standard_normal((count, tokens, width), dtype=np.float32))
+
+
+@few
+@shapes
+def test_rms_norm(seed, tokens, width, threads):
+    x, weights = rows_of(seed, tokens, width, 2)
+    rows, weight, out = padded(x), padded(weights[:1]), np.zeros_like(padded(x))
+    run(elementwise.rms_norm, threads=threads, count=int64(tokens), x=rows, weight=weight, out=out,
+        stride=rows.strides[0], vectors=vectors_of(rows), width=width, epsilon=1e-5)
+    np.testing.assert_allclose(out[:tokens, :width], reference.rms_norm(x, weights[0], 1e-5), rtol=2e-6)
+    assert not out[:, width:].any()
+    assert not out[tokens:].any()
+
+
+def test_rms_norm_of_zeros_is_zero():
+    rows, out = padded(np.zeros((1, 8), np.float32)), np.full_like(padded(np.zeros((1, 8))), 7)
+    run(elementwise.rms_norm, count=int64(1), x=rows, weight=np.ones_like(rows), out=out, stride=rows.strides[0],
+        vectors=vectors_of(rows), width=8, epsilon=1e-5)
+    assert not out[0].any()
+
+
+@few
+@shapes
+def test_silu_multiply(seed, tokens, width, threads):
+    gate, up = rows_of(seed, tokens, width, 2)
+    gate *= 10
+    rows, ups = padded(gate), padded(up)
+    run(elementwise.silu_multiply, threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
+        stride=rows.strides[0], vectors=vectors_of(rows))
+    np.testing.assert_allclose(rows[:tokens, :width], reference.silu_multiply(gate, up), rtol=1e-6, atol=1e-37)
+    assert not rows[tokens:].any()
+
+
+def test_silu_multiply_at_the_ends():
+    gate = np.array([[-1e30, -200, -88.5, 0, 88.5, 200, 1e30, np.nan]], np.float32)
+    rows = padded(gate)
+    run(elementwise.silu_multiply, count=int64(1), gate=rows, up=np.ones_like(rows), out=rows, stride=rows.strides[0],
+        vectors=vectors_of(rows))
+    np.testing.assert_allclose(rows[0, :7], [0, 0, 0, 0, 88.5, 200, 1e30], atol=1e-35)
+    assert np.isnan(rows[0, 7])
+
+
+@few
+@shapes
+def test_add_bias(seed, tokens, width, threads):
+    x, biases = rows_of(seed, tokens, width, 2)
+    rows, bias = padded(x), padded(biases[:1])
+    run(elementwise.add_bias, threads=threads, count=int64(tokens), x=rows, bias=bias, stride=rows.strides[0],
+        vectors=vectors_of(rows))
+    assert same_bits(rows[:tokens, :width].copy(), x + biases[0])
+    assert not rows[tokens:].any()
+
+
+@few
+@shapes
+def test_gather(seed, tokens, width, threads):
+    (x,) = rows_of(seed, tokens, width, 1)
+    indices = np.random.default_rng(seed).integers(0, tokens, 2 * tokens)
+    rows, out = padded(x), padded(np.zeros((2 * tokens, width), np.float32))
+    run(elementwise.gather, threads=threads, count=int64(len(indices)), indices=indices, x=rows, out=out,
+        stride=rows.strides[0], vectors=vectors_of(rows))
+    assert same_bits(out[: len(indices)].copy(), rows[indices])
+
+
+def test_no_rows_is_no_work():
+    rows = padded(np.ones((1, 8), np.float32))
+    before = rows.copy()
+    run(elementwise.add_bias, count=int64(0), x=rows, bias=rows, stride=rows.strides[0], vectors=vectors_of(rows))
+    assert same_bits(rows, before)

@@ -1,0 +1,52 @@
+"""The exponential function, over all of float32's range."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lcpu.kernels.math import exp
+from lcpu.kernels.simd import LANES, load_f32, store_f32
+
+from .running import operation_kernel, run
+
+
+def _map(work, thread, threads, x, out, vectors):
+    for i in range(vectors):
+        store_f32(out + 4 * LANES * i, operation(load_f32(x + 4 * LANES * i)))  # noqa: F821
+
+
+exp_kernel = operation_kernel(_map, "exp_kernel", exp)
+
+
+def kernel_exp(x: np.ndarray) -> np.ndarray:
+    x = np.resize(x.astype(np.float32), -(-len(x) // LANES) * LANES)
+    out = np.zeros_like(x)
+    run(exp_kernel, x=x, out=out, vectors=len(x) // LANES)
+    return out
+
+
+def test_within_two_units_in_the_last_place():
+    random = np.random.default_rng(0)
+    x = np.concatenate([np.linspace(-87.3, 88.3, 400_000), random.uniform(-1, 1, 100_000), 10.0 ** -np.arange(0, 40)])
+    x = np.resize(x.astype(np.float32), -(-len(x) // LANES) * LANES)
+    wanted = np.exp(x.astype(np.float64))
+    unit = np.spacing(wanted.astype(np.float32))
+    assert (abs(kernel_exp(x) - wanted) <= 2 * unit).all()
+
+
+def test_exact_values():
+    lowest = np.finfo(np.float32).min
+    x = np.array([0.0, -0.0, -88.0, np.nextafter(np.float32(-88), np.float32(-100)), -1e30, lowest, -np.inf], np.float32)
+    assert kernel_exp(x)[:7].tolist() == [1, 1, 0, 0, 0, 0, 0]
+
+
+def test_large_values_become_infinite_and_nan_stays():
+    out = kernel_exp(np.array([89, 1e30, np.inf, np.nan], np.float32))
+    assert np.isposinf(out[:3]).all()
+    assert np.isnan(out[3])
+
+
+def test_never_negative_and_never_falling():
+    out = kernel_exp(np.linspace(-89, 89, 1 << 16))
+    assert (out >= 0).all()
+    assert (np.diff(out.astype(np.float64)[out < np.inf]) >= 0).mean() > 0.9999

@@ -1,0 +1,74 @@
+"""Operations on vectors whose corner cases kernels rely on."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from lcpu.kernels import simd
+from lcpu.kernels.jit import device
+from lcpu.kernels.simd import LANES, load_f32, put_f32, store_f32
+
+from .running import operation_kernel, run
+
+NAN, INF = np.nan, np.inf
+SPECIAL = np.array([0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 1e-40, -3.25, 8388607.5, 1e30, -INF, INF, NAN], np.float32)
+
+
+def _unary(work, thread, threads, x, out, count):
+    for i in range(0, 4 * count, 4 * LANES):
+        store_f32(out + i, operation(load_f32(x + i)))  # noqa: F821
+
+
+def _binary(work, thread, threads, x, y, out, count):
+    for i in range(0, 4 * count, 4 * LANES):
+        store_f32(out + i, operation(load_f32(x + i), load_f32(y + i)))  # noqa: F821
+
+
+def _reduction(work, thread, threads, x, out):
+    put_f32(out, operation(load_f32(x)))  # noqa: F821
+
+
+def _divide(x, y):
+    return x / y
+
+
+UNARY = {"absolute": (simd.absolute, np.abs), "rint": (simd.rint, np.rint)}
+BINARY = {"maximum": (simd.maximum, np.maximum), "minimum": (simd.minimum, np.minimum),
+          "divide": (device(_divide), np.divide)}
+UNARY_KERNELS = {name: operation_kernel(_unary, f"unary_{name}", pair[0]) for name, pair in UNARY.items()}
+BINARY_KERNELS = {name: operation_kernel(_binary, f"binary_{name}", pair[0]) for name, pair in BINARY.items()}
+REDUCTIONS = {"add": operation_kernel(_reduction, "reduction_add", simd.reduce_add),
+              "max": operation_kernel(_reduction, "reduction_max", simd.reduce_max)}
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_unary(name):
+    x = np.resize(SPECIAL, 4 * 16)
+    out = np.zeros_like(x)
+    run(UNARY_KERNELS[name], x=x, out=out, count=len(x))
+    np.testing.assert_array_equal(out, UNARY[name][1](x))
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary(name):
+    pairs = np.array([pair for pair in product(SPECIAL, SPECIAL) if not np.isnan(pair[1])], np.float32)
+    x, y = (np.resize(column, 16 * 13) for column in pairs.T)
+    out = np.zeros_like(x)
+    run(BINARY_KERNELS[name], x=x, y=y, out=out, count=len(x))
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(out, BINARY[name][1](x, y))  # where x is NaN, so is the result
+
+
+def test_reductions_take_every_lane():
+    for lane in range(LANES):
+        x, out = np.full(LANES, -2, np.float32), np.zeros(1, np.float32)
+        x[lane] = 3
+        run(REDUCTIONS["max"], x=x, out=out)
+        assert out[0] == 3
+        run(REDUCTIONS["add"], x=x, out=out)
+        assert out[0] == 3 - 2 * (LANES - 1)
+    run(REDUCTIONS["add"], x=np.full(LANES, NAN, np.float32), out=out)
+    assert np.isnan(out[0])
