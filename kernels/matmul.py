@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .jit import bind, device
-from .simd import LANES, atomic_add, get_i64, load_tile, panels_of, store_tile, zeros
+from .simd import LANES, atomic_add, get_i64, keep_if, load_tile, panels_of, store_tile, zeros
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 MAX_TOKENS = 8  # the widest tile: rows of scratch past the last token that a tile may read and write
@@ -22,9 +22,9 @@ def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride
     while first + panels_of(acc) <= last:
         sums = tile(acc, weights + first * panel_stride, panel_stride, x, x_stride, blocks)  # noqa: F821
         target = out + first * _COLUMN
-        if accumulate:
-            sums = sums + load_tile(acc, target, _COLUMN, out_stride)
-        store_tile(sums, target, _COLUMN, out_stride)
+        # Not a branch: LLVM would move it out of the loop and compile the tile twice.
+        before = keep_if(accumulate, load_tile(acc, target, _COLUMN, out_stride))
+        store_tile(before + sums, target, _COLUMN, out_stride)
         first += panels_of(acc)
     return first
 
@@ -45,9 +45,7 @@ def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_
             _sweep(zeros(1, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
             token += 4
         elif left > 1:
-            rest = _sweep(zeros(2, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
-                          accumulate)
-            _sweep(zeros(1, 2), weights, a, o, x_stride, out_stride, rest, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(1, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
             token += 2
         else:
             rest = _sweep(zeros(4, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,

@@ -302,6 +302,18 @@ load_i8, panel_i8 = _loaders("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vec
 
 
 @intrinsic
+def keep_if(context, flag, tile):
+    """The float32 tile if flag is 1, zeros if it is 0 (also for NaN), without a branch."""
+    def generate(context, b, sig, args):
+        wide = Tile("i32").vector
+        mask = _splat(b, b.neg(b.trunc(args[0], I32)), LANES)
+        vectors = [b.bitcast(b.and_(b.bitcast(v, wide), mask), tile.vector) for v in _unpack(b, args[1], tile)]
+        return _pack(b, vectors, tile)
+
+    return tile(types.int64, tile), generate
+
+
+@intrinsic
 def load_tile(context, like, address, panel_stride, token_stride):
     """float32 vectors of like's shape: [panel][token] is at address + panel * panel_stride + token * token_stride."""
     def generate(context, b, sig, args):
