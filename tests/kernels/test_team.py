@@ -1,0 +1,204 @@
+"""A team runs a program in order, wakes up, rests and ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from lcpu.kernels.jit import kernel
+from lcpu.kernels.program import OPERANDS, Program
+from lcpu.kernels.simd import atomic_add, bits_to_float, get_i64, put_f32, put_i64
+from lcpu.kernels.team import Team
+
+threads_1_to_4 = pytest.mark.parametrize("threads", [1, 2, 3, 4])
+REST = 0.2  # seconds after which a team that has nothing to do must be asleep
+
+
+@kernel
+def shift_and_add(work, thread, threads, source, target, count):
+    """target[i] = source[(i + 1) % count] + 1, one element at a time."""
+    i = atomic_add(work, 1)
+    while i < count:
+        put_i64(target + 8 * i, get_i64(source + 8 * ((i + 1) % count)) + 1)
+        i = atomic_add(work, 1)
+
+
+@kernel
+def count_threads(work, thread, threads, counters, seen):
+    """counters[thread] += 1; seen = threads"""
+    put_i64(counters + 8 * thread, get_i64(counters + 8 * thread) + 1)
+    put_i64(seen, threads)
+
+
+@kernel
+def put_float(work, thread, threads, out, value):
+    put_f32(out, bits_to_float(value))
+
+
+@kernel
+def put_sixteen(work, thread, threads, out, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o):  # noqa: E741
+    put_i64(out, a + 2 * b + 3 * c + 4 * d + 5 * e + 6 * f + 7 * g + 8 * h + 9 * i + 10 * j + 11 * k + 12 * l + 13 * m
+            + 14 * n + 15 * o)
+
+
+def chain(length: int, count: int) -> tuple[Program, np.ndarray]:
+    """`length` instructions, each of which needs all that the one before has written; and the array they work on."""
+    a, b = np.arange(count), np.zeros(count, np.int64)
+    program = Program()
+    for _ in range(length // 2):
+        program.add(shift_and_add, source=a, target=b, count=count)
+        program.add(shift_and_add, source=b, target=a, count=count)
+    return program.finish(), a
+
+
+@threads_1_to_4
+def test_an_instruction_sees_all_of_the_one_before(threads):
+    length, count, runs = 100, 37, 40
+    program, a = chain(length, count)
+    with Team(threads) as team:
+        for _ in range(runs):
+            team.run(program)
+    moved = length * runs
+    assert a.tolist() == [(i + moved) % count + moved for i in range(count)]
+
+
+@threads_1_to_4
+def test_every_thread_takes_part_once(threads):
+    counters, seen = np.zeros(threads, np.int64), np.zeros(1, np.int64)
+    program = Program()
+    for barrier in (True, False, True):
+        program.add(count_threads, barrier=barrier, counters=counters, seen=seen)
+    with Team(threads) as team:
+        for _ in range(50):
+            team.run(program.finish())
+    assert counters.tolist() == [150] * threads
+    assert seen == threads
+
+
+@threads_1_to_4
+def test_without_barriers_all_is_done_at_the_end(threads):
+    """The last instruction ends at a barrier whatever it was added with."""
+    sources, targets = np.arange(20 * 16).reshape(20, 16), np.zeros((20, 16), np.int64)
+    program = Program()
+    for source, target in zip(sources, targets, strict=True):
+        program.add(shift_and_add, barrier=False, source=source, target=target, count=16)
+    with Team(threads) as team:
+        for _ in range(100):
+            targets[:] = 0
+            team.run(program.finish())
+            assert (targets == np.roll(sources, -1, axis=1) + 1).all()
+
+
+def test_teams_and_programs_mix():
+    with Team(2) as one, Team(3) as other:
+        (long, a), (short, b) = chain(10, 5), chain(2, 5)
+        for _ in range(20):
+            one.run(long)
+            other.run(long)
+            one.run(short)
+    assert a.tolist() == [(i + 400) % 5 + 400 for i in range(5)]
+    assert b.tolist() == [(i + 40) % 5 + 40 for i in range(5)]
+
+
+@threads_1_to_4
+def test_an_empty_program(threads):
+    with Team(threads) as team:
+        team.run(Program().finish())
+        team.run(Program())
+
+
+def test_a_team_that_sleeps_wakes_up():
+    program, a = chain(2, 5)
+    with Team(3) as team:
+        for pause in (0, REST, 0.001, 0.002, REST, 0):
+            time.sleep(pause)
+            team.run(program)
+    assert a.tolist() == [(i + 12) % 5 + 12 for i in range(5)]
+
+
+def test_an_idle_team_uses_no_processor():
+    program, _ = chain(2, 5)
+    with Team(3) as team:
+        team.run(program)
+        time.sleep(REST)
+        before = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - before < 0.1
+
+
+def workers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("lcpu")}
+
+
+@pytest.mark.parametrize("rest", [0, REST], ids=["awake", "asleep"])
+def test_close_ends_the_threads(rest):
+    before = workers()
+    team = Team(3)
+    assert len(workers() - before) == 2
+    team.run(chain(2, 5)[0])
+    time.sleep(rest)
+    team.close()
+    assert workers() == before
+    team.close()  # once more does no harm
+
+
+def test_close_of_a_team_that_never_ran():
+    before = workers()
+    Team(4).close()
+    assert workers() == before
+
+
+def test_an_error_inside_with_closes_too():
+    before = workers()
+    with pytest.raises(RuntimeError), Team(2):
+        raise RuntimeError
+    assert workers() == before
+
+
+# ---- programs ----
+
+
+def test_floats_go_as_float32():
+    out = np.zeros(1, np.float32)
+    program = Program()
+    program.add(put_float, out=out, value=-0.1)
+    with Team(1) as team:
+        team.run(program.finish())
+    assert out[0] == np.float32(-0.1)
+
+
+def test_as_many_operands_as_there_may_be():
+    names = "abcdefghijklmno"
+    assert len(names) + 1 == OPERANDS
+    out = np.zeros(1, np.int64)
+    program = Program()
+    program.add(put_sixteen, out=out, **{name: 10**i for i, name in enumerate(names)})
+    with Team(1) as team:
+        team.run(program.finish())
+    assert out[0] == sum((i + 1) * 10**i for i in range(15))
+
+
+def test_operands_must_be_those_of_the_kernel():
+    with pytest.raises(TypeError, match="put_float"):
+        Program().add(put_float, out=np.zeros(1))
+    with pytest.raises(TypeError, match="put_float"):
+        Program().add(put_float, out=np.zeros(1), value=1.0, other=2)
+
+
+def test_a_program_keeps_its_arrays_alive():
+    program = Program()
+    out = np.zeros(3, np.int64)
+    program.add(shift_and_add, source=np.arange(3), target=out, count=3)  # nobody else holds the source
+    np.ones(3, np.int64)
+    with Team(2) as team:
+        team.run(program.finish())
+    assert out.tolist() == [2, 3, 1]
+
+
+def test_kernels_are_listed_once():
+    program, _ = chain(4, 3)
+    program.add(put_float, out=np.zeros(1, np.float32), value=0.0)
+    assert program.kernels == [shift_and_add, put_float]
