@@ -1,0 +1,73 @@
+"""Which path is chosen, and what a wrong LCPU_ISA says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lcpu.kernels import isa
+from lcpu.kernels.errors import LcpuError
+
+AVX2 = ("avx2", "fma", "f16c")
+AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, wanted: str | None, features: tuple[str, ...] | None = None) -> isa.Isa:
+    """What a new process would choose, on this machine or on one with the given features."""
+    monkeypatch.delenv("LCPU_ISA", raising=False)
+    monkeypatch.delenv("NUMBA_CPU_NAME", raising=False)
+    if wanted is not None:
+        monkeypatch.setenv("LCPU_ISA", wanted)
+    if features is not None:
+        monkeypatch.setattr(isa, "host_features", lambda: frozenset(features))
+    return isa.active.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("features", "best"),
+    [((), "generic"), (("avx2", "fma"), "generic"), (AVX2, "avx2"), ((*AVX2, "avxvnni"), "avx-vnni"),
+     (AVX512, "avx512-vnni"), ((*AVX512, "avxvnni"), "avx512-vnni"), (AVX512[:-1], "avx2"), (("neon",), "generic")],
+)
+def test_the_best_that_the_processor_has(monkeypatch, features, best):
+    assert chosen(monkeypatch, None, features).name == best
+
+
+@pytest.mark.parametrize("name", isa.available())
+def test_any_that_the_processor_has_can_be_asked_for(monkeypatch, name):
+    asked = chosen(monkeypatch, f" {name.upper()} ")
+    assert asked.name == name
+    assert "LCPU_ISA" in asked.reason
+
+
+def test_an_empty_choice_is_none(monkeypatch):
+    assert chosen(monkeypatch, " ") == chosen(monkeypatch, None)
+
+
+@pytest.mark.parametrize("features", [(), AVX2, AVX512])
+def test_generic_is_always_there(monkeypatch, features):
+    assert chosen(monkeypatch, "generic", features).name == "generic"
+    assert "generic" in isa.available()
+
+
+@pytest.mark.parametrize(("wanted", "says"), [("sse9", "is unknown"), ("avx512-vnni", "this processor lacks")])
+def test_what_cannot_be_had_is_an_error_that_names_the_choices(monkeypatch, wanted, says):
+    with pytest.raises(LcpuError, match=says) as error:
+        chosen(monkeypatch, wanted, AVX2)
+    message = str(error.value)
+    assert message.startswith(f"LCPU_ISA={wanted} ")
+    assert "\n" not in message
+    for name in isa.available():
+        assert name in message
+
+
+def test_the_error_comes_when_kernels_are_imported():
+    run = subprocess.run([sys.executable, "-c", "import lcpu.kernels.simd"], env={**os.environ, "LCPU_ISA": "mmx"},
+                         capture_output=True, text=True)
+    assert "LcpuError: LCPU_ISA=mmx is unknown; this machine can run: " in run.stderr
+
+
+def test_the_reason_names_the_processor(monkeypatch):
+    assert "offers" in chosen(monkeypatch, None).reason

@@ -1,0 +1,144 @@
+"""Kernels are compiled once and found again by later processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lcpu.kernels
+from lcpu.kernels.jit import announcing, bind, device, kernel, native
+from lcpu.kernels.simd import get_i64, put_i64
+
+from .running import run
+
+KERNELS = Path(lcpu.kernels.__file__).parent
+
+# Kernels as a program of its own sees them: prints what was compiled, what they compute, and where they are kept.
+SCRIPT = """
+import json, sys
+import numpy as np
+{imports}
+out, compiled = np.zeros((1, 32), np.float32), []
+with announcing(compiled.append):
+    program = Program()
+    program.add(FORMATS[8].dequantize, count=np.ones(1, np.int64), indices=np.zeros(1, np.int64),
+                table=np.full(34, 60, np.uint8), blocks=1, block_bytes=34, block_values=32, out=out, out_stride=128)
+    program.finish()
+    with Team(2) as team:
+        team.run(program)
+print(json.dumps([compiled, out[0, 0].item(), str(cache_directory())]))
+"""
+IMPORTS = """
+from lcpu.kernels.formats import FORMATS
+from lcpu.kernels.jit import announcing, cache_directory
+from lcpu.kernels.program import Program
+from lcpu.kernels.team import Team
+"""
+VALUE = float(np.full(2, 60, np.uint8).view(np.float16)[0]) * 60
+
+
+def in_a_new_process(cache: Path, *, kernels: Path | None = None, isa: str | None = None) -> tuple[list[str], Path]:
+    """What a new process compiled, and its cache directory. `kernels`: a copy of the kernels' folder to use."""
+    imports = IMPORTS.replace("lcpu.kernels", kernels.name) if kernels else IMPORTS
+    environment = {**os.environ, "LCPU_CACHE_DIR": str(cache), "PYTHONPATH": str(kernels.parent) if kernels else ""}
+    if isa:
+        environment["LCPU_ISA"] = isa
+    done = subprocess.run([sys.executable, "-c", SCRIPT.format(imports=imports)], env=environment,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    compiled, value, directory = json.loads(done.stdout)
+    assert value == VALUE
+    return compiled, Path(directory)
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    compiled, directory = in_a_new_process(tmp_path)
+    assert "dequantize_q8_0" in compiled
+    assert "_walk" in compiled
+    assert len(compiled) == len(set(compiled))
+    assert directory.parent == tmp_path
+    assert any(directory.iterdir())
+    assert in_a_new_process(tmp_path) == ([], directory)
+
+
+def test_a_changed_source_and_another_path_have_their_own_directory(tmp_path):
+    copy = tmp_path / "kernels_copy"
+    shutil.copytree(KERNELS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    cache = tmp_path / "cache"
+    _, before = in_a_new_process(cache, kernels=copy, isa="generic")
+    with open(copy / "formats" / "q8_0.py", "a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    compiled, after = in_a_new_process(cache, kernels=copy, isa="generic")
+    assert after != before
+    assert "dequantize_q8_0" in compiled
+    _, other = in_a_new_process(cache, kernels=copy, isa="generic-16")
+    assert other not in (before, after)
+
+
+def test_a_directory_that_cannot_be_written_does_no_harm(tmp_path):
+    (tmp_path / "file").write_text("")
+    compiled, directory = in_a_new_process(tmp_path / "file" / "below")
+    assert "dequantize_q8_0" in compiled
+    assert not directory.exists()
+
+
+# ---- in this process ----
+
+
+@native
+def _sum(a, b):
+    return a + b
+
+
+def _put(work, thread, threads, out, x):
+    put_i64(out, operation(get_i64(x)))  # noqa: F821
+
+
+@device
+def _twice(x):
+    return 2 * x
+
+
+@device
+def _square(x):
+    return x * x
+
+
+put_twice = kernel(bind(_put, "put_twice", operation=_twice))
+put_square = kernel(bind(_put, "put_square", operation=_square))
+
+
+def test_native_functions_are_called_from_python():
+    assert _sum.call(2**40, -3) == 2**40 - 3
+    assert _sum.operands == ("a", "b")
+
+
+def test_templates_make_kernels_of_their_own():
+    out = np.zeros(2, np.int64)
+    for i, each in enumerate((put_twice, put_square)):
+        run(each, out=out[i:], x=np.array([7]))
+    assert out.tolist() == [14, 49]
+    assert repr(put_twice) == "<kernel put_twice(out, x)>"
+
+
+def test_a_kernel_is_compiled_when_it_is_first_needed():
+    lazy = kernel(bind(_put, "put_lazily", operation=_twice))
+    assert "compiled" not in vars(lazy)
+    assert lazy.address == lazy.address != 0
+    assert "compiled" in vars(lazy)
+
+
+def test_listeners_do_not_outlive_their_block():
+    from lcpu.kernels import jit
+
+    with pytest.raises(RuntimeError), announcing(print):
+        raise RuntimeError
+    assert jit._listener is None

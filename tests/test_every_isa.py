@@ -1,0 +1,25 @@
+"""The kernels' tests once more on every path that this machine can execute: a process has one path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lcpu.kernels import isa
+
+ROOT = Path(__file__).parents[1]
+TESTS = [path for path in ("tests/kernels", "tests/engine/test_identity.py") if (ROOT / path).exists()]
+
+pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks for one path")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [name for name in isa.available() if name != isa.active().name])
+def test_path(name):
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *TESTS], cwd=ROOT, text=True,
+                         env={**os.environ, "LCPU_ISA": name}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert run.returncode == 0, run.stdout
