@@ -72,6 +72,8 @@ def run(
     with load(model, threads, context, quiet=json) as llm:
         if verbose and not json:
             report.describe(llm, model, threads, context, seed)
+        if llm.context > llm.trained_context and not json:
+            console.notice(f"the model was trained for {llm.trained_context} tokens: past them, text may degrade")
         if text is None or converse:
             conversation.converse(llm, sampling, system, first=text, verbose=verbose)
             return

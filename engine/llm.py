@@ -110,6 +110,11 @@ class LLM:
         self.close()
 
     @property
+    def trained_context(self) -> int:
+        """How many tokens the model's training texts had; a longer context is allowed, but text may degrade in it."""
+        return self._model.h.context_length
+
+    @property
     def chat_template(self) -> str | None:
         """The model's own template, in Jinja."""
         template = self.metadata.get("tokenizer.chat_template")

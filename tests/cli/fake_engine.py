@@ -34,6 +34,7 @@ class LLM:
     """What `lcpu run` sees of `lcpu.LLM`. `loads` and `streams` record what it was asked."""
 
     context = 120
+    trained_context = 4096
     threads = 2
     load_seconds = 0.25
     description = "fake 1K F32"

@@ -160,6 +160,12 @@ def test_first_run_says_that_it_compiles(engine, capsys):
     assert capsys.readouterr().err == "compiling kernels for this processor (first run only)...\n" + SPEEDS
 
 
+def test_context_beyond_training_is_said(engine, capsys, monkeypatch):
+    monkeypatch.setattr(engine.LLM, "trained_context", 100)
+    assert exit_code(["run", "-p", "hi"]) == 0
+    assert capsys.readouterr().err == "the model was trained for 100 tokens: past them, text may degrade\n" + SPEEDS
+
+
 def test_full_context_is_said(engine, capsys, monkeypatch):
     monkeypatch.setattr(engine.Generation, "finish_reason", "context", raising=False)
     monkeypatch.setattr(engine.Generation, "__iter__", lambda self: iter(["a"]))
