@@ -1,6 +1,8 @@
 """Templates over a format's blocks in rows, as a file has them: packing into panels and dequantizing."""
 
-from .simd import LANES, atomic_add, get_i64
+from numba import float32
+
+from .simd import LANES, atomic_add, get_i64, put_f32
 
 
 def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
@@ -19,7 +21,10 @@ def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
 
 
 def dequantize(work, thread, threads, count, indices, table, blocks, block_bytes, block_values, out, out_stride):
-    """out[i] = row indices[i] of a table, as float32. `dequantize_block(block, float32 address)` is the format's."""
+    """out[i] = row indices[i] of a table, as float32. `dequantize_block(block, float32 address)` is the format's.
+
+    The padding of out's rows becomes zero: a NaN that an earlier batch left there would spread.
+    """
     wanted = get_i64(count)
     item = atomic_add(work, 1)
     while item < wanted:
@@ -27,4 +32,6 @@ def dequantize(work, thread, threads, count, indices, table, blocks, block_bytes
         target = out + item * out_stride
         for block in range(blocks):
             dequantize_block(source + block * block_bytes, target + 4 * block * block_values)  # noqa: F821
+        for at in range(4 * blocks * block_values, out_stride, 4):
+            put_f32(target + at, float32(0.0))
         item = atomic_add(work, 1)
