@@ -132,7 +132,8 @@ def test_no_sum_overflows(type_id, byte, sign):
     if format.name == "q6_k":
         raw[..., 192:208] = 0x80  # group scales of -128
     put_scales(format, raw, np.ones((LANES, 2), np.float16))
-    c = Case(format, LANES, k, raw.reshape(LANES, -1), np.full((9, k), 127 * sign, np.float32), np.random.default_rng(0))
+    x = np.full((9, k), 127 * sign, np.float32)
+    c = Case(format, LANES, k, raw.reshape(LANES, -1), x, np.random.default_rng(0))
     assert (c.product() == exact(c)[0]).all()
 
 

@@ -1,0 +1,88 @@
+"""Machine code for processors that this machine may not be: compiled and read, never executed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import pytest
+
+from lcpu.kernels.formats import FORMATS
+from lcpu.kernels.isa import ISAS
+
+pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="the same whatever path this process has")
+
+SCRIPT = """
+import sys
+from lcpu.kernels.formats import FORMATS
+library = FORMATS[int(sys.argv[1])].matmul.compiled._library
+print(library.get_asm_str() if sys.argv[2] == "assembly" else library.get_llvm_str())
+"""
+CALL = re.compile(r"^\s*(call|bl)", re.MULTILINE)
+ARM = "aarch64-linux-gnu"
+
+
+def matmul(what: str, format_name: str, isa: str, cache: Path, *, cpu: str | None = None) -> str:
+    """The "assembly" or "ir" (LLVM's) of a format's matmul kernel, compiled in a process of its own."""
+    (format,) = (f for f in FORMATS.values() if f.name == format_name)
+    environment = {**os.environ, "LCPU_ISA": isa, "LCPU_CACHE_DIR": str(cache)}
+    if cpu:
+        features = ",".join(f"+{name}" for name in ISAS[isa].needs[0])
+        environment |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(format.type_id), what], env=environment,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def blocks_with(instruction: str, assembly: str) -> list[str]:
+    """The basic blocks, from label to label, that have an instruction (a regular expression)."""
+    blocks = re.split(r"^(?=[.\w]+:)", assembly, flags=re.MULTILINE)
+    return [block for block in blocks if re.search(instruction, block)]
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="Numba compiles for its own family")
+@pytest.mark.parametrize(
+    ("format_name", "isa", "cpu", "register"),
+    [("q4_0", "avx512-vnni", "znver4", "zmm"), ("q8_0", "avx512-vnni", "znver4", "zmm"),
+     ("q4_0", "avx-vnni", "alderlake", "ymm")],
+)
+def test_vnni(format_name, isa, cpu, register, tmp_path):
+    assembly = matmul("assembly", format_name, isa, tmp_path, cpu=cpu)
+    dot = rf"vpdpbusd\s.*%{register}\d+$"
+    loops = blocks_with("vpdpbusd", assembly)
+    counts = [len(re.findall(dot, loop, re.MULTILINE)) for loop in loops]
+    assert max(counts) >= 8 * 8  # 8 tokens, and 8 dot products of 4 values for each
+    for loop, count in zip(loops, counts, strict=True):
+        assert count == loop.count("vpdpbusd") > 0  # all of them as wide as the path says
+        assert count % 8 == 0  # whole blocks: the loop over a block's quarters is unrolled
+        assert re.search(rf"vcvtph2ps\s.*%{register}\d+$", loop, re.MULTILINE)
+        assert re.search(rf"vfn?m(add|sub)\w*ps\s.*%{register}\d+$", loop, re.MULTILINE)
+        assert not CALL.search(loop)
+        if register == "zmm":  # 32 of them: no sum has to wait on the stack
+            assert not re.search(r"%zmm\d+, -?\d*\(%r[sb]p\)", loop)
+
+
+@pytest.mark.parametrize("format_name", ["q4_0", "f16"])
+def test_aarch64(format_name, tmp_path):
+    """The generic path, in the instructions of another family."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(ARM).create_target_machine(cpu="cortex-a76", opt=2)
+    text = matmul("ir", format_name, "generic", tmp_path)
+    text = re.sub(r"^target triple = .*$", f'target triple = "{ARM}"', text, flags=re.MULTILINE)
+    text = re.sub(r"^target datalayout = .*$", f'target datalayout = "{machine.target_data}"', text, flags=re.MULTILINE)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    loops = blocks_with(r"fmla\s+v\d+\.4s", machine.emit_assembly(module))
+    assert max(len(re.findall(r"fmla\s+v\d+\.4s", loop)) for loop in loops) >= 8  # for 8 tokens
+    for loop in loops:
+        assert not CALL.search(loop)
+        assert re.search(r"fcvtl\s+v\d+\.4s, v\d+\.4h", loop)  # float16 to float32
+        if format_name == "q4_0":
+            assert re.search(r"\b(mul|mla|[su]mull2?|[su]mlal2?|[su]dot|usdot)\s+v\d+\.", loop)  # of integers
