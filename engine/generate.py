@@ -84,10 +84,10 @@ class StopStrings:
     def feed(self, text: str) -> str:
         """The part of all text so far that is now certain, and was not before."""
         text = self._held + text
-        ends = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
-        if ends:
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:  # the first to end counts, so that it does not matter in what pieces the text came
             self.found, self._held = True, ""
-            return text[: min(ends)]
+            return text[: min(found)[1]]
         keep = max((self._overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
