@@ -127,6 +127,7 @@ class Model(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
+        """Normal noise, with smaller steps into the residual stream."""
         nn.init.normal_(self.token_embd.weight, std=0.02)
         for block in self.blk:
             for name, weight in block.named_parameters():
@@ -134,6 +135,20 @@ class Model(nn.Module):
                     nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
                 if name in ("attn_output.weight", "ffn_down.weight"):
                     weight.data /= (2 * self.shape.layers) ** 0.5
+
+    @torch.no_grad()
+    def start_as_student(self, teacher: Model) -> None:
+        """Takes the principal directions of the teacher's embedding.
+
+        Every head begins by writing back what it reads (output = value transposed), from which copying is soon learned.
+        """
+        shape, embedding = self.shape, teacher.token_embd.weight
+        directions = torch.linalg.svd(embedding, full_matrices=False).Vh[: shape.dim]
+        self.token_embd.weight.copy_(embedding @ directions.T)
+        for block in self.blk:
+            value = block.attn_v.weight.view(shape.kv_heads, shape.head_dim, shape.dim)
+            value = value.repeat_interleave(shape.heads // shape.kv_heads, dim=0).reshape(shape.dim, shape.dim)
+            block.attn_output.weight.copy_(0.5 * value.T)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.token_embd(ids)

@@ -36,27 +36,38 @@ CHECKPOINT_STEPS = 100
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is trained. `teacher` names the model whose probabilities it learns, none for the text itself."""
+    """The sizes of one model and its two peak learning rates."""
 
     shape: Shape
-    steps: int
     matrix_lr: float
     other_lr: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Models that are trained side by side on the same batches.
+
+    They learn the probabilities of the model that `teacher` names, and begin with its embedding; or, without one, the
+    text itself.
+    """
+
+    steps: int
+    recipes: dict[str, Recipe]
     teacher: str | None = None
 
 
-RECIPES = {
-    "stories": Recipe(
-        Shape(dim=256, layers=3, heads=4, kv_heads=2, ff=512, vocab=VOCABULARY), 1000, 0.02, 4e-3
+STORIES = Shape(dim=256, layers=3, heads=4, kv_heads=2, ff=512, vocab=VOCABULARY)
+DRAFT = Shape(dim=64, layers=3, heads=2, kv_heads=1, ff=192, vocab=VOCABULARY)
+TERNARY = Shape(dim=128, layers=4, heads=4, kv_heads=2, ff=384, vocab=VOCABULARY, ternary=True)
+
+STAGES = (
+    Stage(1000, {"stories": Recipe(STORIES, 0.02, 4e-3)}),
+    Stage(
+        500,
+        {"stories-draft": Recipe(DRAFT, 0.03, 6e-3), "stories-ternary": Recipe(TERNARY, 0.02, 4e-3)},
+        teacher="stories",
     ),
-    "stories-draft": Recipe(
-        Shape(dim=64, layers=3, heads=2, kv_heads=1, ff=192, vocab=VOCABULARY), 700, 0.02, 8e-3, "stories"
-    ),
-    "stories-ternary": Recipe(
-        Shape(dim=128, layers=4, heads=4, kv_heads=2, ff=384, vocab=VOCABULARY, ternary=True),
-        700, 0.02, 6e-3, "stories",
-    ),
-}  # fmt: skip
+)
 
 
 def train_vocabulary(path: Path) -> None:
@@ -95,48 +106,91 @@ def batches(tokenizer: sentencepiece.SentencePieceProcessor, count: int, seed: i
         yield torch.from_numpy(batch)
 
 
-def loss_of(model: Model, batch: Tensor, teacher: Model | None) -> Tensor:
-    """Mean cross-entropy per token, in nats: against the text, or against the teacher's probabilities."""
-    inputs, targets = batch[:, :-1].clamp(min=0), batch[:, 1:].flatten()
-    logits = model(inputs).flatten(0, 1)
+def targets_of(batch: Tensor, teacher: Model | None) -> Tensor:
+    """What to predict at each position that is not padding: ids [n], or the teacher's probabilities [n, vocab]."""
+    following = batch[:, 1:]
     if teacher is None:
-        return F.cross_entropy(logits, targets, ignore_index=-1)
+        return following[following >= 0]
     with torch.no_grad():
-        wanted = teacher(inputs).flatten(0, 1)[targets >= 0].softmax(dim=-1)
-    return F.cross_entropy(logits[targets >= 0], wanted)
+        return teacher(batch[:, :-1].clamp(min=0))[following >= 0].softmax(dim=-1)
+
+
+def loss_of(model: Model, batch: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy per token, in nats."""
+    return F.cross_entropy(model(batch[:, :-1].clamp(min=0))[batch[:, 1:] >= 0], targets)
 
 
 @torch.no_grad()
 def validate(model: Model, tokenizer: sentencepiece.SentencePieceProcessor, count: int = 8) -> float:
     """Mean cross-entropy per token on stories that training does not see."""
-    return float(np.mean([loss_of(model, batch, None).item() for batch in batches(tokenizer, count, VALIDATION_SEED)]))
+    held_out = batches(tokenizer, count, VALIDATION_SEED)
+    return float(np.mean([loss_of(model, batch, targets_of(batch, None)).item() for batch in held_out]))
 
 
-def train(name: str, tokenizer: sentencepiece.SentencePieceProcessor, work: Path) -> Model:
-    """Trains one model, or continues from its checkpoint in `work`; the processes share the rows of every batch."""
-    recipe = RECIPES[name]
-    rank, processes = distributed.get_rank(), distributed.get_world_size()
-    teacher = load(recipe.teacher, work) if recipe.teacher else None
+@dataclass
+class Trainee:
+    """A model in training, with its optimizers and the file of its checkpoint."""
+
+    name: str
+    model: Model
+    optimizers: list[torch.optim.Optimizer]
+    checkpoint: Path
+
+    def step(self, batch: Tensor, targets: Tensor, step: int, steps: int) -> float:
+        """One step on this process's rows; gives their loss."""
+        loss = loss_of(self.model, batch, targets)
+        self.model.zero_grad()
+        loss.backward()
+        average_gradients(self.model)
+        for optimizer in self.optimizers:
+            set_rate(optimizer, step, steps)
+            optimizer.step()
+        return loss.item()
+
+    def save(self, step: int) -> None:
+        states = [optimizer.state_dict() for optimizer in self.optimizers]
+        torch.save({"model": self.model.state_dict(), "optimizers": states, "step": step}, self.checkpoint)
+
+    def resume(self) -> int:
+        """Restores the checkpoint, if there is one; gives the step to go on with."""
+        if not self.checkpoint.exists():
+            return 0
+        state = torch.load(self.checkpoint)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        return state["step"]
+
+
+def new_trainee(name: str, recipe: Recipe, teacher: Model | None, work: Path) -> Trainee:
     torch.manual_seed(SEED)
     model = Model(recipe.shape)
-    chain = optimizers(model, recipe.matrix_lr, recipe.other_lr)
-    checkpoint = work / f"{name}.pt"
-    first = resume(checkpoint, model, chain) if checkpoint.exists() else 0
+    if teacher:
+        model.start_as_student(teacher)
+    return Trainee(name, model, optimizers(model, recipe.matrix_lr, recipe.other_lr), work / f"{name}.pt")
+
+
+def train(stage: Stage, tokenizer: sentencepiece.SentencePieceProcessor, work: Path) -> list[Trainee]:
+    """Trains a stage's models, or continues from their checkpoints; the processes share the rows of every batch."""
+    rank, processes = distributed.get_rank(), distributed.get_world_size()
+    teacher = None
+    if stage.teacher:
+        teacher = Model(STORIES)
+        teacher.load_state_dict(torch.load(work / f"{stage.teacher}.pt")["model"])
+    trainees = [new_trainee(name, recipe, teacher, work) for name, recipe in stage.recipes.items()]
+    first = min([trainee.resume() for trainee in trainees])
     began = time.time()
-    for step, batch in enumerate(batches(tokenizer, recipe.steps, SEED, first), first):
-        loss = loss_of(model, batch[rank::processes], teacher)
-        model.zero_grad()
-        loss.backward()
-        average_gradients(model)
-        for optimizer in chain:
-            set_rate(optimizer, step, recipe.steps)
-            optimizer.step()
+    for step, batch in enumerate(batches(tokenizer, stage.steps, SEED, first), first):
+        rows = batch[rank::processes]
+        targets = targets_of(rows, teacher)
+        losses = [trainee.step(rows, targets, step, stage.steps) for trainee in trainees]
         if rank == 0 and step % 20 == 0:
-            print(f"{name} step {step} loss {loss.item():.4f} seconds {time.time() - began:.0f}", flush=True)
-        if rank == 0 and ((step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == recipe.steps):
-            states = [optimizer.state_dict() for optimizer in chain]
-            torch.save({"model": model.state_dict(), "optimizers": states, "step": step + 1}, checkpoint)
-    return model
+            report = ", ".join(f"{trainee.name} {loss:.4f}" for trainee, loss in zip(trainees, losses, strict=True))
+            print(f"step {step}, {time.time() - began:.0f} s: {report}", flush=True)
+        if rank == 0 and ((step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == stage.steps):
+            for trainee in trainees:
+                trainee.save(step + 1)
+    return trainees
 
 
 def average_gradients(model: Model) -> None:
@@ -149,33 +203,17 @@ def average_gradients(model: Model) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def resume(checkpoint: Path, model: Model, chain: list[torch.optim.Optimizer]) -> int:
-    """Restores model and optimizers; gives the step to continue with."""
-    state = torch.load(checkpoint)
-    model.load_state_dict(state["model"])
-    for optimizer, saved in zip(chain, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return state["step"]
-
-
-def load(name: str, work: Path) -> Model:
-    """A model from its checkpoint."""
-    model = Model(RECIPES[name].shape)
-    model.load_state_dict(torch.load(work / f"{name}.pt")["model"])
-    return model
-
-
 def work_on(rank: int, args: argparse.Namespace) -> None:
     """What each process does: one thread, its share of every batch; the first one also writes the files."""
     torch.set_num_threads(1)
     store = distributed.FileStore(str(args.work / "processes"), args.processes)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=args.processes)
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(args.work / VOCABULARY_FILE))
-    for name in args.names:
-        model = train(name, tokenizer, args.work)
-        if rank == 0:
-            print(f"{name} validation loss {validate(model, tokenizer):.4f}", flush=True)
-            write_model(args.out / f"{name}.gguf", name, model, tokenizer)
+    for stage in STAGES:
+        for trainee in train(stage, tokenizer, args.work):
+            if rank == 0:
+                print(f"{trainee.name} validation loss {validate(trainee.model, tokenizer):.4f}", flush=True)
+                write_model(args.out / f"{trainee.name}.gguf", trainee.name, trainee.model, tokenizer)
         distributed.barrier()
     distributed.destroy_process_group()
 
@@ -185,10 +223,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the vocabulary and the checkpoints")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for the GGUF files")
     parser.add_argument("--processes", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("names", nargs="*", default=list(RECIPES), help="which models; all by default")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    train_vocabulary(args.work / VOCABULARY_FILE)
+    if not (args.work / VOCABULARY_FILE).exists():
+        train_vocabulary(args.work / VOCABULARY_FILE)
     (args.work / "processes").unlink(missing_ok=True)
     torch.multiprocessing.spawn(work_on, (args,), nprocs=args.processes)
 
