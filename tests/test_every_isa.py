@@ -20,6 +20,6 @@ pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [name for name in isa.available() if name != isa.active().name])
 def test_path(name):
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *TESTS], cwd=ROOT, text=True,
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], cwd=ROOT, text=True,
                          env={**os.environ, "LCPU_ISA": name}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert run.returncode == 0, run.stdout

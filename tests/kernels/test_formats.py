@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lcpu.kernels.formats import FORMATS, Format
 
 from . import reference
-from .running import few, int64, put_scales, random_blocks, run, same_bits
+from .running import few, int64, padded, put_scales, random_blocks, run, same_bits
 
 every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
 quantized = pytest.mark.parametrize("format", [f for f in FORMATS.values() if f.block > 1], ids=lambda f: f.name)
@@ -20,13 +20,16 @@ EXTREME_SCALES = np.array([0.0, -0.0, 2.0**-24, -(2.0**-24), 2.0**-14 - 2.0**-24
 
 
 def dequantized(format: Format, raw: np.ndarray, indices: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Rows of a table as float32, each followed by a cell that must stay as it is."""
+    """Rows of a table as float32."""
     blocks = raw.shape[1] // format.block_bytes
-    out = np.full((len(indices), blocks * format.block + 1), 7, np.float32)
+    width = blocks * format.block
+    out = padded(np.zeros((len(indices), width), np.float32), spare=1)
+    out[:] = np.nan
     run(format.dequantize, threads=threads, count=int64(len(indices)), indices=indices.astype(np.int64), table=raw,
         blocks=blocks, block_bytes=format.block_bytes, block_values=format.block, out=out, out_stride=out.strides[0])
-    assert (out[:, -1] == 7).all()
-    return out[:, :-1].copy()
+    assert not out[:-1, width:].any()  # padding is cleared
+    assert np.isnan(out[-1]).all()  # nothing past the last row is written
+    return out[:-1, :width].copy()
 
 
 @every_format
