@@ -1,7 +1,7 @@
 """Rotary position embedding: the angle of every position and pair, as tables of cosines and sines.
 
-Su et al., "RoFormer" (arXiv:2104.09864); scaling for long contexts: linear, YaRN (arXiv:2309.00071), and the factors for
-each frequency of Llama 3.1 (tensor `rope_freqs`). Angles follow llama.cpp's recurrence in float32, so that rotated
+Su et al., "RoFormer" (arXiv:2104.09864); scaling for long contexts: linear, YaRN (arXiv:2309.00071), and the factors
+for each frequency of Llama 3.1 (tensor `rope_freqs`). Angles follow llama.cpp's recurrence in float32, so that rotated
 keys round to the same float16 values as there.
 """
 

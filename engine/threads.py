@@ -21,10 +21,8 @@ def thread_count(wanted: int | None) -> int:
 
 def _physical_cores() -> set[str]:
     """One name for each core with at least one logical processor that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        processors = os.sched_getaffinity(0)
-    else:
-        processors = set(range(os.cpu_count() or 1))
+    everywhere = range(os.cpu_count() or 1)
+    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else everywhere
     return {_core_of(processor) for processor in processors}
 
 

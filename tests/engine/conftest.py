@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -106,9 +104,3 @@ def tiny_llm(tiny_gguf: Path) -> Iterator[LLM]:
     """The tiny model, loaded on two threads, for tests that leave it as it is."""
     with LLM.load(tiny_gguf, threads=2) as llm:
         yield llm
-
-
-@pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
-    """For processes that tests start: lcpu is found from any folder."""
-    return os.environ | {"PYTHONUTF8": "1", "PYTHON": sys.executable}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def test_stop_strings_in_any_pieces(text: str, stops: list[str], cuts: list[int]
     complete = [(at + len(stop), at) for stop in stops for at in range(len(text)) if text.startswith(stop, at)]
     stream, shown = StopStrings(stops), ""
     cuts = [0, *sorted(cuts), len(text)]
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         if not stream.found:
             shown += stream.feed(text[start:end])
     shown += stream.flush()
@@ -213,9 +214,12 @@ def test_a_closed_generation(llm: LLM, expected: dict[int, list[int]]) -> None:
 
 
 def test_an_exception_in_the_consumer(llm: LLM, expected: dict[int, list[int]]) -> None:
-    with pytest.raises(ZeroDivisionError):
+    def consume() -> None:
         for _ in llm.generate("abc", seed=3):
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        consume()
     assert greedy(llm, [1, 20]) == expected[20]
 
 

@@ -104,7 +104,7 @@ def test_slots(model: MakeModel) -> None:
     """Three sequences of different lengths in one batch, then one more token of each, out of order."""
     first, second, third = TOKENS[:9], TOKENS[50:55], TOKENS[90:113]
     apart = model()
-    expected = [run(apart, tokens + [42], [len(tokens) + 1]) for tokens in (first, second, third)]
+    expected = [run(apart, [*tokens, 42], [len(tokens) + 1]) for tokens in (first, second, third)]
     together = model(slots=3)
     tokens = [*first, *second, *third]
     slots = [0] * 9 + [2] * 5 + [1] * 23

@@ -141,7 +141,7 @@ def test_ids_that_are_no_numbers(tiny_llm: LLM) -> None:
 
 
 def test_generate_checks_before_it_iterates(tiny_llm: LLM) -> None:
-    with pytest.raises(LcpuError, match="the prompt has .* tokens and the context only 64"):
+    with pytest.raises(LcpuError, match=r"the prompt has .* tokens and the context only 64"):
         tiny_llm.generate("abc " * 100)
     with pytest.raises(LcpuError, match="temperature is -1"):
         tiny_llm.generate("abc", temperature=-1)
