@@ -37,9 +37,8 @@ def _barrier(control, threads):
             yield_processor()
 
 
-@native
-def _walk(control, thread, threads):
-    """Execute the program that the control block names, as one thread of the team."""
+@device
+def _execute(control, thread, threads):
     record = get_i64(control + _PROGRAM)
     work = get_i64(control + _COUNTERS)
     for _ in range(get_i64(control + _LENGTH)):
@@ -48,6 +47,20 @@ def _walk(control, thread, threads):
             _barrier(control, threads)
         record += RECORD_BYTES
         work += COUNTER_BYTES
+
+
+@native
+def _walk(control, thread, threads):
+    """Execute the program that the control block names, as one thread of the team."""
+    _execute(control, thread, threads)
+    return 0
+
+
+@native
+def _lead(control, threads):
+    """Begin a step and execute it as the first thread: in one call, so that no signal comes in between."""
+    atomic_add(control + _EPOCH, 1)
+    _execute(control, 0, threads)
     return 0
 
 
@@ -71,8 +84,9 @@ class Team:
         self._slots = self._control[(self._address - address_of(self._control)) // 8 :]
         self._condition = threading.Condition()
         self._sleeping = 0
+        self._due = 0  # the last step that threads should be awake for
         self._stopped = False
-        _walk.call, _await_step.call  # noqa: B018  compile before threads race to it
+        _walk.call, _lead.call, _await_step.call  # noqa: B018  compile before threads race to it
         self._workers = [threading.Thread(target=self._work, args=(i,), name=f"lcpu-{i}", daemon=True)
                          for i in range(1, threads)]
         for worker in self._workers:
@@ -84,12 +98,19 @@ class Team:
         self._slots[_PROGRAM // 8] = address_of(program.records)
         self._slots[_COUNTERS // 8] = address_of(program.counters)
         self._slots[_LENGTH // 8] = len(program.records)
-        self._begin()
-        _walk.call(self._address, 0, self.threads)
+        try:
+            self._wake()
+            _lead.call(self._address, self.threads)
+        finally:  # a KeyboardInterrupt may have come before the step began
+            self._due = self._epoch
 
-    def _begin(self) -> None:
-        # The epoch changes before `_sleeping` is read, a sleeper does it the other way round: no wake-up is lost.
-        self._slots[_EPOCH // 8] += 1
+    @property
+    def _epoch(self) -> int:
+        return int(self._slots[_EPOCH // 8])
+
+    def _wake(self) -> None:
+        # `_due` changes before `_sleeping` is read, a sleeper does it the other way round: no wake-up is lost.
+        self._due = self._epoch + 1
         if self._sleeping:
             with self._condition:
                 self._condition.notify_all()
@@ -97,7 +118,7 @@ class Team:
     def _work(self, thread: int) -> None:
         seen = 0
         while True:
-            if not _await_step.call(self._address, seen):
+            while not _await_step.call(self._address, seen):
                 self._sleep(seen)
             seen += 1
             if self._stopped:
@@ -107,14 +128,15 @@ class Team:
     def _sleep(self, seen: int) -> None:
         with self._condition:
             self._sleeping += 1
-            self._condition.wait_for(lambda: self._slots[_EPOCH // 8] != seen)
+            self._condition.wait_for(lambda: self._due != seen)
             self._sleeping -= 1
 
     def close(self) -> None:
         """End the threads."""
         if not self._stopped:
             self._stopped = True
-            self._begin()
+            self._wake()
+            self._slots[_EPOCH // 8] += 1
             for worker in self._workers:
                 worker.join()
 
