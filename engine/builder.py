@@ -7,6 +7,7 @@ before its first kernel runs.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -218,7 +219,7 @@ class Builder:
         """Store k and v of a layer, then let every query see its sequence up to itself."""
         h, cache = self.h, self.cache
         keys, values = cache.layer()
-        regions = {"keys": keys, "values": values, "key_bytes": cache.key_bytes, "value_bytes": cache.value_bytes,
+        regions: dict[str, Any] = {"keys": keys, "values": values, "key_bytes": cache.key_bytes, "value_bytes": cache.value_bytes,
                    "capacity": cache.capacity}
         self.program.add(attention_kernels.store_kv, count=k.count, positions=self.batch.positions,
                          slots=self.batch.slots, k=k.array, v=v.array, stride=k.stride, heads=h.head_count_kv,
