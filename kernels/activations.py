@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from numba import float32, int32
 
 from .jit import device, kernel
-from .simd import LANES, absolute, atomic_add, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, reduce_add
-from .simd import reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32, store_f32, store_i8, to_i32
+from .simd import LANES, absolute, atomic_add, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, put_i32
+from .simd import reduce_add, reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32, store_f32, store_i8
+from .simd import to_i32
 
 BLOCK = 32
+FLOAT_RUN = 32  # products that float formats sum before they add to a total: short sums round less
 SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
 BIAS = 36  # byte offset of its first bias
 _VECTORS = BLOCK // LANES
@@ -27,9 +29,9 @@ class Float32:
 
 @dataclass(frozen=True)
 class Int8Blocks:
-    """32 int8 values, their scale, and for each `group` of them a bias: -offset * scale * their sum.
+    """32 int8 values, their scale, and for each `group` of them a bias: int32, -offset * their sum.
 
-    A weight that is stored `offset` too large, so as to be unsigned, is put right by adding that bias.
+    Weights stored `offset` too large, so as to be unsigned, are put right by adding that bias to a sum of products.
     """
 
     offset: int
@@ -47,7 +49,7 @@ def _quantize_half(x, out, inverse):
         value = to_i32(rint(load_f32(x + 4 * LANES * i) * inverse))
         store_i8(out + LANES * i, value)
         total = total + value
-    return float32(reduce_add_i32(total))
+    return reduce_add_i32(total)
 
 
 @device
@@ -68,12 +70,11 @@ def quantize_block(x, out, offset, group):
     first = _quantize_half(x, out, inverse)
     second = _quantize_half(x + 2 * BLOCK, out + BLOCK // 2, inverse)
     put_f32(out + SCALE, scale)
-    unit = -float32(offset) * scale
     if group == BLOCK:
-        put_f32(out + BIAS, unit * (first + second))
+        put_i32(out + BIAS, int32(-offset * (first + second)))
     else:
-        put_f32(out + BIAS, unit * first)
-        put_f32(out + BIAS + 4, unit * second)
+        put_i32(out + BIAS, int32(-offset * first))
+        put_i32(out + BIAS + 4, int32(-offset * second))
 
 
 @kernel

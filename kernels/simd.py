@@ -239,7 +239,6 @@ def _zeros_like(element):
 
 
 zeros_f32 = _zeros_like("f32")
-zeros_i32 = _zeros_like("i32")
 zeros_narrow = _zeros_like(NARROW)
 
 
@@ -447,21 +446,60 @@ SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
 widen = _unary(lambda b, x: _add_pairs(b, x) if NARROW == "i16" else x, "i32")
 
 
+def _starter(element):
+    @intrinsic
+    def start(context, acc, bias, stride):
+        """Sums of products, [panels][tokens] like acc, that start at the int32 at bias + t * stride.
+
+        16-bit sums have no room for it and start at zero; `finish_dots` adds it.
+        """
+        def generate(context, b, sig, args):
+            tile, (_, bias, stride) = sig.return_type, args
+            if tile.element == "i16":
+                return ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
+            tokens = [_splat(b, _load(b, _offset(b, bias, stride, t), I32), LANES) for t in range(tile.tokens)]
+            return _pack(b, tokens * tile.panels, tile)
+
+        return acc.of(element)(acc, types.intp, types.intp), generate
+
+    return start
+
+
+start_dots = _starter(NARROW)  # for `dot4`
+start_signed_dots = _starter("i32")  # for `dot4_signed`
+
+
 @intrinsic
-def scale_add(context, acc, dots, weight_scale, scale, bias, stride):
-    """acc[p][t] += weight_scale[p] * (dots[p][t] * scale[t] + bias[t]); scale and bias are addresses of float32."""
+def finish_dots(context, dots, bias, stride):
+    """What `start_dots` began, as int32 with the bias."""
     def generate(context, b, sig, args):
-        tile, (acc, dots, weight_scale, scale, bias, stride) = sig.return_type, args
+        tile, (dots, bias, stride) = sig.return_type, args
+        if NARROW != "i16":
+            return dots
+        sums = _unpack(b, dots, sig.args[0])
+        for t in range(tile.tokens):
+            token = _splat(b, _load(b, _offset(b, bias, stride, t), I32), LANES)
+            for i in range(t, tile.size, tile.tokens):
+                sums[i] = b.add(_add_pairs(b, sums[i]), token)
+        return _pack(b, sums, tile)
+
+    return dots.of("i32")(dots, types.intp, types.intp), generate
+
+
+@intrinsic
+def scale_add(context, acc, dots, weight_scale, scale, stride):
+    """acc[p][t] += weight_scale[p] * (dots[p][t] * scale[t]), where scale is the address of a float32."""
+    def generate(context, b, sig, args):
+        tile, (acc, dots, weight_scale, scale, stride) = sig.return_type, args
         out, sums, scales = _unpack(b, acc, tile), _unpack(b, dots, tile), _unpack(b, weight_scale, sig.args[2])
         for t in range(tile.tokens):
-            token_scale, token_bias = (_splat(b, _load(b, _offset(b, x, stride, t), F32), LANES) for x in (scale, bias))
+            token_scale = _splat(b, _load(b, _offset(b, scale, stride, t), F32), LANES)
             for p in range(tile.panels):
                 i = p * tile.tokens + t
-                dot = _fma(b, b.sitofp(sums[i], tile.vector), token_scale, token_bias)
-                out[i] = _fma(b, scales[p], dot, out[i])
+                out[i] = _fma(b, scales[p], b.fmul(b.sitofp(sums[i], tile.vector), token_scale), out[i])
         return _pack(b, out, tile)
 
-    return acc(acc, dots, weight_scale, types.intp, types.intp, types.intp), generate
+    return acc(acc, dots, weight_scale, types.intp, types.intp), generate
 
 
 @intrinsic(prefer_literal=True)

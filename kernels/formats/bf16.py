@@ -2,9 +2,9 @@
 
 from numba import int64
 
-from ..activations import Float32
+from ..activations import FLOAT_RUN, Float32
 from ..jit import device
-from ..simd import LANES, bits_to_float, fma_tokens, get_u16, panel_bf16, put_f32, put_u16
+from ..simd import LANES, bits_to_float, fma_tokens, get_u16, panel_bf16, put_f32, put_u16, zeros_f32
 from .format import make_format
 
 _STEP = 2 * LANES
@@ -22,10 +22,14 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    for _ in range(blocks):
-        acc = fma_tokens(acc, panel_bf16(acc, panel, panel_stride), x, x_stride)
-        panel += _STEP
-        x += 4
+    while blocks > 0:
+        sums = zeros_f32(acc)
+        for _ in range(min(blocks, FLOAT_RUN)):
+            sums = fma_tokens(sums, panel_bf16(acc, panel, panel_stride), x, x_stride)
+            panel += _STEP
+            x += 4
+        acc = acc + sums
+        blocks -= FLOAT_RUN
     return acc
 
 

@@ -1,8 +1,8 @@
 """F32: plain float32 values, each a block of its own."""
 
-from ..activations import Float32
+from ..activations import FLOAT_RUN, Float32
 from ..jit import device
-from ..simd import LANES, fma_tokens, get_f32, panel_f32, put_f32
+from ..simd import LANES, fma_tokens, get_f32, panel_f32, put_f32, zeros_f32
 from .format import make_format
 
 _STEP = 4 * LANES
@@ -20,10 +20,14 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    for _ in range(blocks):
-        acc = fma_tokens(acc, panel_f32(acc, panel, panel_stride), x, x_stride)
-        panel += _STEP
-        x += 4
+    while blocks > 0:
+        sums = zeros_f32(acc)
+        for _ in range(min(blocks, FLOAT_RUN)):
+            sums = fma_tokens(sums, panel_f32(acc, panel, panel_stride), x, x_stride)
+            panel += _STEP
+            x += 4
+        acc = acc + sums
+        blocks -= FLOAT_RUN
     return acc
 
 

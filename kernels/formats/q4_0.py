@@ -8,8 +8,8 @@ from numba import float32
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import device
-from ..simd import LANES, bits, dot4, get_f16, get_i32, get_u8, get_u16, panel_bytes, panel_f16, prefetch, put_f32
-from ..simd import put_i32, put_u16, scale_add, widen, zeros_narrow
+from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_i32, get_u8, get_u16, panel_bytes, panel_f16, prefetch
+from ..simd import put_f32, put_i32, put_u16, scale_add, start_dots
 from .format import make_format
 
 _BYTES = 18
@@ -38,12 +38,13 @@ def pack_block(block, panel, lane):
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     for _ in range(blocks):
         prefetch(panel + 3072, _PANEL_BLOCK)
-        dots = zeros_narrow(acc)
+        dots = start_dots(acc, x + BIAS, x_stride)
         for i in range(4):
             packed = panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride)
             dots = dot4(dots, bits(packed, 0, 15), x + 4 * i, x_stride)
             dots = dot4(dots, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
-        acc = scale_add(acc, widen(dots), panel_f16(acc, panel, panel_stride), x + SCALE, x + BIAS, x_stride)
+        sums = finish_dots(dots, x + BIAS, x_stride)
+        acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP
     return acc

@@ -9,8 +9,8 @@ from numba import float32, int8, uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import device
-from ..simd import LANES, bits, dot4, get_f16, get_u8, get_u16, panel_bytes, panel_f16, panel_i8, put_f32, put_u8
-from ..simd import put_u16, scale_add, widen, zeros_narrow
+from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_u8, get_u16, panel_bytes, panel_f16, panel_i8, put_f32
+from ..simd import put_u8, put_u16, scale_add, start_dots, widen, zeros_narrow
 from .format import make_format
 
 _BYTES = 210
@@ -64,13 +64,15 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
                 high = panel_bytes(acc, panel + 5 * LANES, panel_stride)
                 pairs = panel_bytes(acc, panel + 9 * LANES, panel_stride)
                 values = x + 16 * half
-                dots = zeros_narrow(acc)
+                bias = x + BIAS + 4 * half
+                dots = start_dots(acc, bias, x_stride)
                 dots = dot4(dots, bits(low, 0, 15) | bits(pairs, -4, 48), values, x_stride)
                 dots = dot4(dots, bits(low, 4, 15) | bits(pairs, -2, 48), values + 4, x_stride)
                 more = zeros_narrow(acc)  # two products of 6 bits fill a 16-bit sum
                 more = dot4(more, bits(high, 0, 15) | bits(pairs, 0, 48), values + 8, x_stride)
                 more = dot4(more, bits(high, 4, 15) | bits(pairs, 2, 48), values + 12, x_stride)
-                acc = scale_add(acc, widen(dots) + widen(more), group_scale, x + SCALE, x + BIAS + 4 * half, x_stride)
+                sums = finish_dots(dots, bias, x_stride) + widen(more)
+                acc = scale_add(acc, sums, group_scale, x + SCALE, x_stride)
                 panel += _GROUP
             x += _STEP
     return acc

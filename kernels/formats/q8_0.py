@@ -9,7 +9,7 @@ from numba import float32, int8, uint8
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import device
 from ..simd import LANES, SIGNED_OFFSET, dot4_signed, get_f16, get_u8, get_u16, panel_bytes, panel_f16, prefetch
-from ..simd import put_f32, put_u8, put_u16, scale_add, zeros_i32
+from ..simd import put_f32, put_u8, put_u16, scale_add, start_signed_dots
 from .format import make_format
 
 _BYTES = 34
@@ -37,10 +37,10 @@ def pack_block(block, panel, lane):
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     for _ in range(blocks):
         prefetch(panel + 3072, _PANEL_BLOCK)
-        dots = zeros_i32(acc)
+        dots = start_signed_dots(acc, x + BIAS, x_stride)
         for i in range(8):
             dots = dot4_signed(dots, panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride), x + 4 * i, x_stride)
-        acc = scale_add(acc, dots, panel_f16(acc, panel, panel_stride), x + SCALE, x + BIAS, x_stride)
+        acc = scale_add(acc, dots, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP
     return acc

@@ -25,7 +25,7 @@ def dequantize(format: Format, raw: np.ndarray) -> np.ndarray:
 
 
 def quantize(x: np.ndarray, offset: int, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """float32 [tokens][k] -> int8 [tokens][k / 32][32], float32 scales [tokens][k / 32] and biases [...][32 / group].
+    """float32 [tokens][k] -> int8 [tokens][k / 32][32], float32 scales [tokens][k / 32], int32 biases [...][32 / group].
 
     A block that has no finite peak has a NaN for its scale, and then its other numbers mean nothing.
     """
@@ -35,8 +35,8 @@ def quantize(x: np.ndarray, offset: int, group: int) -> tuple[np.ndarray, np.nda
         inverse = np.where(peak > 0, np.float32(127) / peak, np.float32(0))
         values = np.rint(blocks * inverse[..., None]).astype(np.int8)
         scales = f16(np.where(np.isfinite(peak), peak / np.float32(127), np.float32("nan")))
-        sums = values.reshape(*peak.shape, -1, group).sum(axis=3, dtype=np.float32)
-        return values, scales, np.float32(-offset) * scales[..., None] * sums
+        sums = values.reshape(*peak.shape, -1, group).sum(axis=3, dtype=np.int32)
+        return values, scales, -offset * sums
 
 
 def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:

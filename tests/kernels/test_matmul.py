@@ -116,7 +116,7 @@ def test_tokens_do_not_see_their_neighbours(format, seed, rows, length, tokens, 
     panels, x, out = pack(format, c.raw, c.k), prepare(format.activation, c.x), c.output()
     kept = c.random.integers(0, tokens)
     neighbours = np.arange(len(x)) != kept
-    x[neighbours] = np.full(x.shape[1], 255, np.uint8) if x.dtype == np.uint8 else np.nan  # NaN scales and biases
+    x[neighbours] = np.full(x.shape[1], 255, np.uint8) if x.dtype == np.uint8 else np.nan  # NaN scales
     multiply(format, panels, x, out, c.k, tokens=[tokens], threads=threads, share=share)
     assert same_bits(out[kept, :rows].copy(), c.product()[kept])
     assert np.isnan(out[:tokens][neighbours[:tokens], :rows]).all()
