@@ -63,7 +63,7 @@ TERNARY = Shape(dim=128, layers=4, heads=4, kv_heads=2, ff=384, vocab=VOCABULARY
 STAGES = (
     Stage(1000, {"stories": Recipe(STORIES, 0.02, 4e-3)}),
     Stage(
-        500,
+        600,
         {"stories-draft": Recipe(DRAFT, 0.03, 6e-3), "stories-ternary": Recipe(TERNARY, 0.02, 4e-3)},
         teacher="stories",
     ),
