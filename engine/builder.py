@@ -219,8 +219,8 @@ class Builder:
         """Store k and v of a layer, then let every query see its sequence up to itself."""
         h, cache = self.h, self.cache
         keys, values = cache.layer()
-        regions: dict[str, Any] = {"keys": keys, "values": values, "key_bytes": cache.key_bytes, "value_bytes": cache.value_bytes,
-                   "capacity": cache.capacity}
+        regions: dict[str, Any] = {"keys": keys, "values": values, "key_bytes": cache.key_bytes,
+                                   "value_bytes": cache.value_bytes, "capacity": cache.capacity}
         self.program.add(attention_kernels.store_kv, count=k.count, positions=self.batch.positions,
                          slots=self.batch.slots, k=k.array, v=v.array, stride=k.stride, heads=h.head_count_kv,
                          head_dim=h.head_dim, **regions)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -309,3 +312,35 @@ def test_closed_meanwhile(tiny_gguf: Path) -> None:
         next(pieces)
     with pytest.raises(LcpuError, match="the model is closed"):
         list(pieces)
+
+
+STORM = """
+import random, signal, sys
+from lcpu.engine.generate import GenerationOptions
+from lcpu.engine.llm import LLM
+
+options = GenerationOptions(max_tokens=20, temperature=0.0, ignore_eos=True)
+choose, interrupts = random.Random(1), 0
+with LLM.load(sys.argv[1], threads=2) as llm:
+    def greedy():
+        return "".join(llm.stream([1, 10], options))
+
+    expected = greedy()
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    while interrupts < 200:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-4, 1e-2))
+            while True:
+                assert greedy() == expected
+        except KeyboardInterrupt:
+            interrupts += 1
+    assert greedy() == expected
+print(interrupts)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer signals")
+def test_interrupts_at_any_moment(tiny_gguf: Path) -> None:
+    """Hundreds of Ctrl-C: none leaves the threads or the cache in a state that later text would show."""
+    done = subprocess.run([sys.executable, "-c", STORM, str(tiny_gguf)], capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "200\n", "")
