@@ -25,7 +25,7 @@ def dequantize(format: Format, raw: np.ndarray) -> np.ndarray:
 
 
 def quantize(x: np.ndarray, offset: int, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """float32 [tokens][k] -> int8 [tokens][k / 32][32], float32 scales [tokens][k / 32], int32 biases [...][32 / group].
+    """float32 [tokens][k] -> int8 [tokens][k / 32][32], float32 scales [tokens][k / 32], int32 biases [..][32 / group].
 
     A block that has no finite peak has a NaN for its scale, and then its other numbers mean nothing.
     """
