@@ -109,7 +109,7 @@ class Builder:
         if name not in self.matrices:
             format = self._check(name, rows, k)
             panel_bytes = k // format.block * format.block_bytes * LANES
-            panels = zeros((-(-rows // LANES), panel_bytes), np.uint8)
+            panels = zeros((-(-rows // LANES), panel_bytes), np.uint8, huge_pages=True)
             self.matrices[name] = Matrix(name, format, rows, k, panels)
         return self.matrices[name]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,6 +26,8 @@ class Isa:
         return not self.needs or any(features.issuperset(wanted) for wanted in self.needs)
 
 
+_ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
+_GENERIC = (("f16c",),) if _ON_X86 else ()  # without it, float16 would need library calls that LLVM cannot find
 _AVX2 = ("avx2", "fma", "f16c")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 
@@ -34,9 +37,9 @@ ISAS = {  # best first
         Isa("avx512-vnni", 16, "vnni", (_AVX512,)),
         Isa("avx-vnni", 8, "vnni", ((*_AVX2, "avxvnni"), _AVX512)),
         Isa("avx2", 8, "maddubs", (_AVX2,)),
-        Isa("generic", 4, "generic"),
+        Isa("generic", 4, "generic", _GENERIC),
         # The panel layout of AVX-512 without its instructions, so that any machine can test that layout.
-        Isa("generic-16", 16, "generic"),
+        Isa("generic-16", 16, "generic", _GENERIC),
     )
 }
 
@@ -56,6 +59,8 @@ def available() -> list[str]:
 def active() -> Isa:
     """The path in use: LCPU_ISA if set, else the best that the host can execute."""
     wanted = os.environ.get("LCPU_ISA", "").strip().lower()
+    if not available():
+        raise LcpuError("this processor has no F16C instructions (x86 before 2012): lcpu cannot run on it")
     if not wanted:
         best = ISAS[available()[0]]
         return _explained(best, f"the best of what {llvm.get_host_cpu_name()} offers: {', '.join(available())}")

@@ -1,4 +1,4 @@
-"""Large zeroed arrays, page-aligned, on huge pages where the system has them."""
+"""Large zeroed arrays, page-aligned, and on huge pages where wanted and the system has them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from .errors import LcpuError
 _HUGE_PAGE = 2 << 20
 
 
-def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+
+
+def zeros(shape: tuple[int, ...], dtype: Any, *, huge_pages: bool = False) -> np.ndarray:
     """A zeroed array of the given shape. Its pages take no memory until they are written.
+
+    huge_pages: for what is streamed whole; memory is then taken 2 MiB at a time.
 
     Raises LcpuError if the system does not have so much.
     """
     dtype = np.dtype(dtype)
     nbytes = max(1, math.prod(shape) * dtype.itemsize)
     try:
-        buffer = mmap.mmap(-1, nbytes)
+        buffer = mmap.mmap(-1, nbytes, **_PRIVATE)  # shared memory, the default, has no huge pages
     except (OSError, OverflowError, MemoryError):
         raise LcpuError(f"not enough memory for {nbytes / 2**30:.1f} GiB in one piece: "
                         "a smaller context or model needs less") from None
-    if nbytes >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    if huge_pages and nbytes >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         buffer.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(buffer, dtype, math.prod(shape)).reshape(shape)

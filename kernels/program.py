@@ -41,7 +41,7 @@ class Program:
         if isinstance(value, np.ndarray):
             self._keep.append(value)
             return address_of(value)
-        if isinstance(value, float):
+        if isinstance(value, float | np.floating):
             return struct.unpack("<I", struct.pack("<f", value))[0]
         return int(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -28,8 +29,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, wanted: str | None, features: tuple[
 
 @pytest.mark.parametrize(
     ("features", "best"),
-    [((), "generic"), (("avx2", "fma"), "generic"), (AVX2, "avx2"), ((*AVX2, "avxvnni"), "avx-vnni"),
-     (AVX512, "avx512-vnni"), ((*AVX512, "avxvnni"), "avx512-vnni"), (AVX512[:-1], "avx2"), (("neon",), "generic")],
+    [(("f16c",), "generic"), (("avx2", "f16c"), "generic"), (AVX2, "avx2"), ((*AVX2, "avxvnni"), "avx-vnni"),
+     (AVX512, "avx512-vnni"), ((*AVX512, "avxvnni"), "avx512-vnni"), (AVX512[:-1], "avx2"), (("f16c", "neon"), "generic")],
 )
 def test_the_best_that_the_processor_has(monkeypatch, features, best):
     assert chosen(monkeypatch, None, features).name == best
@@ -46,10 +47,17 @@ def test_an_empty_choice_is_none(monkeypatch):
     assert chosen(monkeypatch, " ") == chosen(monkeypatch, None)
 
 
-@pytest.mark.parametrize("features", [(), AVX2, AVX512])
+@pytest.mark.parametrize("features", [("f16c",), AVX2, AVX512])
 def test_generic_is_always_there(monkeypatch, features):
     assert chosen(monkeypatch, "generic", features).name == "generic"
     assert "generic" in isa.available()
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="F16C belongs to x86")
+@pytest.mark.parametrize("wanted", [None, "generic"])
+def test_without_any_path_the_error_says_why(monkeypatch, wanted):
+    with pytest.raises(LcpuError, match="no F16C"):
+        chosen(monkeypatch, wanted, ("sse2",))
 
 
 @pytest.mark.parametrize(("wanted", "says"), [("sse9", "is unknown"), ("avx512-vnni", "this processor lacks")])

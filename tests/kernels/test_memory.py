@@ -23,6 +23,13 @@ def test_zeros(shape, dtype):
     assert array.all()
 
 
+def test_huge_pages_are_for_large_arrays_that_ask():
+    small, large = zeros((10,), np.uint8, huge_pages=True), zeros((3 << 20,), np.uint8, huge_pages=True)
+    large[:] = 1
+    assert not small.any()
+    assert large.all()
+
+
 def test_arrays_do_not_overlap():
     arrays = [zeros((5000,), np.uint8) for _ in range(4)]
     for i, array in enumerate(arrays):
