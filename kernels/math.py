@@ -12,17 +12,16 @@ def exp(x):
 
     Below, results that float32 holds only as subnormals are 0; above, the last ones that it holds are infinite.
 
-    Cephes' expf: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial for e ** r, and n put into the exponent's bits.
+    x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial for e ** r - 1, and n put into the exponent's bits. The constants
+    are those of Arm's optimized routines (expf of AdvSIMD).
     """
     x = minimum(maximum(x, splat_f32(float32(-88.0))), splat_f32(float32(89.0)))
-    n = rint(x * splat_f32(float32(1.44269504)))
-    r = fma(n, splat_f32(float32(-0.693359375)), x)
-    r = fma(n, splat_f32(float32(2.12194440e-4)), r)
-    p = splat_f32(float32(1.9875691500e-4))
-    p = fma(p, r, splat_f32(float32(1.3981999507e-3)))
-    p = fma(p, r, splat_f32(float32(8.3334519073e-3)))
-    p = fma(p, r, splat_f32(float32(4.1665795894e-2)))
-    p = fma(p, r, splat_f32(float32(1.6666665459e-1)))
-    p = fma(p, r, splat_f32(float32(5.0000001201e-1)))
-    p = fma(p, r * r, r + splat_f32(float32(1.0)))
-    return p * bits_as_f32((to_i32(n) + splat_i32(int32(127))) << splat_i32(int32(23)))
+    n = rint(x * splat_f32(float32(1.4426950216293335)))
+    r = fma(n, splat_f32(float32(-0.693145751953125)), x)
+    r = fma(n, splat_f32(float32(-1.428606765330187e-06)), r)
+    square = r * r
+    high = fma(splat_f32(float32(0.008247390389442444)), r, splat_f32(float32(0.04189976677298546)))
+    low = fma(splat_f32(float32(0.16668395698070526)), r, splat_f32(float32(0.4999912679195404)))
+    p = fma(fma(high, square, low), square, splat_f32(float32(0.9999994039535522)) * r)
+    power = bits_as_f32((to_i32(n) + splat_i32(int32(127))) << splat_i32(int32(23)))
+    return fma(power, p, power)

@@ -488,7 +488,10 @@ def finish_dots(context, dots, bias, stride):
 
 @intrinsic
 def scale_add(context, acc, dots, weight_scale, scale, stride):
-    """acc[p][t] += weight_scale[p] * (dots[p][t] * scale[t]), where scale is the address of a float32."""
+    """acc[p][t] += (weight_scale[p] * scale[t]) * dots[p][t], where scale is the address of a float32.
+
+    The product of two scales that are float16 values is exact.
+    """
     def generate(context, b, sig, args):
         tile, (acc, dots, weight_scale, scale, stride) = sig.return_type, args
         out, sums, scales = _unpack(b, acc, tile), _unpack(b, dots, tile), _unpack(b, weight_scale, sig.args[2])
@@ -496,7 +499,7 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
             token_scale = _splat(b, _load(b, _offset(b, scale, stride, t), F32), LANES)
             for p in range(tile.panels):
                 i = p * tile.tokens + t
-                out[i] = _fma(b, scales[p], b.fmul(b.sitofp(sums[i], tile.vector), token_scale), out[i])
+                out[i] = _fma(b, b.fmul(scales[p], token_scale), b.sitofp(sums[i], tile.vector), out[i])
         return _pack(b, out, tile)
 
     return acc(acc, dots, weight_scale, types.intp, types.intp), generate

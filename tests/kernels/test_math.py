@@ -45,7 +45,8 @@ def test_large_values_become_infinite_and_nan_stays():
     assert np.isnan(out[3])
 
 
-def test_never_negative_and_never_falling():
-    out = kernel_exp(np.linspace(-89, 89, 1 << 16))
+def test_never_negative_and_falling_by_rounding_only():
+    out = kernel_exp(np.linspace(-89, 89, 1 << 16)).astype(np.float64)
     assert (out >= 0).all()
-    assert (np.diff(out.astype(np.float64)[out < np.inf]) >= 0).mean() > 0.9999
+    finite = out[out < np.inf]
+    assert (finite[1:] >= finite[:-1] * (1 - 2**-22)).all()
