@@ -24,4 +24,4 @@ def exp(x):
     low = fma(splat_f32(float32(0.16668395698070526)), r, splat_f32(float32(0.4999912679195404)))
     p = fma(fma(high, square, low), square, splat_f32(float32(0.9999994039535522)) * r)
     power = bits_as_f32((to_i32(n) + splat_i32(int32(127))) << splat_i32(int32(23)))
-    return fma(power, p, power)
+    return (p + splat_f32(float32(1.0))) * power  # not fma(power, p, power): an infinite power times p may be negative
