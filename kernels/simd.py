@@ -167,7 +167,6 @@ rint = _unary(_float_call("rint"))  # half to even
 # The larger or the smaller of two; where x is NaN, so is the result.
 maximum = _binary(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), y, x))
 minimum = _binary(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), y, x))
-to_f32 = _unary(lambda b, x: b.sitofp(x, Tile("f32").vector), "f32")
 to_i32 = _unary(lambda b, x: b.fptosi(x, Tile("i32").vector), "i32")
 round_f16 = _unary(lambda b, x: b.fpext(b.fptrunc(x, Tile("f16").vector), x.type))  # half to even
 bits_as_f32 = _unary(lambda b, x: b.bitcast(x, Tile("f32").vector), "f32")
@@ -267,24 +266,25 @@ splat_f32 = _splat_scalar(types.float32, "f32")
 splat_i32 = _splat_scalar(types.int32, "i32")
 
 
-def _loaders(element, stored, convert=lambda b, x: x):
-    """(load(address) -> [1][1], load_panels(like, address, panel stride) -> [panels][1])"""
-    count = LANES * _PER_LANE["i8"] if stored == I8 and element == "i8" else LANES
-    stored_vector = ir.VectorType(stored, count)
+@intrinsic
+def load_f32(context, address):
+    """One vector."""
+    tile = Tile("f32")
+    return tile(types.intp), lambda context, b, sig, args: _pack(b, [_load(b, args[0], tile.vector)], tile)
+
+
+def _panel_loader(element, stored, convert=lambda b, x: x):
+    """load(like, address, panel stride) -> [panels of like][1]: a vector of each panel."""
+    count = Tile("i8").vector.count if element == "i8" else LANES
 
     @intrinsic
-    def load(context, address):
-        tile = Tile(element)
-        return tile(types.intp), lambda context, b, sig, args: _pack(
-            b, [convert(b, _load(b, args[0], stored_vector))], tile)
-
-    @intrinsic
-    def load_panels(context, like, address, stride):
+    def load(context, like, address, stride):
         tile = Tile(element, like.panels)
+        vector = ir.VectorType(stored, count)
         return tile(like, types.intp, types.intp), lambda context, b, sig, args: _pack(
-            b, [convert(b, _load(b, _offset(b, args[1], args[2], p), stored_vector)) for p in range(tile.panels)], tile)
+            b, [convert(b, _load(b, _offset(b, args[1], args[2], p), vector)) for p in range(tile.panels)], tile)
 
-    return load, load_panels
+    return load
 
 
 def _bf16_to_f32(b, x):
@@ -292,12 +292,11 @@ def _bf16_to_f32(b, x):
     return b.bitcast(b.shl(b.zext(x, wide), _constant(wide, 16)), Tile("f32").vector)
 
 
-load_bytes, panel_bytes = _loaders("i8", I8)  # 4 bytes a lane
-load_i32, _ = _loaders("i32", I32)
-load_f32, panel_f32 = _loaders("f32", F32)
-load_f16, panel_f16 = _loaders("f32", F16, lambda b, x: b.fpext(x, Tile("f32").vector))
-load_bf16, panel_bf16 = _loaders("f32", I16, _bf16_to_f32)
-load_i8, panel_i8 = _loaders("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector))  # one byte a lane
+panel_bytes = _panel_loader("i8", I8)  # 4 bytes a lane
+panel_f32 = _panel_loader("f32", F32)
+panel_f16 = _panel_loader("f32", F16, lambda b, x: b.fpext(x, Tile("f32").vector))
+panel_bf16 = _panel_loader("f32", I16, _bf16_to_f32)
+panel_i8 = _panel_loader("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector))  # one byte a lane
 
 
 @intrinsic
@@ -351,7 +350,6 @@ def _storer(convert):
 
 
 store_f32 = _storer(lambda b, x: x)
-store_f16 = _storer(lambda b, x: b.fptrunc(x, Tile("f16").vector))  # rounds half to even
 store_i8 = _storer(lambda b, x: b.trunc(x, ir.VectorType(I8, LANES)))  # from i32: one byte a lane
 
 
