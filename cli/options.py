@@ -24,7 +24,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         "-t", "--threads", metavar="N", envvar="LCPU_THREADS", min=-1,
-        help="Threads.", show_default="physical cores this process may use",
+        help="Threads.", show_default="physical cores this process may use, fewer for a small model",
     ),
 ]  # fmt: skip
 Context = Annotated[

@@ -43,14 +43,14 @@ class LLM:
              context: int | None = None, progress: Progress | None = None) -> LLM:
         """Load a GGUF file, or the embedded model without a path.
 
-        threads: by default the physical cores that this process may use. context: the most tokens of a sequence, by
-        default what the model was trained for, at most 32,768. progress(stage, done, total) is called while "loading"
-        and "compiling". Raises LcpuError if the model cannot be run.
+        threads: by default the physical cores that this process may use, fewer for a small model. context: the most
+        tokens of a sequence, by default what the model was trained for, at most 32,768. progress(stage, done, total) is
+        called while "loading" and "compiling". Raises LcpuError if the model cannot be run.
         """
         started = time.perf_counter()
         file = GGUFFile.open(path if path is not None else models.path())
         try:
-            count = thread_count(threads)
+            count = thread_count(threads, sum(info.nbytes for info in file.tensors.values()))
             tokenizer = from_metadata(file.metadata)
             model = Model(file, context, count, vocab_size=tokenizer.vocab_size, progress=progress)
         except BaseException:

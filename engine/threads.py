@@ -1,4 +1,7 @@
-"""How many threads to use: physical cores that this process may run on, within its container's quota."""
+"""How many threads to use: physical cores that this process may run on, within its container's quota.
+
+Small models get fewer.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from pathlib import Path
 from ..kernels.errors import LcpuError
 
 _MOST = 512
+_WORTH_A_THREAD = 8 << 20  # bytes of weights: with fewer, threads would spend a step waiting for each other
 
 
-def thread_count(wanted: int | None) -> int:
-    """`wanted`, or the machine's sensible number if None. Raises LcpuError unless it is 1 to 512."""
+def thread_count(wanted: int | None, weight_bytes: int) -> int:
+    """`wanted`, or what suits the machine and the model if None. Raises LcpuError unless it is 1 to 512."""
     if wanted is None:
-        return min(_quota(), len(_physical_cores()), _MOST)
+        return min(_quota(), len(_physical_cores()), 1 + weight_bytes // _WORTH_A_THREAD, _MOST)
     if not 1 <= wanted <= _MOST:
         raise LcpuError(f"{wanted} threads: the number of threads is 1 to {_MOST}")
     return wanted

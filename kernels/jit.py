@@ -18,11 +18,12 @@ from typing import Any
 import numba
 import platformdirs
 from numba import config, types
+from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 
 from .isa import active
 
-_OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False}
+_OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
 _listener: Callable[[str], None] | None = None
 
 
@@ -84,7 +85,17 @@ def bind(template: Callable[..., None], name: str, **names: Any) -> Callable[...
 device = numba.njit(**{k: v for k, v in _OPTIONS.items() if k != "nopython"})  # a function that kernels call
 
 
+class _KernelCache(FunctionCache):
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        # Numba's own fills its registries first, which takes half a second and only compiling needs.
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
 class _AnnouncedCFunc(CFunc):
+    def enable_caching(self) -> None:
+        self._cache = _KernelCache(self.__wrapped__)
+
     def _compile_uncached(self) -> Any:
         if _listener:
             _listener(self.__name__)

@@ -15,6 +15,8 @@ SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 UNLIMITED = 512
 Machine = Callable[[Mapping[str, str], int], None]
 
+LARGE = 1 << 40  # bytes of weights: no model is too small for all threads
+
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
@@ -61,7 +63,7 @@ def version_2(group: str, **quotas: str) -> dict[str, str]:
 ], ids=str)
 def test_quota_version_2(machine: Machine, files: dict[str, str], expected: int) -> None:
     machine(files, 1000)
-    assert threads.thread_count(None) == expected
+    assert threads.thread_count(None, LARGE) == expected
 
 
 def version_1(quota: str, period: str, folder: str = "/docker/x") -> dict[str, str]:
@@ -86,38 +88,44 @@ def version_1(quota: str, period: str, folder: str = "/docker/x") -> dict[str, s
 ], ids=str)
 def test_quota_version_1(machine: Machine, files: dict[str, str], expected: int) -> None:
     machine(files, 1000)
-    assert threads.thread_count(None) == expected
+    assert threads.thread_count(None, LARGE) == expected
 
 
 def test_processors(machine: Machine) -> None:
     machine({}, 6)
-    assert threads.thread_count(None) == 6
+    assert threads.thread_count(None, LARGE) == 6
     machine(version_2("/", _="400000 100000"), 2)
-    assert threads.thread_count(None) == 2
+    assert threads.thread_count(None, LARGE) == 2
 
 
 def test_cores_not_their_threads(machine: Machine) -> None:
     machine({SIBLINGS.format(n): f"{n % 4},{n % 4 + 4}\n" for n in range(8)}, 8)
-    assert threads.thread_count(None) == 4
+    assert threads.thread_count(None, LARGE) == 4
     machine({SIBLINGS.format(n): f"{n // 2 * 2}-{n // 2 * 2 + 1}\n" for n in range(8)}, 3)
-    assert threads.thread_count(None) == 2
+    assert threads.thread_count(None, LARGE) == 2
 
 
 def test_without_affinity(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     machine({}, 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert threads.thread_count(None) == 3
+    assert threads.thread_count(None, LARGE) == 3
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert threads.thread_count(None) == 1
+    assert threads.thread_count(None, LARGE) == 1
 
 
 def test_wanted() -> None:
-    assert [threads.thread_count(wanted) for wanted in (1, 7, 512)] == [1, 7, 512]
+    assert [threads.thread_count(wanted, LARGE) for wanted in (1, 7, 512)] == [1, 7, 512]
     for wanted in (0, -1, 513, 10000):
         with pytest.raises(LcpuError, match=f"^{wanted} threads: the number of threads is 1 to 512"):
-            threads.thread_count(wanted)
+            threads.thread_count(wanted, LARGE)
 
 
 def test_this_machine() -> None:
-    assert 1 <= threads.thread_count(None) <= (os.cpu_count() or 1)
+    assert 1 <= threads.thread_count(None, LARGE) <= (os.cpu_count() or 1)
+
+
+def test_small_models_get_fewer_threads(machine: Machine) -> None:
+    machine({}, 4)
+    assert [threads.thread_count(None, size << 20) for size in (0, 1, 7, 8, 16, 1000)] == [1, 1, 1, 2, 3, 4]
+    assert threads.thread_count(3, 0) == 3
