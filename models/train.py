@@ -48,14 +48,12 @@ class Stage:
     """Models that are trained side by side on the same batches.
 
     They learn the probabilities of the model that `teacher` names, and begin with its embedding; or, without one, the
-    text itself. `continues`: they begin as the stage before left them.
+    text itself.
     """
 
     steps: int
     recipes: dict[str, Recipe]
     teacher: str | None = None
-    continues: bool = False
-    seed: int = SEED
 
 
 STORIES = Shape(dim=256, layers=3, heads=4, kv_heads=2, ff=512, vocab=VOCABULARY)
@@ -68,13 +66,6 @@ STAGES = (
         600,
         {"stories-draft": Recipe(DRAFT, 0.03, 6e-3), "stories-ternary": Recipe(TERNARY, 0.02, 4e-3)},
         teacher="stories",
-    ),
-    Stage(
-        800,
-        {"stories-draft": Recipe(DRAFT, 0.015, 3e-3), "stories-ternary": Recipe(TERNARY, 0.008, 2e-3)},
-        teacher="stories",
-        continues=True,
-        seed=SEED + 1,
     ),
 )
 
@@ -171,16 +162,12 @@ class Trainee:
         return state["step"]
 
 
-def new_trainee(name: str, stage: Stage, teacher: Model | None, work: Path) -> Trainee:
-    recipe, checkpoint = stage.recipes[name], work / f"{name}.pt"
+def new_trainee(name: str, recipe: Recipe, teacher: Model | None, work: Path) -> Trainee:
     torch.manual_seed(SEED)
     model = Model(recipe.shape)
-    if stage.continues:
-        model.load_state_dict(torch.load(checkpoint)["model"])
-        checkpoint = work / f"{name}-continued.pt"
-    elif teacher:
+    if teacher:
         model.start_as_student(teacher)
-    return Trainee(name, model, optimizers(model, recipe.matrix_lr, recipe.other_lr), checkpoint)
+    return Trainee(name, model, optimizers(model, recipe.matrix_lr, recipe.other_lr), work / f"{name}.pt")
 
 
 def train(stage: Stage, tokenizer: sentencepiece.SentencePieceProcessor, work: Path) -> list[Trainee]:
@@ -190,10 +177,10 @@ def train(stage: Stage, tokenizer: sentencepiece.SentencePieceProcessor, work: P
     if stage.teacher:
         teacher = Model(STORIES)
         teacher.load_state_dict(torch.load(work / f"{stage.teacher}.pt")["model"])
-    trainees = [new_trainee(name, stage, teacher, work) for name in stage.recipes]
+    trainees = [new_trainee(name, recipe, teacher, work) for name, recipe in stage.recipes.items()]
     first = min([trainee.resume() for trainee in trainees])
     began = time.time()
-    for step, batch in enumerate(batches(tokenizer, stage.steps, stage.seed, first), first):
+    for step, batch in enumerate(batches(tokenizer, stage.steps, SEED, first), first):
         rows = batch[rank::processes]
         targets = targets_of(rows, teacher)
         losses = [trainee.step(rows, targets, step, stage.steps) for trainee in trainees]
