@@ -1,3 +1,4 @@
+"""Makes the embedded models: vocabulary, data, three trained models, three GGUF files.
 
 pip install torch
 python -m lcpu.models.train --work /tmp/stories --out models
