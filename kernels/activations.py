@@ -13,7 +13,6 @@ from .simd import reduce_add, reduce_add_i32, reduce_max, rint, round_f16, splat
 from .simd import to_i32
 
 BLOCK = 32
-FLOAT_RUN = 32  # products that float formats sum before they add to a total: short sums round less
 SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
 BIAS = 36  # byte offset of its first bias
 _VECTORS = BLOCK // LANES

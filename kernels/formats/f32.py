@@ -1,11 +1,10 @@
 """F32: plain float32 values, each a block of its own."""
 
-from ..activations import FLOAT_RUN, Float32
+from ..activations import Float32
 from ..jit import device
-from ..simd import LANES, fma_tokens, get_f32, panel_f32, put_f32, zeros_f32
+from ..simd import get_f32, panel_f32, put_f32
+from .floats import float_tile
 from .format import make_format
-
-_STEP = 4 * LANES
 
 
 @device
@@ -18,18 +17,7 @@ def pack_block(block, panel, lane):
     put_f32(panel + 4 * lane, get_f32(block))
 
 
-@device
-def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    while blocks > 0:
-        sums = zeros_f32(acc)
-        for _ in range(min(blocks, FLOAT_RUN)):
-            sums = fma_tokens(sums, panel_f32(acc, panel, panel_stride), x, x_stride)
-            panel += _STEP
-            x += 4
-        acc = acc + sums
-        blocks -= FLOAT_RUN
-    return acc
-
+tile = float_tile("f32", 4, panel_f32)
 
 FORMAT = make_format("f32", 0, 1, 4, Float32(),
                      dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
