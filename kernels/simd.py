@@ -247,12 +247,6 @@ def panels_of(context, tile):
     return types.int64(tile), lambda context, b, sig, args: I64(sig.args[0].panels)
 
 
-@intrinsic
-def tokens_of(context, tile):
-    """The second axis of a tile's shape, known when compiling."""
-    return types.int64(tile), lambda context, b, sig, args: I64(sig.args[0].tokens)
-
-
 def _splat_scalar(scalar, element):
     @intrinsic
     def splat(context, x):
