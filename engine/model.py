@@ -63,6 +63,11 @@ class Model:
             done += matrix.panels.nbytes
             progress("loading", done, total)
 
+    @property
+    def matrices(self) -> dict[str, Matrix]:
+        """The packed weights, by tensor name: all that a step reads of the model but norms and embedded rows."""
+        return self._builder.matrices
+
     def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
              outputs: Sequence[int]) -> np.ndarray:
         """Compute up to BATCH tokens and remember their keys and values.
