@@ -73,7 +73,8 @@ def document(llm: LLM, path: Path | None, prompt: str, seed: int, text: str, gen
 def describe(llm: LLM, path: Path | None, threads: int | None, context: int | None, seed: int) -> None:
     """Writes to stderr what runs, and why it runs so."""
     cores = "physical cores within this process's quota, fewer for a small model"
-    threads_reason = "as asked" if threads and threads > 0 else cores
+    asked = "as asked" if threads == llm.threads else f"{threads} asked, but there are no more processors"
+    threads_reason = asked if threads and threads > 0 else cores
     context_reason = "as asked" if context else "the model's own"
     rows: list[tuple[str, Any]] = [
         ("model", f"{llm.description} ({path or 'embedded'})"),

@@ -15,19 +15,26 @@ _WORTH_A_THREAD = 8 << 20  # bytes of weights: with fewer, threads would spend a
 
 
 def thread_count(wanted: int | None, weight_bytes: int) -> int:
-    """`wanted`, or what suits the machine and the model if None. Raises LcpuError unless it is 1 to 512."""
+    """`wanted`, or what suits the machine and the model if None; at most one thread for each processor.
+
+    More would take turns: a thread that waits for its turn holds up all others. Raises LcpuError unless wanted is 1 to
+    512.
+    """
     if wanted is None:
         return min(_quota(), len(_physical_cores()), 1 + weight_bytes // _WORTH_A_THREAD, _MOST)
     if not 1 <= wanted <= _MOST:
         raise LcpuError(f"{wanted} threads: the number of threads is 1 to {_MOST}")
-    return wanted
+    return min(wanted, len(_processors()))
+
+
+def _processors() -> set[int]:
+    """The logical processors that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _physical_cores() -> set[str]:
-    """One name for each core with at least one logical processor that this process may use."""
-    everywhere = range(os.cpu_count() or 1)
-    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else everywhere
-    return {_core_of(processor) for processor in processors}
+    """One name for each core with at least one such processor."""
+    return {_core_of(processor) for processor in _processors()}
 
 
 def _core_of(processor: int) -> str:

@@ -8,6 +8,7 @@ Addresses are integers. All LLVM IR of the project is in this file; kernels abov
 from __future__ import annotations
 
 import operator
+import platform
 import sys
 
 from llvmlite import ir
@@ -598,14 +599,50 @@ def pause(context):
     return types.void(), generate
 
 
+_FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # of this process only
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
+
+
+def _futex(b, *args):
+    function = ir.FunctionType(I64, [I64], var_arg=True)
+    syscall = cgutils.get_or_insert_function(b.module, function, "syscall")
+    b.call(syscall, [I64(_FUTEX), *args])
+
+
 @intrinsic
-def yield_processor(context):
-    """Let another thread run, if one waits."""
+def processor_of(context, thread):
+    """The number of the processor that runs this; `thread`, where the system does not tell."""
     def generate(context, b, sig, args):
-        _call(b, "SwitchToThread" if sys.platform == "win32" else "sched_yield", I32)
+        return b.sext(_call(b, "sched_getcpu", I32), I64) if sys.platform == "linux" else args[0]
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def sleep_while(context, address, value):
+    """Sleep until `wake_sleepers(address)`, unless the int64 there differs from value; may also return at any time.
+
+    Where the system has no such call, only let another thread run.
+    """
+    def generate(context, b, sig, args):
+        if _FUTEX is None:
+            _call(b, "SwitchToThread" if sys.platform == "win32" else "sched_yield", I32)
+        else:  # it compares the low 32 bits
+            _futex(b, args[0], I64(_FUTEX_WAIT), args[1], I64(0))
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(types.intp, types.int64), generate
+
+
+@intrinsic
+def wake_sleepers(context, address):
+    """Wake all threads that sleep at an address."""
+    def generate(context, b, sig, args):
+        if _FUTEX is not None:
+            _futex(b, args[0], I64(_FUTEX_WAKE), I64(2**31 - 1))
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
 
 
 @intrinsic(prefer_literal=True)

@@ -13,28 +13,52 @@ import numpy as np
 
 from .jit import address_of, device, native
 from .program import COUNTER_BYTES, OPERANDS, RECORD_BYTES, Program
-from .simd import atomic_add, atomic_get, atomic_put, call_kernel, get_i64, pause, yield_processor
+from .simd import atomic_add, atomic_get, atomic_put, call_kernel, get_i64, pause, processor_of, sleep_while
+from .simd import wake_sleepers
 
 # Byte offsets in the control block: a cache line each, so that spinning on one does not slow the others.
-_EPOCH, _PROGRAM, _LENGTH, _COUNTERS, _ARRIVED, _GENERATION, _CONTROL_BYTES = (64 * i for i in range(7))
-_PATIENCE = 2_000  # spins at a barrier before a thread offers its processor to others
+_EPOCH, _PROGRAM, _LENGTH, _COUNTERS, _ARRIVED, _GENERATION, _SLEEPERS, _PLACES = (64 * i for i in range(8))
+_CPUS = 1 << 16  # _PLACES [threads]: the generation of the barrier that a thread reached last * _CPUS + its processor
+_PATIENCE = 2_000  # spins at a barrier before a thread goes to sleep: about a tenth of a millisecond
 _IDLE_SPINS = 30_000  # spins between steps before a thread goes to sleep: about a millisecond
 
 
 @device
-def _barrier(control, threads):
-    generation = atomic_get(control + _GENERATION)
-    if atomic_add(control + _ARRIVED, 1) == threads - 1:
-        atomic_put(control + _ARRIVED, 0)
-        atomic_put(control + _GENERATION, generation + 1)
-        return
-    spins = 0
+def _in_the_way(control, threads, generation, processor):
+    """Whether a thread that has yet to reach this barrier was last seen on this processor: it waits for us to leave."""
+    for other in range(threads):
+        place = atomic_get(control + _PLACES + 8 * other)
+        if place % _CPUS == processor and place // _CPUS != generation:
+            return True
+    return False
+
+
+@device
+def _wait(control, threads, generation, processor):
+    """Spin until the generation changes, then sleep: at once where spinning keeps another thread from running."""
+    for spin in range(_PATIENCE):
+        if atomic_get(control + _GENERATION) != generation:
+            return
+        if spin % 64 == 0 and _in_the_way(control, threads, generation, processor):
+            break
+        pause()
+    atomic_add(control + _SLEEPERS, 1)
     while atomic_get(control + _GENERATION) == generation:
-        spins += 1
-        if spins < _PATIENCE:
-            pause()
-        else:
-            yield_processor()
+        sleep_while(control + _GENERATION, generation)
+    atomic_add(control + _SLEEPERS, -1)
+
+
+@device
+def _barrier(control, thread, threads):
+    generation, processor = atomic_get(control + _GENERATION), processor_of(thread)
+    atomic_put(control + _PLACES + 8 * thread, generation * _CPUS + processor)
+    if atomic_add(control + _ARRIVED, 1) < threads - 1:
+        _wait(control, threads, generation, processor)
+        return
+    atomic_put(control + _ARRIVED, 0)
+    atomic_add(control + _GENERATION, 1)  # not a plain store, which the next line could overtake
+    if atomic_get(control + _SLEEPERS) != 0:
+        wake_sleepers(control + _GENERATION)
 
 
 @device
@@ -44,7 +68,7 @@ def _execute(control, thread, threads):
     for _ in range(get_i64(control + _LENGTH)):
         call_kernel(get_i64(record), record + 16, OPERANDS, work, thread, threads)
         if get_i64(record + 8) != 0:
-            _barrier(control, threads)
+            _barrier(control, thread, threads)
         record += RECORD_BYTES
         work += COUNTER_BYTES
 
@@ -65,11 +89,14 @@ def _lead(control, threads):
 
 
 @native
-def _await_step(control, seen):
-    """Spin until a step other than `seen` begins: 1, or 0 if none came soon."""
+def _await_step(control, thread, seen):
+    """Spin until a step other than `seen` begins: 1, or 0 if none came soon or the first thread needs this processor."""
+    processor = processor_of(thread)
     for _ in range(_IDLE_SPINS):
         if atomic_get(control + _EPOCH) != seen:
             return 1
+        if atomic_get(control + _PLACES) % _CPUS == processor:
+            return 0
         pause()
     return 0
 
@@ -79,7 +106,7 @@ class Team:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._control = np.zeros(_CONTROL_BYTES // 8 + 8, np.int64)
+        self._control = np.zeros((_PLACES + 64) // 8 + threads, np.int64)
         self._address = -(-address_of(self._control) // 64) * 64
         self._slots = self._control[(self._address - address_of(self._control)) // 8 :]
         self._condition = threading.Condition()
@@ -118,7 +145,7 @@ class Team:
     def _work(self, thread: int) -> None:
         seen = 0
         while True:
-            while not _await_step.call(self._address, seen):
+            while not _await_step.call(self._address, thread, seen):
                 self._sleep(seen)
             seen += 1
             if self._stopped:

@@ -13,6 +13,7 @@ import pytest
 
 import lcpu
 from lcpu import models
+from lcpu.engine import threads as engine_threads
 from lcpu.engine.llm import LLM
 from lcpu.engine.model import LARGEST_DEFAULT_CONTEXT
 from lcpu.kernels.errors import LcpuError
@@ -180,7 +181,12 @@ def test_context(tiny_gguf: Path, write_llama: WriteLlama) -> None:
         assert llm.context == LARGEST_DEFAULT_CONTEXT == 32768
 
 
-def test_closed(tiny_gguf: Path) -> None:
+@pytest.fixture
+def three_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_threads, "_processors", lambda: {0, 1, 2})
+
+
+def test_closed(tiny_gguf: Path, three_processors: None) -> None:
     before = threading.active_count()
     with LLM.load(tiny_gguf, threads=3) as llm:
         assert threading.active_count() == before + 2
@@ -194,7 +200,7 @@ def test_closed(tiny_gguf: Path) -> None:
         llm.generate("abc")
 
 
-def test_errors_close_what_was_opened(tiny_gguf: Path) -> None:
+def test_errors_close_what_was_opened(tiny_gguf: Path, three_processors: None) -> None:
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError), LLM.load(tiny_gguf, threads=3):
         raise ZeroDivisionError

@@ -114,8 +114,11 @@ def test_without_affinity(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> 
     assert threads.thread_count(None, LARGE) == 1
 
 
-def test_wanted() -> None:
+def test_wanted(machine: Machine) -> None:
+    machine({}, 512)
     assert [threads.thread_count(wanted, LARGE) for wanted in (1, 7, 512)] == [1, 7, 512]
+    machine({}, 2)
+    assert [threads.thread_count(wanted, LARGE) for wanted in (1, 2, 3, 512)] == [1, 2, 2, 2]
     for wanted in (0, -1, 513, 10000):
         with pytest.raises(LcpuError, match=f"^{wanted} threads: the number of threads is 1 to 512"):
             threads.thread_count(wanted, LARGE)
