@@ -16,7 +16,7 @@ from ..kernels import elementwise
 from ..kernels.activations import BLOCK, Float32, Int8Blocks, quantize, round_rows
 from ..kernels.errors import LcpuError
 from ..kernels.formats import FORMATS, Format
-from ..kernels.matmul import MAX_TOKENS
+from ..kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from ..kernels.memory import zeros
 from ..kernels.program import Program
 from ..kernels.simd import LANES
@@ -26,9 +26,8 @@ from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters
 from .rope import RopeTable
 
-_ROW_ALIGNMENT = 16  # values: a row is whole vectors on every path
 _SHARES = 8  # pieces of a matmul for each thread, so that a slow core does not hold up the others
-_LARGEST_SHARE = 16  # panels: a share of weights stays in the second-level cache for all tokens
+_LARGEST_SHARE = 512 << 10  # bytes: a share of weights stays in the second-level cache for all tokens
 
 
 @dataclass(eq=False)
@@ -109,7 +108,7 @@ class Builder:
         if name not in self.matrices:
             format = self._check(name, rows, k)
             panel_bytes = k // format.block * format.block_bytes * LANES
-            panels = zeros((-(-rows // LANES), panel_bytes), np.uint8, huge_pages=True)
+            panels = zeros((whole_groups(rows), panel_bytes), np.uint8, huge_pages=True)
             self.matrices[name] = Matrix(name, format, rows, k, panels)
         return self.matrices[name]
 
@@ -172,18 +171,22 @@ class Builder:
         for matrix, source in zip(matrices, inputs, strict=True):
             role = matrix.name.removesuffix(".weight").rsplit(".", 1)[-1]
             out = add_to or self._rows(role, matrix.rows, x.count)
-            panels = len(matrix.panels)
-            share = min(_LARGEST_SHARE, max(4, panels // (_SHARES * self._threads)))
+            panels, panel_stride = len(matrix.panels), matrix.panels.strides[0]
             self.program.add(matrix.format.matmul, barrier=matrix is matrices[-1], count=x.count,
                              weights=matrix.panels, x=source, out=out.array, x_stride=source.strides[0],
-                             out_stride=out.stride, panels=panels, panel_stride=matrix.panels.strides[0],
-                             blocks=matrix.blocks, share=share, accumulate=add_to is not None)
+                             out_stride=out.stride, panels=panels, panel_stride=panel_stride, blocks=matrix.blocks,
+                             share=self._share(panels, panel_stride), accumulate=add_to is not None)
             results.append(Rows(out.array, matrix.rows, x.count))
         for (name, width), out in zip(outputs, results, strict=True):
             if self.has(f"{name}.bias"):
                 self.program.add(elementwise.add_bias, count=out.count, x=out.array,
                                  bias=self.vector(f"{name}.bias", width), stride=out.stride, vectors=out.vectors)
         return results
+
+    def _share(self, panels: int, panel_bytes: int) -> int:
+        """How many panels a thread takes at a time."""
+        share = min(panels // (_SHARES * self._threads), _LARGEST_SHARE // panel_bytes)
+        return max(1, share // PANEL_GROUP) * PANEL_GROUP
 
     def _input(self, x: Rows, activation: Float32 | Int8Blocks) -> np.ndarray:
         """x as a format's matmul takes it, made once for all that share it."""
@@ -253,7 +256,7 @@ def queries_per_job(h: Hyperparameters) -> int:
 
 
 def _padded(width: int) -> int:
-    return -(-width // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
+    return whole_groups(width) * LANES
 
 
 def _shown(shape: tuple[int, ...]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels.attention import POSITIONS
+from ..kernels.matmul import whole_groups
 from ..kernels.memory import zeros
 from ..kernels.simd import LANES
 from .hyperparameters import Hyperparameters
@@ -19,7 +20,7 @@ class KVCache:
     def __init__(self, h: Hyperparameters, context: int, slots: int = 1) -> None:
         self.capacity = -(-context // POSITIONS) * POSITIONS
         self.key_bytes = 2 * self.capacity * h.head_dim
-        self.value_bytes = 2 * self.capacity * (-(-h.head_dim // LANES) * LANES)
+        self.value_bytes = 2 * self.capacity * whole_groups(h.head_dim) * LANES
         self._heads = slots * h.head_count_kv
 
     def layer(self) -> tuple[np.ndarray, np.ndarray]:

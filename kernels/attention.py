@@ -11,12 +11,13 @@ from numba import float32
 from .formats.f16 import tile
 from .jit import device, kernel
 from .math import exp
-from .matmul import MAX_TOKENS, multiplier
+from .matmul import MAX_TOKENS, PANEL_GROUP, multiplier, whole_groups
 from .simd import LANES, atomic_add, bits_to_float, get_f32, get_i64, load_f32, maximum, nearest_f16, put_f16, put_f32
 from .simd import reduce_add, reduce_max, round_f16, splat_f32, store_f32
 
 POSITIONS = 128  # positions of a block
 _VECTOR = 4 * LANES
+_GROUP = PANEL_GROUP * LANES  # rows of the smallest piece of a matrix
 _MASKED = float32(-1e30)
 _LARGEST_F16 = float32(65504.0)
 _multiply = multiplier(tile, "kv")
@@ -120,9 +121,9 @@ def _attend(heads, width, rows, group, head_dim, position, keys, values, value_p
     panels = width // _VECTOR
     end = position + (rows + group - 1) // group
     for start in range(0, end, POSITIONS):  # keys of a block stay in the first-level cache for all rows
-        vectors = (min(POSITIONS, end - start) + LANES - 1) // LANES
-        _multiply(keys + 2 * head_dim * start, heads, weights + 4 * start, width, weights_stride, rows, 0, vectors,
-                  2 * LANES * head_dim, head_dim, False)
+        positions = min(POSITIONS, end - start)
+        _multiply(keys + 2 * head_dim * start, heads, weights + 4 * start, width, weights_stride, rows, 0,
+                  (positions + _GROUP - 1) // _GROUP * PANEL_GROUP, 2 * LANES * head_dim, head_dim, False)
     for row in range(rows):
         _softmax(weights + weights_stride * row, position + row // group + 1, (end + LANES - 1) // LANES)
     for start in range(0, end, POSITIONS):
@@ -139,7 +140,7 @@ def attention(work, thread, threads, count, jobs, q, out, stride, kv_heads, grou
     keys, values: the cache of this layer, [slot][kv head] regions. `group` query heads share a KV head.
     scratch: scratch_bytes for each thread, see `scratch_size`.
     """
-    width = (head_dim + LANES - 1) // LANES * _VECTOR  # bytes of a padded head
+    width = (head_dim + _GROUP - 1) // _GROUP * 4 * _GROUP  # bytes of a padded head
     heads = scratch + thread * scratch_bytes
     total = get_i64(count) * kv_heads
     item = atomic_add(work, 1)
@@ -164,5 +165,5 @@ def _whole_tiles(rows):
 
 def scratch_size(rows: int, head_dim: int, capacity: int) -> int:
     """Bytes of scratch that a thread needs for jobs of up to `rows` = tokens * group, in a cache of `capacity`."""
-    width = -(-head_dim // LANES) * _VECTOR
+    width = 4 * LANES * whole_groups(head_dim)
     return -(-rows // MAX_TOKENS) * MAX_TOKENS * (2 * width + 4 * capacity)

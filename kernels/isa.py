@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -19,6 +19,7 @@ class Isa:
     name: str
     lanes: int  # 32-bit lanes of a vector, which is also the rows of a weight panel
     dot: str  # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd) or "generic" (plain LLVM vectors)
+    tile_panels: tuple[int, int, int, int]  # of matmul tiles of 8, 4, 2 and 1 tokens: what suits the registers
     needs: tuple[tuple[str, ...], ...] = ()  # alternatives; each is a set of LLVM feature names that suffices
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
 
@@ -34,12 +35,12 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 ISAS = {  # best first
     isa.name: isa
     for isa in (
-        Isa("avx512-vnni", 16, "vnni", (_AVX512,)),
-        Isa("avx-vnni", 8, "vnni", ((*_AVX2, "avxvnni"), _AVX512)),
-        Isa("avx2", 8, "maddubs", (_AVX2,)),
-        Isa("generic", 4, "generic", _GENERIC),
+        Isa("avx512-vnni", 16, "vnni", (2, 4, 4, 4), (_AVX512,)),
+        Isa("avx-vnni", 8, "vnni", (1, 2, 2, 4), ((*_AVX2, "avxvnni"), _AVX512)),
+        Isa("avx2", 8, "maddubs", (1, 2, 2, 4), (_AVX2,)),
+        Isa("generic", 4, "generic", (1, 1, 1, 4), _GENERIC),
         # The panel layout of AVX-512 without its instructions, so that any machine can test that layout.
-        Isa("generic-16", 16, "generic", _GENERIC),
+        Isa("generic-16", 16, "generic", (2, 4, 4, 4), _GENERIC),
     )
 }
 
@@ -73,4 +74,4 @@ def active() -> Isa:
 
 
 def _explained(isa: Isa, reason: str) -> Isa:
-    return Isa(isa.name, isa.lanes, isa.dot, isa.needs, reason)
+    return replace(isa, reason=reason)

@@ -8,25 +8,23 @@ from collections.abc import Callable
 from typing import Any
 
 from .jit import bind, device
-from .simd import LANES, atomic_add, get_i64, keep_if, load_tile, panels_of, store_tile, zeros
+from .simd import ISA, LANES, atomic_add, get_i64, keep_if, load_tile, panels_of, store_tile, zeros
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 MAX_TOKENS = 8  # the widest tile: rows of scratch past the last token that a tile may read and write
+PANEL_GROUP = 4  # the tallest tile: matrices, their results and shares of them are whole groups of panels
+_PANELS_8, _PANELS_4, _PANELS_2, _PANELS_1 = ISA.tile_panels  # of a tile of so many tokens
 
 
 def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate):
-    """Panels [first, last) against the tokens of acc's shape, as many panels at a time as acc has.
-
-    Returns the first panel that is left over.
-    """
-    while first + panels_of(acc) <= last:
+    """Panels [first, last) against the tokens of acc's shape, as many panels at a time as acc has."""
+    while first < last:
         sums = tile(acc, weights + first * panel_stride, panel_stride, x, x_stride, blocks)  # noqa: F821
         target = out + first * _COLUMN
         # Not a branch: LLVM would move it out of the loop and compile the tile twice.
         before = keep_if(accumulate, load_tile(acc, target, _COLUMN, out_stride))
         store_tile(before + sums, target, _COLUMN, out_stride)
         first += panels_of(acc)
-    return first
 
 
 def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate):
@@ -39,18 +37,20 @@ def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_
         left = tokens - token
         a, o = x + token * x_stride, out + token * out_stride
         if left > 4:
-            _sweep(zeros(1, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(_PANELS_8, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+                   accumulate)
             token += 8
         elif left > 2:
-            _sweep(zeros(1, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(_PANELS_4, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+                   accumulate)
             token += 4
         elif left > 1:
-            _sweep(zeros(1, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(_PANELS_2, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+                   accumulate)
             token += 2
         else:
-            rest = _sweep(zeros(4, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
-                          accumulate)
-            _sweep(zeros(1, 1), weights, a, o, x_stride, out_stride, rest, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(_PANELS_1, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+                   accumulate)
             token += 1
 
 
@@ -61,10 +61,15 @@ def multiplier(tile: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, panels, panel_stride, blocks, share,
            accumulate):
-    """The template of every format's matmul kernel. Threads take `share` panels at a time."""
+    """The template of every format's matmul kernel. Threads take `share` panels, whole groups, at a time."""
     tokens = get_i64(count)
     first = share * atomic_add(work, 1)
     while first < panels:
         last = min(first + share, panels)
         multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate)  # noqa: F821
         first = share * atomic_add(work, 1)
+
+
+def whole_groups(rows: int) -> int:
+    """How many panels a matrix of so many rows has: those that no row fills are zeros."""
+    return -(-rows // (PANEL_GROUP * LANES)) * PANEL_GROUP

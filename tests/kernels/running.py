@@ -12,7 +12,7 @@ from hypothesis import settings
 from lcpu.kernels.activations import Float32, Int8Blocks, quantize, round_rows
 from lcpu.kernels.formats import Format
 from lcpu.kernels.jit import Kernel, bind, kernel
-from lcpu.kernels.matmul import MAX_TOKENS
+from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.program import Program
 from lcpu.kernels.simd import LANES
 from lcpu.kernels.team import Team
@@ -78,7 +78,7 @@ def put_scales(format: Format, raw: np.ndarray, scales: np.ndarray) -> None:
 def pack(format: Format, raw: np.ndarray, k: int, *, threads: int = 1) -> np.ndarray:
     """uint8 [panels][bytes of a panel]"""
     rows, blocks = len(raw), k // format.block
-    panels = np.zeros((-(-rows // LANES), blocks * format.block_bytes * LANES), np.uint8)
+    panels = np.zeros((whole_groups(rows), blocks * format.block_bytes * LANES), np.uint8)
     run(format.pack, threads=threads, source=raw, panels=panels, rows=rows, blocks=blocks,
         block_bytes=format.block_bytes)
     return panels
@@ -100,7 +100,7 @@ def prepare(activation: Float32 | Int8Blocks, x: np.ndarray, *, threads: int = 1
 
 
 def multiply(format: Format, panels: np.ndarray, x: np.ndarray, out: np.ndarray, k: int, *, tokens: Sequence[int],
-             threads: int = 1, share: int = 4, accumulate: bool = False) -> None:
+             threads: int = 1, share: int = PANEL_GROUP, accumulate: bool = False) -> None:
     """out[t] (+)= panels . x[t], in one instruction for each number of `tokens`."""
     first = 0
     for count in tokens:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcpu.kernels.attention import POSITIONS, attention, rope, scratch_size, store_kv
+from lcpu.kernels.matmul import whole_groups
 from lcpu.kernels.simd import LANES
 
 from . import reference
@@ -43,7 +44,7 @@ class Case:
 
     @property
     def value_bytes(self) -> int:
-        return 2 * self.capacity * -(-self.head_dim // LANES) * LANES
+        return 2 * self.capacity * whole_groups(self.head_dim) * LANES
 
     def rows(self, values: np.ndarray, tokens: list[tuple[int, int]]) -> np.ndarray:
         """A batch of (slot, position), from values [slot][position]..."""

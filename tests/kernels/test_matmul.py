@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lcpu.kernels.activations import Int8Blocks
 from lcpu.kernels.formats import FORMATS, Format
+from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.simd import LANES
 
 from . import reference
@@ -33,8 +34,7 @@ class Case:
 
     def output(self) -> np.ndarray:
         """Whole panels for every token and the spare rows after them, then a guard column."""
-        panels = -(-self.rows // LANES)
-        return np.full((len(self.x) + 8, panels * LANES + 1), GUARD)
+        return np.full((len(self.x) + MAX_TOKENS, whole_groups(self.rows) * LANES + 1), GUARD)
 
     def product(self, **options) -> np.ndarray:
         """float32 [tokens][rows]"""
@@ -70,7 +70,7 @@ def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 shapes = given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 90), length=st.integers(1, 600),
-               tokens=st.integers(1, 40), threads=st.integers(1, 3), share=st.integers(1, 5))
+               tokens=st.integers(1, 40), threads=st.integers(1, 3), share=st.integers(1, 3).map(lambda groups: groups * PANEL_GROUP))
 
 
 @every_format
