@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -17,12 +18,18 @@ from typer.main import get_command
 from .. import __version__
 from ..kernels.errors import LcpuError
 from . import console
+from .bench import bench
+from .inspect import inspect_file
 from .options import UsageError
+from .perplexity import perplexity
 from .run import run
 
 # A subcommand is one file and one line here. Its module imports neither numba, numpy nor the engine: its function does.
-SUBCOMMANDS = {
+SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "bench": bench,
+    "perplexity": perplexity,
+    "inspect": inspect_file,
 }
 
 app = typer.Typer(

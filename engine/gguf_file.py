@@ -79,6 +79,7 @@ class GGUFFile:
     def __init__(self, shards: list[_Shard]):
         self._shards = shards
         self.path: Path = shards[0].path
+        self.paths = tuple(shard.path for shard in shards)  # TensorInfo.shard counts in them
         self.version: int = shards[0].version
         self.metadata: Mapping[str, Value] = shards[0].metadata
         self.tensors: dict[str, TensorInfo] = {}

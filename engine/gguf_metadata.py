@@ -90,6 +90,11 @@ class Field(NamedTuple):
     length: int | None  # of an array; None for a single value
     offset: int
 
+    @property
+    def type_name(self) -> str:
+        """Such as "uint32" or "string"; of an array, that of its elements."""
+        return {STRING: "string", BOOL: "bool"}.get(self.type_id) or VALUE_DTYPES[self.type_id].name
+
 
 class Metadata(Mapping[str, Value]):
     """The key-value pairs of a GGUF file, in file order.
@@ -104,7 +109,14 @@ class Metadata(Mapping[str, Value]):
         self.fields = fields
 
     def __getitem__(self, key: str) -> Value:
+        return self._decode(*self.fields[key])
+
+    def head(self, key: str, count: int) -> Value:
+        """The value, of an array only the first `count` elements: a whole vocabulary takes time."""
         type_id, length, offset = self.fields[key]
+        return self._decode(type_id, length if length is None else min(length, count), offset)
+
+    def _decode(self, type_id: int, length: int | None, offset: int) -> Value:
         if type_id == STRING:
             strings = self._strings(offset, 1 if length is None else length)
             return strings[0] if length is None else strings

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
@@ -16,6 +14,7 @@ import numpy as np
 from .. import models
 from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
+from .description import describe
 from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
@@ -32,7 +31,7 @@ class LLM:
         self.tokenizer, self.context, self.threads, self.load_seconds = tokenizer, context, threads, load_seconds
         self.isa: Isa = active()
         self.metadata: Mapping[str, Value] = file.metadata
-        self.description = _describe(file)
+        self.description = describe(file)
         self._file, self._model = file, model
         self._cached: list[int] = []  # the tokens whose keys and values are in the cache
         self._lock = threading.Lock()
@@ -67,16 +66,24 @@ class LLM:
         """The text of ids, without control tokens."""
         return self.tokenizer.decode(ids)
 
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """The logits after each of the ids: float32 [len(ids), vocab]."""
+    def logits(self, ids: Sequence[int], first: int = 0) -> np.ndarray:
+        """The logits after each of ids[first:]: float32 [len(ids) - first, vocab].
+
+        What the cache holds of ids[:first] is not computed again, so that a long text can be taken piece by piece.
+        """
         ids = self._checked(ids)
-        out = np.empty((len(ids), self._model.h.vocab_size), np.float32)
+        if not 0 <= first < len(ids):
+            raise LcpuError(f"first is {first}: with {len(ids)} tokens, it must be 0 to {len(ids) - 1}")
+        out = np.empty((len(ids) - first, self._model.h.vocab_size), np.float32)
         with self._lock:
             self._check_open()
-            self._cached.clear()
-            for first in range(0, len(ids), BATCH):
-                piece = ids[first : first + BATCH]
-                out[first : first + len(piece)] = self._step(piece, range(len(piece)))
+            reused = _common_prefix(self._cached, ids[:first])
+            del self._cached[reused:]
+            for start in range(reused, len(ids), BATCH):
+                piece = ids[start : start + BATCH]
+                wanted = range(max(first - start, 0), len(piece))
+                row = max(start - first, 0)
+                out[row : row + len(wanted)] = self._step(piece, wanted)
         return out
 
     def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
@@ -162,13 +169,3 @@ def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     if a[:size] == b[:size]:
         return size
     return next(i for i in range(size) if a[i] != b[i])
-
-
-def _describe(file: GGUFFile) -> str:
-    """Architecture, parameters and the type that most of them have, such as "llama 1.1B Q4_0"."""
-    sizes: Counter[str] = Counter()
-    for info in file.tensors.values():
-        sizes[info.type_name] += math.prod(info.shape)
-    count = sum(sizes.values())
-    unit, name = next((u for u in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if count >= u[0]), (1, ""))
-    return f"{file.metadata['general.architecture']} {count / unit:.3g}{name} {sizes.most_common(1)[0][0]}"

@@ -90,7 +90,7 @@ def _lead(control, threads):
 
 @native
 def _await_step(control, thread, seen):
-    """Spin until a step other than `seen` begins: 1, or 0 if none came soon or the first thread needs this processor."""
+    """Spin until a step other than `seen` begins: 1; 0 if none came soon or the first thread needs this processor."""
     processor = processor_of(thread)
     for _ in range(_IDLE_SPINS):
         if atomic_get(control + _EPOCH) != seen:

@@ -123,7 +123,8 @@ class Worker:
     def __init__(self, python: str, engine: str, path: str, threads: int, context: int) -> None:
         command = [python, __file__, "--serve", engine, path, str(threads), str(context)]
         quiet = None if os.environ.get("LCPU_DEBUG") else subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet,
+                                         text=True)
         self.start = self._read()
 
     def _read(self) -> Any:
@@ -160,10 +161,9 @@ def compare(path: str, threads: int, tests: list[str], repetitions: int, peer: s
         ratios = sorted(x / y for x, y in pairs)
         print(f"| {name} | {threads} | {test} | {a:.1f} | {b:.1f} | {a / b:.2f} | {ratios[0]:.2f}-{ratios[-1]:.2f} |",
               flush=True)
-    start = ours.start
-    print(f"| {name} | {threads} | load | {start['load']:.2f} s | {theirs.start['load']:.2f} s | | |")
-    print(f"| {name} | {threads} | resident / file | {start['rss'] / size:.2f} | {theirs.start['rss'] / size:.2f} | | |",
-          flush=True)
+    a, b = ours.start, theirs.start
+    print(f"| {name} | {threads} | load | {a['load']:.2f} s | {b['load']:.2f} s | | |")
+    print(f"| {name} | {threads} | resident / file | {a['rss'] / size:.2f} | {b['rss'] / size:.2f} | | |", flush=True)
     ours.end()
     theirs.end()
 

@@ -83,6 +83,20 @@ def test_logits(tiny_llm: LLM) -> None:
     assert np.array_equal(tiny_llm.logits((1, 2)), logits[:2])
 
 
+def test_logits_of_the_last_tokens(write_llama: WriteLlama) -> None:
+    ids = np.random.default_rng(0).integers(0, 286, 700).tolist()
+    with LLM.load(write_llama(context=700), threads=2) as llm:
+        whole = llm.logits(ids)
+        for first in (1, 511, 512, 513, 699):
+            assert np.array_equal(llm.logits(ids, first), whole[first:])
+        assert np.array_equal(llm.logits(ids[:600], 550), whole[550:600])
+        assert np.array_equal(llm.logits(ids, 600), whole[600:])  # after what is in the cache
+        assert np.array_equal(llm.logits(ids[300:400], 50), llm.logits(ids[300:400])[50:])
+        for first in (-1, 700):
+            with pytest.raises(LcpuError, match=f"first is {first}: with 700 tokens, it must be 0 to 699"):
+                llm.logits(ids, first)
+
+
 def test_logits_of_more_than_a_batch(write_llama: WriteLlama) -> None:
     ids = np.random.default_rng(0).integers(0, 286, 1100).tolist()
     with LLM.load(write_llama(context=1100), threads=2) as llm:

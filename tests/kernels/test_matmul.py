@@ -70,7 +70,8 @@ def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 shapes = given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 90), length=st.integers(1, 600),
-               tokens=st.integers(1, 40), threads=st.integers(1, 3), share=st.integers(1, 3).map(lambda groups: groups * PANEL_GROUP))
+               tokens=st.integers(1, 40), threads=st.integers(1, 3),
+               share=st.integers(1, 3).map(lambda groups: groups * PANEL_GROUP))
 
 
 @every_format

@@ -1,0 +1,87 @@
+"""The figure of `lcpu bench --plot`: tokens per second as bars, drawn with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..kernels.errors import LcpuError
+from .bench_report import Row, counted
+from .options import UsageError
+
+# Prefill is many times faster than decode: kinds of tests have axes of their own.
+_KINDS = {"prefill": "Prefill", "decode": "Decode", "step": "Decode, several tokens a step", "both": "Prefill + decode"}
+
+
+def check(path: Path) -> None:
+    """Raises an error now for a figure that could not be drawn after the measurements."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise LcpuError("--plot needs matplotlib, which is not installed: pip install 'matplotlib>=3.8,<4'") from None
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in known:
+        raise UsageError(f"Invalid value for '--plot': {path} must end in one of {', '.join(sorted(known))}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"Invalid value for '--plot': the folder {path.absolute().parent} does not exist")
+
+
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """One panel for each kind of test: a group of bars for each test, a colour for each model and its settings."""
+    from matplotlib.figure import Figure
+
+    panels = {kind: found for kind in _KINDS if (found := [row for row in rows if _kind(row) == kind])}
+    series = list(dict.fromkeys(_series(row, rows) for row in rows))
+    widths = [max(3.0, len(_tests(found)) * max(1.2, 0.4 * len(series))) for found in panels.values()]
+    figure = Figure(figsize=(1 + sum(widths), 4.8), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    for axes, (kind, found) in zip(all_axes, panels.items(), strict=True):
+        _draw_panel(axes, found, rows, series)
+        axes.set(title=_KINDS[kind], xlabel="test", ylabel="tokens per second")
+    handles, labels = _legend(all_axes)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False)
+    figure.suptitle(f"lcpu bench: {rows[0].run.cpu}, {rows[0].run.isa}")
+    figure.savefig(path)
+
+
+def _draw_panel(axes: Any, found: Sequence[Row], rows: Sequence[Row], series: Sequence[str]) -> None:
+    tests = _tests(found)
+    width = 0.8 / len(series)
+    for number, name in enumerate(series):
+        mine = [row for row in found if _series(row, rows) == name]
+        places = [tests.index(row.result.case.name) + (number - (len(series) - 1) / 2) * width for row in mine]
+        axes.bar(places, [row.result.avg_ts for row in mine], width, yerr=[row.result.stddev_ts for row in mine],
+                 label=name, color=f"C{number % 10}", capsize=3)  # fmt: skip
+    axes.set_xticks(range(len(tests)), tests)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _legend(all_axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """Each label once: a panel has only the series that have a test there."""
+    found: dict[str, Any] = {}
+    for axes in all_axes:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    return list(found.values()), list(found)
+
+
+def _tests(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.result.case.name for row in rows))
+
+
+def _kind(row: Row) -> str:
+    case = row.result.case
+    if case.prompt:
+        return "both" if case.generated else "prefill"
+    return "step" if case.step else "decode"
+
+
+def _series(row: Row, rows: Sequence[Row]) -> str:
+    """The model and the settings; batch sizes only if they differ, and the file where two have one description."""
+    run = row.run
+    files = {other.run.filename for other in rows if other.run.description == run.description}
+    name = run.description if len(files) == 1 else f"{run.description} ({Path(run.filename).name})"
+    batches = len({(other.n_batch, other.n_ubatch) for other in rows}) > 1
+    return f"{name}, {counted(run.threads)}" + (f", batch {row.n_batch}/{row.n_ubatch}" if batches else "")

@@ -1,0 +1,226 @@
+"""The output of `lcpu bench`: llama-bench's table, or its fields as CSV, JSON, JSON lines or SQL."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from . import console
+
+if TYPE_CHECKING:
+    from ..engine.benchmark import Result
+    from ..kernels.probe import Peaks
+
+Value = int | float | str | None
+Fields = dict[str, Value]
+
+# Columns of the table: title and width, to the left if negative. llama-bench's, and then lcpu's own.
+_COLUMNS = {"model": -30, "size": 10, "params": 10, "backend": -11, "threads": 7, "n_batch": 7, "n_ubatch": 8,
+            "test": 15, "t/s": 20, "step cost": 9, "of bandwidth": 12, "of peak": 8}  # fmt: skip
+OPTIONAL_COLUMNS = ("n_batch", "n_ubatch", "step cost")
+_SQL_TABLE = "lcpu_bench"  # not llama_bench: both may go into one database, and their columns differ
+_SQL_TYPES: dict[type, str] = {int: "INTEGER", str: "TEXT"}  # and REAL
+
+
+@dataclass(frozen=True)
+class Run:
+    """What results share: a model, loaded for a number of threads."""
+
+    filename: str
+    description: str
+    size: int  # bytes of all tensors
+    params: int
+    cpu: str
+    isa: str
+    threads: int
+    load_seconds: float
+    peaks: Peaks
+
+
+@dataclass(frozen=True)
+class Row:
+    """A result, and when and under what settings it was measured."""
+
+    run: Run
+    result: Result
+    n_batch: int
+    n_ubatch: int
+    test_time: str  # RFC 3339
+
+
+def fields(row: Row) -> Fields:
+    """llama-bench's fields, those that mean something here, by its names and in its order; then lcpu's own."""
+    run, result, case = row.run, row.result, row.result.case
+    return {
+        "build_commit": __version__,
+        "cpu_info": run.cpu,
+        "backends": "CPU",
+        "model_filename": run.filename,
+        "model_type": run.description,
+        "model_size": run.size,
+        "model_n_params": run.params,
+        "n_batch": row.n_batch,
+        "n_ubatch": row.n_ubatch,
+        "n_threads": run.threads,
+        "type_k": "f16",
+        "type_v": "f16",
+        "n_prompt": case.prompt,
+        "n_gen": case.generated,
+        "n_depth": case.depth,
+        "test_time": row.test_time,
+        "avg_ns": round(result.avg_ns),
+        "stddev_ns": round(result.stddev_ns),
+        "avg_ts": result.avg_ts,
+        "stddev_ts": result.stddev_ts,
+        "test": case.name,
+        "isa": run.isa,
+        "load_seconds": run.load_seconds,
+        "step_tokens": case.step,
+        "step_cost": result.step_cost,
+        "bandwidth_share": result.bandwidth_share,
+        "peak_share": result.peak_share,
+        "memory_bandwidth": run.peaks.bandwidth,
+        "int8_peak": run.peaks.int8,
+        "float32_peak": run.peaks.float32,
+    }
+
+
+def counted(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def _with_samples(row: Row) -> dict[str, Value | Sequence[float]]:
+    return {**fields(row), "samples_ns": row.result.samples_ns, "samples_ts": row.result.samples_ts}
+
+
+# ---- the table for people ----
+
+
+def _cells(row: Row) -> dict[str, str]:
+    run, result = row.run, row.result
+    return {
+        "model": run.description,
+        "size": f"{run.size / 2**20:.2f} MiB" if run.size < 2**30 else f"{run.size / 2**30:.2f} GiB",
+        "params": f"{run.params / 1e6:.2f} M" if run.params < 1e9 else f"{run.params / 1e9:.2f} B",
+        "backend": run.isa,
+        "threads": str(run.threads),
+        "n_batch": str(row.n_batch),
+        "n_ubatch": str(row.n_ubatch),
+        "test": result.case.name,
+        "t/s": f"{result.avg_ts:.2f} ± {result.stddev_ts:.2f}",
+        "step cost": "" if result.step_cost is None else f"{result.step_cost:.2f}",
+        "of bandwidth": "" if result.bandwidth_share is None else f"{result.bandwidth_share:.1%}",
+        "of peak": "" if result.peak_share is None else f"{result.peak_share:.1%}",
+    }
+
+
+def _table_line(columns: Sequence[str], texts: Sequence[str]) -> str:
+    padded = (f"{text:{'<' if _COLUMNS[name] < 0 else '>'}{abs(_COLUMNS[name])}}"
+              for name, text in zip(columns, texts, strict=True))  # fmt: skip
+    return f"| {' | '.join(padded)} |\n"
+
+
+def _table_head(columns: Sequence[str], row: Row) -> str:
+    rules = ["-" * (abs(_COLUMNS[name]) - 1) + ("-" if _COLUMNS[name] < 0 else ":") for name in columns]
+    return _table_line(columns, columns) + _table_line(columns, rules)
+
+
+def _table_row(columns: Sequence[str], row: Row) -> str:
+    cells = _cells(row)
+    return _table_line(columns, [cells[name] for name in columns])
+
+
+def _table_end(rows: Sequence[Row]) -> str:
+    """What the shares are of."""
+    lines = [f"measured, {counted(peaks.threads)}: {peaks.bandwidth / 1e9:.1f} GB/s from memory, "
+             f"{peaks.int8 / 1e9:.0f} int8 and {peaks.float32 / 1e9:.0f} float32 Gop/s"
+             for peaks in dict.fromkeys(row.run.peaks for row in rows)]  # fmt: skip
+    return "\n" + "\n".join([*lines, f"build: lcpu {__version__}"]) + "\n"
+
+
+# ---- the others, for programs ----
+
+
+def _csv_line(values: Sequence[Value], quoting: int) -> str:
+    line = io.StringIO()
+    csv.writer(line, quoting=quoting, lineterminator="\n").writerow(values)  # type: ignore[arg-type]
+    return line.getvalue()
+
+
+def _csv_head(columns: Sequence[str], row: Row) -> str:
+    return _csv_line(list(fields(row)), csv.QUOTE_MINIMAL)
+
+
+def _csv_row(columns: Sequence[str], row: Row) -> str:
+    return _csv_line(list(fields(row).values()), csv.QUOTE_ALL)
+
+
+def _json_row(columns: Sequence[str], row: Row) -> str:
+    lines = json.dumps(_with_samples(row), ensure_ascii=False, indent=2).splitlines()
+    return "\n".join("  " + line for line in lines)
+
+
+def _json_line(columns: Sequence[str], row: Row) -> str:
+    return json.dumps(_with_samples(row), ensure_ascii=False) + "\n"
+
+
+def _sql_head(columns: Sequence[str], row: Row) -> str:
+    types = (f"  {name} {_SQL_TYPES.get(type(value), 'REAL')}" for name, value in fields(row).items())
+    return f"CREATE TABLE IF NOT EXISTS {_SQL_TABLE} (\n" + ",\n".join(types) + "\n);\n\n"
+
+
+def _sql_row(columns: Sequence[str], row: Row) -> str:
+    values = ", ".join(map(_sql_value, fields(row).values()))
+    return f"INSERT INTO {_SQL_TABLE} ({', '.join(fields(row))}) VALUES ({values});\n"
+
+
+def _sql_value(value: Value) -> str:
+    if value is None:
+        return "NULL"
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+
+
+# ---- all of them ----
+
+
+@dataclass(frozen=True)
+class Format:
+    """What is written before the first row, for a row, between two of them, and after the last."""
+
+    row: Callable[[Sequence[str], Row], str]
+    head: Callable[[Sequence[str], Row], str] = lambda columns, row: ""
+    between: str = ""
+    end: Callable[[Sequence[Row]], str] = lambda rows: ""
+
+
+FORMATS = {
+    "md": Format(_table_row, head=_table_head, end=_table_end),
+    "csv": Format(_csv_row, head=_csv_head),
+    "json": Format(_json_row, head=lambda columns, row: "[\n", between=",\n", end=lambda rows: "\n]\n"),
+    "jsonl": Format(_json_line),
+    "sql": Format(_sql_row, head=_sql_head),
+}
+
+
+class Report:
+    """Writes rows to stdout as they are measured. Nothing is written before the first one."""
+
+    def __init__(self, output: str, optional: Sequence[str] = ()) -> None:
+        """output: a name of FORMATS; optional: which OPTIONAL_COLUMNS the table has."""
+        self._format = FORMATS[output]
+        self._columns = [name for name in _COLUMNS if name not in OPTIONAL_COLUMNS or name in optional]
+        self.rows: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        before = self._format.between if self.rows else self._format.head(self._columns, row)
+        self.rows.append(row)
+        console.write(before + self._format.row(self._columns, row))
+
+    def end(self) -> None:
+        if self.rows:
+            console.write(self._format.end(self.rows))

@@ -1,0 +1,65 @@
+"""How `lcpu bench` reads its values: lists, ranges and repeated flags, as llama-bench does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from .options import UsageError
+
+_RANGE = re.compile(r"(-?\d+)(?:-(\d+)(?:([+*])(\d+))?)?")  # first[-last[(+|*)step]]
+_LARGEST = 1 << 24
+_MOST = 1000  # values of a range: more are a slip of the keyboard
+
+
+def numbers(texts: Sequence[str] | None, default: Sequence[int], flag: str, *, least: int = 0,
+            most: int = _LARGEST) -> list[int]:
+    """The numbers of one flag. "1,2", "1-4", "8-64+8" and "128-1024*2" may stand beside each other."""
+    if not texts:
+        return list(default)
+    values = [value for text in texts for part in text.split(",") for value in _range(part.strip(), flag)]
+    for value in values:
+        if not least <= value <= most:
+            raise UsageError(f"Invalid value for '{flag}': {value} is not {least} to {most}")
+    return values
+
+
+def _range(text: str, flag: str) -> list[int]:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"Invalid value for '{flag}': {text!r} is not a number, a list such as 1,2,4, "
+                         "or a range such as 1-4, 8-64+8 or 128-1024*2")
+    first, last = int(match[1]), int(match[2] or match[1])
+    operation, step = match[3] or "+", int(match[4] or 1)
+    values, value = [], first
+    while value <= last:
+        values.append(value)
+        value = value + step if operation == "+" else value * step
+        if value <= values[-1] or len(values) > _MOST:
+            raise UsageError(f"Invalid value for '{flag}': {text!r} has no end, or too many values")
+    if not values:
+        raise UsageError(f"Invalid value for '{flag}': {text!r} goes down: name the smaller number first")
+    return values
+
+
+def pairs(texts: Sequence[str] | None, flag: str) -> list[tuple[int, int]]:
+    """Of "512,128": a prompt of 512 tokens, then 128 generated ones."""
+    found = []
+    for text in texts or ():
+        match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
+        if match is None or max(prompt := int(match[1]), generated := int(match[2])) > _LARGEST:
+            raise UsageError(f"Invalid value for '{flag}': {text!r} is not PROMPT,GENERATED, such as 512,128")
+        if prompt or generated:
+            found.append((prompt, generated))
+    return found
+
+
+def names(texts: Sequence[str] | None) -> list[str]:
+    """Words between commas."""
+    return [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
+
+
+def files(paths: Sequence[Path] | None) -> list[Path]:
+    """Paths between commas; a file whose own name has a comma is one path."""
+    return [Path(part) for path in paths or () for part in ([path] if path.exists() else names([str(path)]))]

@@ -1,0 +1,227 @@
+"""What `lcpu bench` measures: how long a model takes for tokens of a prompt and for tokens one after another.
+
+Tokens are random and nothing is sampled, as in llama.cpp's llama-bench: it is the model that is measured.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+
+from ..kernels.activations import Float32
+from ..kernels.jit import announcing
+from ..kernels.probe import Peaks, peaks
+from ..kernels.simd import LANES
+from .model import BATCH, Model, Progress
+
+STEPS = 32  # of a batch-cost case, in each repetition
+WARM_UP_STEPS = 4
+_OUTPUT_LAYERS = ("output.weight", "token_embd.weight")  # computed for wanted logits only
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one row of the table measures: a prompt, tokens generated after it, or both."""
+
+    prompt: int = 0
+    generated: int = 0
+    depth: int = 0  # tokens that are in the cache before
+    batch: int = BATCH  # the most tokens of a prefill step
+    step: int | None = None  # tokens of a generation step, each of which is then timed beside a step of one token
+
+    @property
+    def name(self) -> str:
+        """As llama-bench writes it: "pp512", "tg128", "pp512+tg128", "pp512 @ d4096"; and "tgB4"."""
+        parts = [f"pp{self.prompt}"] if self.prompt else []
+        if self.generated:
+            parts.append(f"tgB{self.step}" if self.step else f"tg{self.generated}")
+        return "+".join(parts) + (f" @ d{self.depth}" if self.depth else "")
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.generated
+
+    @property
+    def context(self) -> int:
+        """Positions that the cache must have room for."""
+        return self.depth + self.tokens
+
+
+def batch_cost(step: int, depth: int = 0) -> Case:
+    """Steps of `step` tokens, beside steps of one."""
+    return Case(generated=STEPS * step, depth=depth, step=step)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The times of a case's repetitions, and what they mean. Shares are of what the machine was measured to do."""
+
+    case: Case
+    samples_ns: tuple[int, ...]
+    step_cost: float | None  # time of a step / time of a step of one token
+    bandwidth_share: float | None  # of decode: bytes that steps must read
+    peak_share: float | None  # of prefill: operations that tokens need
+
+    @property
+    def avg_ns(self) -> float:
+        return fmean(self.samples_ns)
+
+    @property
+    def stddev_ns(self) -> float:
+        return stdev(self.samples_ns) if len(self.samples_ns) > 1 else 0.0
+
+    @property
+    def samples_ts(self) -> list[float]:
+        """Tokens per second."""
+        return [1e9 * self.case.tokens / sample for sample in self.samples_ns]
+
+    @property
+    def avg_ts(self) -> float:
+        return fmean(self.samples_ts)
+
+    @property
+    def stddev_ts(self) -> float:
+        return stdev(self.samples_ts) if len(self.samples_ns) > 1 else 0.0
+
+
+class Benchmark:
+    """Runs cases on a loaded model, and remembers how many positions of its cache hold something."""
+
+    def __init__(self, model: Model, peaks: Peaks) -> None:
+        self._model, self._peaks = model, peaks
+        self._random = np.random.default_rng(0)
+        self._cached = 0
+
+    def run(self, case: Case, repetitions: int, *, warm_up: bool = True,
+            progress: Callable[[str], None] = lambda what: None) -> Result:
+        """Measure. progress(what) is called before each run; the model's context must hold the case's."""
+        if case.depth > self._cached:
+            # Once is enough: cases write only behind it. Whose tokens these are is all the same to the next ones.
+            progress(f"filling the cache up to {case.depth} tokens")
+            self._prefill(self._tokens(case.depth - self._cached), self._cached, case.batch)
+        if warm_up:
+            progress("warm-up")
+            self._warm_up(case)
+        samples, singles = [], []
+        for repetition in range(repetitions):
+            progress(f"run {repetition + 1}/{repetitions}")
+            sample, single = self._measure(case)
+            samples.append(sample)
+            singles.append(single)
+        seconds = fmean(samples) / 1e9
+        return Result(
+            case,
+            tuple(samples),
+            step_cost=sum(samples) / sum(singles) if case.step else None,
+            bandwidth_share=bytes_read(self._model, case) / seconds / self._peaks.bandwidth
+            if not case.prompt else None,
+            peak_share=least_prefill_seconds(self._model, case, self._peaks) / seconds
+            if not case.generated else None,
+        )
+
+    def _warm_up(self, case: Case) -> None:
+        if case.prompt:
+            self._prefill(self._tokens(case.prompt), case.depth, case.batch)
+        if case.generated:
+            size = case.step or 1
+            self._generate(self._tokens(min(case.generated, WARM_UP_STEPS * size)), case.depth, size)
+
+    def _measure(self, case: Case) -> tuple[int, int]:
+        """Nanoseconds of the case; and, for batch cost, of as many steps of one token."""
+        prompt, generated = self._tokens(case.prompt), self._tokens(case.generated)
+        if case.step:
+            return self._compare(generated, case.depth, case.step)
+        start = time.perf_counter_ns()
+        self._prefill(prompt, case.depth, case.batch)
+        self._generate(generated, case.depth + case.prompt, 1)
+        return time.perf_counter_ns() - start, 0
+
+    def _compare(self, tokens: Sequence[int], position: int, size: int) -> tuple[int, int]:
+        """Steps of `size` tokens and of one in turn, so that a change of the machine's speed meets both."""
+        several = single = 0
+        for first in range(0, len(tokens), size):
+            start = time.perf_counter_ns()
+            self._generate(tokens[first : first + 1], position + first, 1)
+            between = time.perf_counter_ns()
+            self._generate(tokens[first : first + size], position + first, size)
+            single += between - start
+            several += time.perf_counter_ns() - between
+        return several, single
+
+    def _prefill(self, tokens: Sequence[int], position: int, batch: int) -> None:
+        """A prompt; the logits of its last token."""
+        for first in range(0, len(tokens), batch):
+            piece = tokens[first : first + batch]
+            last = first + len(piece) == len(tokens)
+            self._step(piece, position + first, [len(piece) - 1] if last else [])
+
+    def _generate(self, tokens: Sequence[int], position: int, size: int) -> None:
+        """Steps of `size` tokens; the logits of all of them."""
+        for first in range(0, len(tokens), size):
+            piece = tokens[first : first + size]
+            self._step(piece, position + first, range(len(piece)))
+
+    def _step(self, tokens: Sequence[int], position: int, outputs: Sequence[int]) -> None:
+        end = position + len(tokens)
+        self._model.step(tokens, [0] * len(tokens), range(position, end), outputs)
+        self._cached = max(self._cached, end)
+
+    def _tokens(self, count: int) -> list[int]:
+        return self._random.integers(0, self._model.h.vocab_size, count).tolist()
+
+
+def machine_peaks(threads: int, progress: Progress | None = None) -> Peaks:
+    """What this machine can do at most; measured once. progress("compiling", 0, 0) is called if that takes longer."""
+    with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
+        return peaks(threads)
+
+
+def processor_name() -> str:
+    """What the processor calls itself, or at least its family."""
+    if sys.platform == "darwin":
+        done = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
+        return done.stdout.strip() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def bytes_read(model: Model, case: Case) -> int:
+    """Bytes that a case without a prompt must read: in each step all weights, and keys and values of all positions."""
+    h = model.h
+    position_bytes = 2 * 2 * h.block_count * h.head_count_kv * h.head_dim  # float16 keys and values
+    size = case.step or 1
+    ends = range(case.depth + size, case.depth + case.generated + 1, size)
+    # Panels, without the rows that only fill up the last of them.
+    weights = sum(matrix.rows * matrix.panels.shape[1] // LANES for matrix in model.matrices.values())
+    return len(ends) * weights + position_bytes * sum(ends)
+
+
+def least_prefill_seconds(model: Model, case: Case, peaks: Peaks) -> float:
+    """How long a prompt would take if each of its operations ran at the peak for its kind of numbers.
+
+    Those are two for every weight and token (for the output layer, one token), integer where the activations of the
+    weight's format are; and, as float32, the products of queries with keys and of probabilities with values.
+    """
+    h = model.h
+    floats = integers = 0
+    for name, matrix in model.matrices.items():
+        operations = 2 * matrix.rows * matrix.k * (1 if name in _OUTPUT_LAYERS else case.prompt)
+        if isinstance(matrix.format.activation, Float32):
+            floats += operations
+        else:
+            integers += operations
+    seen = sum(range(case.depth + 1, case.depth + case.prompt + 1))  # positions, by all tokens together
+    floats += 2 * 2 * h.block_count * h.head_count * h.head_dim * seen
+    return integers / peaks.int8 + floats / peaks.float32

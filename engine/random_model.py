@@ -1,0 +1,219 @@
+"""Models with random weights, in the shapes of real ones: to learn a machine's speed without a download.
+
+A tensor's bytes are made when they are asked for, from a small pool of random blocks, and nobody keeps them: while
+such a model is packed, it takes little more memory than the packed weights alone.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..kernels.errors import LcpuError
+from ..kernels.formats import FORMATS, Format
+from ..kernels.memory import zeros
+from .gguf_file import GGUFFile, TensorInfo
+from .gguf_types import TENSOR_TYPES
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The hyperparameters of a llama."""
+
+    layers: int
+    embedding: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    vocab: int
+    context: int
+    rope_base: float
+    tied: bool = False  # the output layer is the embedding table
+
+
+SHAPES = {
+    "smollm2-135m": Shape(30, 576, 1536, 9, 3, 49152, 8192, 1e5, tied=True),
+    "tinyllama-1.1b": Shape(22, 2048, 5632, 32, 4, 32000, 2048, 1e4),
+    "llama3.2-1b": Shape(16, 2048, 8192, 32, 8, 128256, 131072, 5e5, tied=True),
+    "llama3.2-3b": Shape(28, 3072, 8192, 24, 8, 128256, 131072, 5e5, tied=True),
+    "llama2-7b": Shape(32, 4096, 11008, 32, 32, 32000, 4096, 1e4),
+    "llama3-8b": Shape(32, 4096, 14336, 32, 8, 128256, 8192, 5e5),
+    "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
+}
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """Where the blocks of a type have their float16 scales, and what the rest of a block is worth."""
+
+    spread: float  # standard deviation of a random block's values when its scale is 1
+    scale: int  # byte offset of the scale
+    minimum: int | None = None  # byte offset of the second one: of a minimum that every value has added or subtracted
+    ratio: float = 0.0  # second scale / first scale that makes the mean of random values zero
+
+
+# ggml's blocks (ggml/src/ggml-common.h). Of float types every value is a block, and a random one needs no entry.
+SCALES = {
+    "q4_0": _Scales(4.6, scale=0),
+    "q4_1": _Scales(4.6, scale=0, minimum=2, ratio=-7.5),
+    "q5_0": _Scales(9.2, scale=0),
+    "q5_1": _Scales(9.2, scale=0, minimum=2, ratio=-15.5),
+    "q8_0": _Scales(74, scale=0),
+    "q2_k": _Scales(15, scale=80, minimum=82, ratio=1.5),
+    "q3_k": _Scales(43, scale=108),
+    "q4_k": _Scales(310, scale=0, minimum=2, ratio=7.5),
+    "q5_k": _Scales(650, scale=0, minimum=2, ratio=15.5),
+    "q6_k": _Scales(1370, scale=208),
+    "iq4_nl": _Scales(75, scale=0),
+    "iq4_xs": _Scales(1400, scale=0),
+    "tq1_0": _Scales(0.8, scale=52),
+    "tq2_0": _Scales(1.1, scale=64),
+    "i2_s": _Scales(1.1, scale=0),
+}
+# What llama.cpp gives the output layer and an embedding that doubles as one, where it is not the type of the rest.
+_OUTPUT_TYPES = {"q8_0": "q8_0", "i2_s": "f16"}
+_OTHER_OUTPUT_TYPE = "q6_k"
+_FALLBACK = "q8_0"  # for rows that the blocks of a type do not divide
+_POOL_BLOCKS = 4093  # a prime: rows do not repeat each other
+_FLOATS = {"f32": np.float32, "f16": np.float16}
+
+
+def type_names() -> list[str]:
+    """The types that a random model may have."""
+    return [name for name, format in _formats().items() if format.block == 1 or name in SCALES]
+
+
+def check(shape: str, type_name: str) -> None:
+    """Raises LcpuError, which lists the known ones, for a shape or type that is not."""
+    for what, name, known in (("shape", shape, SHAPES), ("type", type_name, type_names())):
+        if name not in known:
+            raise LcpuError(f"no {what} is named {name!r}: choose one of {', '.join(known)}")
+
+
+class RandomModel(GGUFFile):
+    """What the engine sees of a GGUF file. Raises LcpuError for an unknown shape or type, or one too large to hold."""
+
+    def __init__(self, shape: str, type_name: str) -> None:
+        check(shape, type_name)
+        self.path = Path(f"random-{shape}-{type_name}")  # of no file: for errors
+        self.version = 3
+        self.metadata = _metadata(SHAPES[shape])
+        self.tensors = _tensors(SHAPES[shape], type_name)
+        needed, available = sum(info.nbytes for info in self.tensors.values()), _available_memory()
+        if available is not None and needed > available:
+            raise LcpuError(f"{self.path} takes {needed / 2**30:.1f} GiB of memory, and only {available / 2**30:.1f} "
+                            "are available: choose a smaller shape or type")
+
+    def data(self, name: str) -> np.ndarray:
+        """The bytes of a tensor, the same for every call: uint8 [nbytes], made anew."""
+        info = self._tensor(name)
+        random = np.random.default_rng(zlib.crc32(name.encode()))
+        pool = _pool(info, random).view(np.uint8).reshape(-1)
+        out = zeros((info.nbytes,), np.uint8, huge_pages=True)
+        whole = info.nbytes // len(pool) * len(pool)
+        out[:whole].reshape(-1, len(pool))[:] = pool
+        out[whole:] = pool[: info.nbytes - whole]
+        tail = TENSOR_TYPES[info.type_id].tail_bytes
+        if tail:  # the scale of the whole tensor
+            out[-tail:] = 0
+            out[-tail:][:4].view(np.float32)[:] = _scale(info)
+        return out
+
+    def release(self, name: str) -> None:
+        """There is nothing to give back."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _metadata(shape: Shape) -> dict[str, str | int | float]:
+    return {
+        "general.architecture": "llama",
+        "llama.context_length": shape.context,
+        "llama.embedding_length": shape.embedding,
+        "llama.block_count": shape.layers,
+        "llama.feed_forward_length": shape.feed_forward,
+        "llama.attention.head_count": shape.heads,
+        "llama.attention.head_count_kv": shape.kv_heads,
+        "llama.rope.freq_base": shape.rope_base,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.vocab_size": shape.vocab,
+    }
+
+
+def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
+    width, kv_width = shape.embedding, shape.embedding // shape.heads * shape.kv_heads
+    quantized = _formats()[weights].block > 1
+    output = _OUTPUT_TYPES.get(weights, _OTHER_OUTPUT_TYPE) if quantized else weights
+    plain = weights == "i2_s"  # ternary numbers are for the layers alone
+    infos = [_info("token_embd", (shape.vocab, width), output if shape.tied or plain else weights)]
+    for layer in range(shape.layers):
+        name = f"blk.{layer}."
+        infos += [
+            _info(name + "attn_norm", (width,), "f32"),
+            _info(name + "attn_q", (width, width), weights),
+            _info(name + "attn_k", (kv_width, width), weights),
+            _info(name + "attn_v", (kv_width, width), weights),
+            _info(name + "attn_output", (width, width), weights),
+            _info(name + "ffn_norm", (width,), "f32"),
+            _info(name + "ffn_gate", (shape.feed_forward, width), weights),
+            _info(name + "ffn_up", (shape.feed_forward, width), weights),
+            _info(name + "ffn_down", (width, shape.feed_forward), weights),
+        ]
+    infos.append(_info("output_norm", (width,), "f32"))
+    if not shape.tied:
+        infos.append(_info("output", (shape.vocab, width), output))
+    return {info.name: info for info in infos}
+
+
+def _info(name: str, shape: tuple[int, ...], wanted: str) -> TensorInfo:
+    formats = _formats()
+    format = formats[wanted if shape[-1] % formats[wanted].block == 0 else _FALLBACK]
+    return TensorInfo(f"{name}.weight", shape, format.type_id, TENSOR_TYPES[format.type_id].nbytes(shape), 0, 0)
+
+
+def _formats() -> dict[str, Format]:
+    return {format.name: format for format in FORMATS.values()}
+
+
+def _pool(info: TensorInfo, random: np.random.Generator) -> np.ndarray:
+    """Some blocks of a tensor, with values about as large as those of a trained model; of a norm, ones."""
+    if len(info.shape) == 1:
+        return np.ones(info.shape, np.float32)
+    name = info.type_name.lower()
+    if name not in SCALES:
+        values = random.standard_normal(_POOL_BLOCKS, np.float32) / np.float32(math.sqrt(info.shape[-1]))
+        return values.astype(_FLOATS[name]) if name in _FLOATS else (values.view(np.uint32) >> 16).astype(np.uint16)
+    return random_blocks(name, _POOL_BLOCKS, _scale(info), random)
+
+
+def _scale(info: TensorInfo) -> float:
+    """What makes the values of a matrix keep the size of what it is multiplied with."""
+    return 1 / (SCALES[info.type_name.lower()].spread * math.sqrt(info.shape[-1]))
+
+
+def random_blocks(name: str, count: int, scale: float, random: np.random.Generator) -> np.ndarray:
+    """Blocks of a type: uint8 [count][block bytes], with scales from 0.5 to 1.5 times `scale`."""
+    tensor_type = next(known for known in TENSOR_TYPES.values() if known.name.lower() == name)
+    blocks = random.integers(0, 256, (count, tensor_type.block_bytes), np.uint8)
+    if tensor_type.tail_bytes:  # one scale for the tensor, and none in its blocks
+        return blocks
+    at = SCALES[name]
+    scales = scale * random.uniform(0.5, 1.5, (count, 1))
+    blocks[:, at.scale : at.scale + 2] = scales.astype(np.float16).view(np.uint8)
+    if at.minimum is not None:
+        blocks[:, at.minimum : at.minimum + 2] = (at.ratio * scales).astype(np.float16).view(np.uint8)
+    return blocks
+
+
+def _available_memory() -> int | None:
+    """Bytes that Linux could give without swapping; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None

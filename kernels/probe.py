@@ -1,0 +1,140 @@
+"""What this machine can do at most: how fast it reads memory, and multiplies int8 and float32 numbers.
+
+A benchmark's shares are of these. They are measured with the operations that matmuls are made of, so they hold for the
+SIMD path in use: no kernel on that path can be faster.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numba import float32
+
+from .jit import Kernel, kernel
+from .memory import zeros as zeroed
+from .program import Program
+from .simd import LANES, atomic_add, dot4, fma_tokens, load_tile, panel_bytes, panel_f32, prefetch, splat_f32, store_f32
+from .simd import store_tile, zeros, zeros_narrow
+from .team import Team
+
+_VECTOR = 4 * LANES
+_MEMORY = 512 << 20  # bytes to read: several times a last-level cache
+_PIECE = 1 << 20  # bytes that a thread reads at a time ...
+_STREAMS = 8  # ... from so many places at once: one alone does not keep a core's line fill buffers busy
+_STREAM = _PIECE // _STREAMS
+_PANELS, _TOKENS = 2, 6  # 12 sums hide the latency of every processor's multiply-add, and fit in 16 registers
+_STEPS = 64  # of 4 int8 or 1 float32 products for each sum: their operands stay in the first-level cache
+_SWEEPS = 16  # over these operands, before a thread takes more work
+_PASSES = 5  # over the memory ...
+_SHORT_PASSES = 15  # ... and of those that only compute,
+_SHORT_PASS_SECONDS = 0.01  # which take about so long
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What `threads` threads reached. A multiplication and the addition of its result are two operations."""
+
+    threads: int
+    bandwidth: float  # bytes read from memory per second
+    int8: float  # operations per second on int8 numbers
+    float32: float  # operations per second on float32 numbers
+
+
+@kernel
+def write_memory(work, thread, threads, buffer, pieces):
+    """Ones all over the buffer: pages that nobody has written are all the same page of zeros."""
+    piece = atomic_add(work, 1)
+    while piece < pieces:
+        for at in range(0, _PIECE, _VECTOR):
+            store_f32(buffer + piece * _PIECE + at, splat_f32(float32(1.0)))
+        piece = atomic_add(work, 1)
+
+
+@kernel
+def read_memory(work, thread, threads, buffer, pieces, out):
+    """out[thread] = what the thread has read, added up so that no load can be left out."""
+    sums = zeros(_STREAMS, 1)
+    piece = atomic_add(work, 1)
+    while piece < pieces:
+        source = buffer + piece * _PIECE
+        for at in range(0, _STREAM, _VECTOR):
+            for stream in range(_STREAMS):
+                prefetch(source + at + stream * _STREAM + 1024, 1)
+            sums = sums + load_tile(sums, source + at, _STREAM, 0)
+        piece = atomic_add(work, 1)
+    store_tile(sums, out + thread * _STREAMS * _VECTOR, _VECTOR, 0)
+
+
+@kernel
+def multiply_int8(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
+    """Sums of products of int8 numbers in the first-level cache, as a matmul's inner loop has them."""
+    sums = zeros_narrow(zeros(_PANELS, _TOKENS))
+    while atomic_add(work, 1) < shares:
+        for _ in range(_SWEEPS):
+            for step in range(_STEPS):
+                panel = panel_bytes(sums, weights + step * _VECTOR, panel_stride)
+                sums = dot4(sums, panel, x + 4 * step, x_stride)
+    store_tile(sums, out + thread * _PANELS * _TOKENS * _VECTOR, _VECTOR, _PANELS * _VECTOR)
+
+
+@kernel
+def multiply_float32(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
+    """The same for float32 numbers."""
+    sums = zeros(_PANELS, _TOKENS)
+    while atomic_add(work, 1) < shares:
+        for _ in range(_SWEEPS):
+            for step in range(_STEPS):
+                panel = panel_f32(sums, weights + step * _VECTOR, panel_stride)
+                sums = fma_tokens(sums, panel, x + 4 * step, x_stride)
+    store_tile(sums, out + thread * _PANELS * _TOKENS * _VECTOR, _VECTOR, _PANELS * _VECTOR)
+
+
+@cache
+def peaks(threads: int) -> Peaks:
+    """Measure, in less than a second; once in a process for each number of threads."""
+    with Team(threads) as team:
+        products = _PANELS * _TOKENS * LANES * _STEPS * _SWEEPS  # of a share, without those of 4 in a lane
+        return Peaks(
+            threads,
+            bandwidth=_bandwidth(team),
+            int8=_rate(team, multiply_int8, 2 * 4 * products),
+            float32=_rate(team, multiply_float32, 2 * products),
+        )
+
+
+def _bandwidth(team: Team) -> float:
+    buffer = zeroed((_MEMORY,), np.uint8, huge_pages=True)
+    out = np.zeros((team.threads, _STREAMS * _VECTOR), np.uint8)
+    writing, reading = Program(), Program()
+    writing.add(write_memory, buffer=buffer, pieces=_MEMORY // _PIECE)
+    reading.add(read_memory, buffer=buffer, pieces=_MEMORY // _PIECE, out=out)
+    team.run(writing.finish())
+    return _MEMORY / _fastest(team, reading.finish(), _PASSES)
+
+
+def _rate(team: Team, multiply: Kernel, share_operations: int) -> float:
+    """Operations per second of a kernel of which every share has as many as given."""
+    weights = np.ones((_PANELS, _STEPS * LANES), np.float32)
+    x = np.ones((_TOKENS, _STEPS), np.float32)
+    out = np.zeros((team.threads, _PANELS * _TOKENS * _VECTOR), np.uint8)
+    shares = 16 * team.threads
+    while True:
+        program = Program()
+        program.add(multiply, weights=weights, x=x, x_stride=x.strides[0], panel_stride=weights.strides[0],
+                    shares=shares, out=out)
+        if _fastest(team, program.finish(), 1) >= _SHORT_PASS_SECONDS:
+            return shares * share_operations / _fastest(team, program, _SHORT_PASSES)
+        shares *= 2
+
+
+def _fastest(team: Team, program: Program, runs: int) -> float:
+    """Seconds of the fastest run: what other processes take of the machine is not its speed."""
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        team.run(program)
+        times.append(time.perf_counter() - start)
+    return min(times)

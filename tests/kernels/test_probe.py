@@ -1,0 +1,76 @@
+"""The kernels that measure the machine do all of their work, and what they measure is positive."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lcpu.kernels import probe
+from lcpu.kernels.program import Program
+from lcpu.kernels.simd import LANES, NARROW
+
+from .running import run, team
+
+threads_1_to_3 = pytest.mark.parametrize("threads", [1, 2, 3])
+PIECES, SHARES = 5, 7
+SUMS = probe._PANELS * probe._TOKENS * LANES  # 32-bit lanes that a thread adds up in
+ADDITIONS = SHARES * probe._SWEEPS * probe._STEPS  # to each of them, by all threads together
+
+
+@threads_1_to_3
+def test_all_of_the_memory_is_written_and_read(threads):
+    buffer = np.zeros((PIECES, probe._PIECE // 4), np.float32)
+    run(probe.write_memory, threads=threads, buffer=buffer, pieces=PIECES)
+    assert (buffer == 1).all()
+    buffer[:] = np.arange(1, PIECES + 1)[:, None]  # each piece counts differently: none may stand for another
+    out = np.zeros((threads, probe._STREAMS * LANES), np.float32)
+    run(probe.read_memory, threads=threads, buffer=buffer, pieces=PIECES, out=out)
+    assert out.sum(axis=0).tolist() == [buffer.sum() / out.shape[1]] * out.shape[1]
+
+
+def operands(weight: np.ndarray, token: np.ndarray) -> dict[str, np.ndarray | int]:
+    """Weights that are all one number, and activations that are all another."""
+    weights = np.broadcast_to(weight, (probe._PANELS, probe._STEPS * LANES * 4 // weight.itemsize)).copy()
+    x = np.broadcast_to(token, (probe._TOKENS, probe._STEPS * 4 // token.itemsize)).copy()
+    return {"weights": weights, "x": x, "x_stride": x.strides[0], "panel_stride": weights.strides[0], "shares": SHARES}
+
+
+@threads_1_to_3
+def test_every_int8_product_counts(threads):
+    sums = np.dtype(np.int16 if NARROW == "i16" else np.int32)
+    out = np.zeros((threads, 4 * SUMS // sums.itemsize), sums)
+    run(probe.multiply_int8, threads=threads, out=out, **operands(np.uint8(3), np.int8(-2)))
+    expected = np.array(ADDITIONS * sums.itemsize * 3 * -2).astype(sums)  # 4 products in 32 bits, 2 in 16, which wrap
+    assert (out.sum(axis=0, dtype=sums) == expected).all()
+
+
+@threads_1_to_3
+def test_every_float_product_counts(threads):
+    out = np.zeros((threads, SUMS), np.float32)
+    run(probe.multiply_float32, threads=threads, out=out, **operands(np.float32(3), np.float32(0.5)))
+    assert (out.sum(axis=0) == ADDITIONS * 1.5).all()
+
+
+def test_peaks_are_measured_once(monkeypatch):
+    monkeypatch.setattr(probe, "_MEMORY", 16 << 20)
+    probe.peaks.cache_clear()
+    first = probe.peaks(2)
+    assert first.threads == 2
+    assert min(first.bandwidth, first.int8, first.float32) > 0
+    assert probe.peaks(2) is first
+    assert probe.peaks(1).threads == 1
+    probe.peaks.cache_clear()  # what so little memory showed is not for others
+
+
+def test_rates_count_all_shares(monkeypatch):
+    """Operations per second, from a clock that says how long the passes took."""
+    asked = []
+
+    def fastest(of: object, program: Program, runs: int) -> float:
+        asked.append(runs)
+        return 0.001 if len(asked) < 3 else 0.02
+
+    monkeypatch.setattr(probe, "_fastest", fastest)
+    rate = probe._rate(team(2), probe.multiply_int8, 10)
+    assert asked == [1, 1, 1, probe._SHORT_PASSES]  # longer and longer, then often
+    assert rate == 2 * 16 * 4 * 10 / 0.02
