@@ -13,9 +13,10 @@ import numpy as np
 
 from ..kernels import attention as attention_kernels
 from ..kernels import elementwise
-from ..kernels.activations import BLOCK, Float32, Int8Blocks, quantize, round_rows
+from ..kernels.activations import BLOCK, Activation, Float32, Int8Blocks, Int8Rows, quantize, quantize_rows, round_rows
 from ..kernels.errors import LcpuError
 from ..kernels.formats import FORMATS, Format
+from ..kernels.jit import Kernel
 from ..kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from ..kernels.memory import zeros
 from ..kernels.program import Program
@@ -72,7 +73,7 @@ class Builder:
         self.rope_table = RopeTable(h, cache.capacity, self._rope_factors())
         self._threads = threads
         self._buffers: dict[tuple[str, int], np.ndarray] = {}
-        self._inputs: dict[tuple[Rows, Float32 | Int8Blocks], np.ndarray] = {}
+        self._inputs: dict[Activation, tuple[Rows, np.ndarray]] = {}
         self._tokens, self._outputs, self._jobs = (batch.counts.ctypes.data + 8 * i for i in range(3))
 
     # ---- tensors ----
@@ -188,27 +189,37 @@ class Builder:
         share = min(panels // (_SHARES * self._threads), _LARGEST_SHARE // panel_bytes)
         return max(1, share // PANEL_GROUP) * PANEL_GROUP
 
-    def _input(self, x: Rows, activation: Float32 | Int8Blocks) -> np.ndarray:
+    def _input(self, x: Rows, activation: Activation) -> np.ndarray:
         """x as a format's matmul takes it, made once for all that share it."""
         if activation == Float32():
             return x.array
-        if (x, activation) not in self._inputs:
+        if self._inputs.get(activation, (None, None))[0] is not x:  # the last that was made: there is one buffer
             out = self._round(x) if isinstance(activation, Float32) else self._quantize(x, activation)
-            self._inputs[x, activation] = out
-        return self._inputs[x, activation]
+            self._inputs[activation] = x, out
+        return self._inputs[activation][1]
 
     def _round(self, x: Rows) -> np.ndarray:
         out = self._buffer("float16", x.stride).view(np.float32)
         self.program.add(round_rows, count=x.count, x=x.array, out=out, stride=x.stride, vectors=x.vectors)
         return out
 
-    def _quantize(self, x: Rows, activation: Int8Blocks) -> np.ndarray:
-        blocks = x.width // BLOCK
-        out = self._buffer(f"int8 {activation.offset} {activation.group}", blocks * activation.block_bytes)
-        self.program.add(quantize, count=x.count, x=x.array, x_stride=x.stride, out=out,
-                         block_bytes=activation.block_bytes, blocks=blocks, offset=activation.offset,
-                         group=activation.group)
+    def _quantize(self, x: Rows, activation: Int8Blocks | Int8Rows) -> np.ndarray:
+        out = self._buffer(str(activation), activation.row_bytes(x.width))
+        if isinstance(activation, Int8Rows):
+            self.program.add(quantize_rows, count=x.count, x=x.array, x_stride=x.stride, out=out,
+                             out_stride=out.strides[0], vectors=x.vectors, offset=activation.offset)
+        else:
+            self.program.add(quantize, count=x.count, x=x.array, x_stride=x.stride, out=out,
+                             block_bytes=activation.block_bytes, blocks=x.width // BLOCK, offset=activation.offset,
+                             group=activation.group)
         return out
+
+    def rms_norm_heads(self, x: Rows, name: str, heads: int) -> Rows:
+        """Norm each head of a row on its own, in place."""
+        head_dim = self.h.head_dim
+        self.program.add(elementwise.rms_norm_heads, count=x.count, x=x.array, weight=self.vector(name, head_dim),
+                         stride=x.stride, heads=heads, head_dim=head_dim, epsilon=self.h.norm_epsilon)
+        return x
 
     def rope(self, x: Rows, heads: int, *, halves: bool = False) -> Rows:
         """Rotate, in place, neighbouring values of every head, or value i of the first half with i of the second."""
@@ -238,8 +249,15 @@ class Builder:
 
     def silu_multiply(self, gate: Rows, up: Rows) -> Rows:
         """gate / (1 + e ** -gate) * up, in gate's place."""
-        self.program.add(elementwise.silu_multiply, count=gate.count, gate=gate.array, up=up.array, out=gate.array,
-                         stride=gate.stride, vectors=gate.vectors)
+        return self._gated(elementwise.silu_multiply, gate, up)
+
+    def relu_squared_multiply(self, gate: Rows, up: Rows) -> Rows:
+        """max(gate, 0) ** 2 * up, in gate's place."""
+        return self._gated(elementwise.relu_squared_multiply, gate, up)
+
+    def _gated(self, kernel: Kernel, gate: Rows, up: Rows) -> Rows:
+        self.program.add(kernel, count=gate.count, gate=gate.array, up=up.array, out=gate.array, stride=gate.stride,
+                         vectors=gate.vectors)
         return Rows(gate.array, gate.width, gate.count)
 
     def outputs(self, x: Rows) -> Rows:

@@ -15,6 +15,8 @@ from .simd import to_i32
 BLOCK = 32
 SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
 BIAS = 36  # byte offset of its first bias
+ROW_SCALE, ROW_BIAS, ROW_VALUES = 0, 4, 8  # byte offsets in a row of Int8Rows
+_LEAST_PEAK = float32(1e-5)  # of a row: smaller ones count as this (BitNet's training code)
 _VECTORS = BLOCK // LANES
 _HALF = _VECTORS // 2
 
@@ -39,6 +41,22 @@ class Int8Blocks:
     @property
     def block_bytes(self) -> int:
         return BIAS + 4 * (BLOCK // self.group)
+
+    def row_bytes(self, width: int) -> int:
+        return width // BLOCK * self.block_bytes
+
+
+@dataclass(frozen=True)
+class Int8Rows:
+    """A scale for the whole row, its bias as in Int8Blocks, then the int8 values: how BitNet b1.58 is trained."""
+
+    offset: int
+
+    def row_bytes(self, width: int) -> int:
+        return ROW_VALUES + width
+
+
+Activation = Float32 | Int8Blocks | Int8Rows
 
 
 @device
@@ -88,6 +106,35 @@ def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks
             quantize_block(source, target, offset, group)
             source += 4 * BLOCK
             target += block_bytes
+        token = atomic_add(work, 1)
+
+
+@device
+def _quantize_row(x, out, vectors, offset):
+    """value = x * (127 / max |x|) rounded half to even, scale = max |x| / 127; a NaN or an infinity makes it NaN."""
+    largest, poison = splat_f32(_LEAST_PEAK), splat_f32(float32(0.0))
+    for i in range(vectors):
+        value = load_f32(x + 4 * LANES * i)
+        largest = maximum(absolute(value), largest)
+        poison = fma(value, splat_f32(float32(0.0)), poison)
+    peak = reduce_max(largest)
+    inverse = splat_f32(float32(127.0) / peak)
+    total = splat_i32(int32(0))
+    for i in range(vectors):
+        value = to_i32(rint(load_f32(x + 4 * LANES * i) * inverse))
+        store_i8(out + ROW_VALUES + LANES * i, value)
+        total = total + value
+    put_f32(out + ROW_SCALE, peak / float32(127.0) + reduce_add(poison))
+    put_i32(out + ROW_BIAS, int32(-offset * reduce_add_i32(total)))
+
+
+@kernel
+def quantize_rows(work, thread, threads, count, x, x_stride, out, out_stride, vectors, offset):
+    """float32 rows of whole vectors, `x_stride` bytes apart, to Int8Rows."""
+    tokens = get_i64(count)
+    token = atomic_add(work, 1)
+    while token < tokens:
+        _quantize_row(x + token * x_stride, out + token * out_stride, vectors, offset)
         token = atomic_add(work, 1)
 
 

@@ -9,7 +9,8 @@ from numba import float32
 
 from .jit import kernel
 from .math import exp
-from .simd import LANES, atomic_add, bits_to_float, fma, get_i64, load_f32, reduce_add, splat_f32, store_f32
+from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, reduce_add
+from .simd import splat_f32, store_f32
 
 _VECTOR = 4 * LANES
 _PIECE = 32  # vectors that a thread takes at a time
@@ -47,6 +48,47 @@ def silu_multiply(work, thread, threads, count, gate, up, out, stride, vectors):
             at = row + _VECTOR * i
             value = load_f32(gate + at)
             store_f32(out + at, value / (one + exp(zero - value)) * load_f32(up + at))
+        item = atomic_add(work, 1)
+
+
+@kernel
+def relu_squared_multiply(work, thread, threads, count, gate, up, out, stride, vectors):
+    """out = max(gate, 0) ** 2 * up."""
+    zero = splat_f32(float32(0.0))
+    pieces = (vectors + _PIECE - 1) // _PIECE
+    total = get_i64(count) * pieces
+    item = atomic_add(work, 1)
+    while item < total:
+        row, first = item // pieces * stride, item % pieces * _PIECE
+        for i in range(first, min(first + _PIECE, vectors)):
+            at = row + _VECTOR * i
+            value = maximum(load_f32(gate + at), zero)
+            store_f32(out + at, value * value * load_f32(up + at))
+        item = atomic_add(work, 1)
+
+
+@kernel
+def rms_norm_heads(work, thread, threads, count, x, weight, stride, heads, head_dim, epsilon):
+    """rms_norm of each of the `heads` heads of a row, in place, with the same weight [head_dim] for all."""
+    vectors = head_dim // LANES
+    total = get_i64(count) * heads
+    item = atomic_add(work, 1)
+    while item < total:
+        head = x + item // heads * stride + 4 * head_dim * (item % heads)
+        squares = splat_f32(float32(0.0))
+        for i in range(vectors):
+            value = load_f32(head + _VECTOR * i)
+            squares = fma(value, value, squares)
+        rest = float32(0.0)
+        for i in range(vectors * LANES, head_dim):
+            rest += get_f32(head + 4 * i) * get_f32(head + 4 * i)
+        mean = (reduce_add(squares) + rest) / float32(head_dim)
+        scale = float32(1.0) / float32(sqrt(mean + bits_to_float(epsilon)))
+        for i in range(vectors):
+            at = head + _VECTOR * i
+            store_f32(at, load_f32(at) * splat_f32(scale) * load_f32(weight + _VECTOR * i))
+        for i in range(vectors * LANES, head_dim):
+            put_f32(head + 4 * i, get_f32(head + 4 * i) * scale * get_f32(weight + 4 * i))
         item = atomic_add(work, 1)
 
 

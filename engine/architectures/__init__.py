@@ -5,10 +5,15 @@ from collections.abc import Callable
 from ...kernels.errors import LcpuError
 from ..builder import Builder, Rows
 from ..gguf_file import GGUFFile
-from . import llama
+from . import bitnet, llama, qwen2, qwen3
 
 ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "llama": llama.build,
+    "qwen2": qwen2.build,
+    "qwen3": qwen3.build,
+    "bitnet": bitnet.build,
+    "bitnet-25": bitnet.build,
+    "bitnet-b1.58": bitnet.build,
 }
 
 

@@ -5,20 +5,31 @@ from ..builder import Builder, Rows
 
 def build(b: Builder) -> Rows:
     """Record the program; the result is the logits [outputs][vocab]."""
-    h = b.h
-    q_width, kv_width = h.head_count * h.head_dim, h.head_count_kv * h.head_dim
     x = b.embed("token_embd.weight")
-    for layer in range(h.block_count):
+    for layer in range(b.h.block_count):
         name = f"blk.{layer}."
-        normed = b.rms_norm(x, name + "attn_norm.weight")
-        q, k, v = b.linears(normed, [(name + "attn_q", q_width), (name + "attn_k", kv_width),
-                                     (name + "attn_v", kv_width)])
-        q, k = b.rope(q, h.head_count), b.rope(k, h.head_count_kv)
-        attended = b.attention(q, k, v)
-        x = b.linear(attended, name + "attn_output", h.embedding_length, add_to=x)
-        normed = b.rms_norm(x, name + "ffn_norm.weight")
-        gate, up = b.linears(normed, [(name + "ffn_gate", h.feed_forward_length),
-                                      (name + "ffn_up", h.feed_forward_length)])
-        x = b.linear(b.silu_multiply(gate, up), name + "ffn_down", h.embedding_length, add_to=x)
+        q, k, v = projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
+        attended = b.attention(b.rope(q, b.h.head_count), b.rope(k, b.h.head_count_kv), v)
+        x = b.linear(attended, name + "attn_output", b.h.embedding_length, add_to=x)
+        x = feed_forward(b, x, name)
+    return logits(b, x)
+
+
+def projections(b: Builder, x: Rows, name: str) -> list[Rows]:
+    """Queries, keys and values of a layer."""
+    q_width, kv_width = b.h.head_count * b.h.head_dim, b.h.head_count_kv * b.h.head_dim
+    return b.linears(x, [(name + "attn_q", q_width), (name + "attn_k", kv_width), (name + "attn_v", kv_width)])
+
+
+def feed_forward(b: Builder, x: Rows, name: str) -> Rows:
+    """x + down . (SiLU(gate . norm(x)) * up . norm(x))"""
+    width = b.h.feed_forward_length
+    normed = b.rms_norm(x, name + "ffn_norm.weight")
+    gate, up = b.linears(normed, [(name + "ffn_gate", width), (name + "ffn_up", width)])
+    return b.linear(b.silu_multiply(gate, up), name + "ffn_down", b.h.embedding_length, add_to=x)
+
+
+def logits(b: Builder, x: Rows) -> Rows:
+    """Of the rows that want them, by the output layer, or the embedding table where it is both."""
     x = b.rms_norm(b.outputs(x), "output_norm.weight")
-    return b.linear(x, "output" if b.has("output.weight") else "token_embd", h.vocab_size)
+    return b.linear(x, "output" if b.has("output.weight") else "token_embd", b.h.vocab_size)

@@ -1,0 +1,27 @@
+"""BitNet b1.58: ternary weights, norms before the output and down projections, output by the embedding table.
+
+`bitnet` (1bitLLM) gates with SiLU, `bitnet-b1.58` (2B-4T; `bitnet-25` is the same) with squared ReLU. Ma et al.,
+"The Era of 1-bit LLMs"; names and order as in bitnet.cpp.
+"""
+
+from ..builder import Builder, Rows
+from .llama import projections
+
+
+def build(b: Builder) -> Rows:
+    """Record the program; the result is the logits [outputs][vocab]."""
+    h = b.h
+    activate = b.silu_multiply if h.architecture == "bitnet" else b.relu_squared_multiply
+    x = b.embed("token_embd.weight")
+    for layer in range(h.block_count):
+        name = f"blk.{layer}."
+        q, k, v = projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
+        attended = b.attention(b.rope(q, h.head_count, halves=True), b.rope(k, h.head_count_kv, halves=True), v)
+        attended = b.rms_norm(attended, name + "attn_sub_norm.weight")
+        x = b.linear(attended, name + "attn_output", h.embedding_length, add_to=x)
+        normed = b.rms_norm(x, name + "ffn_norm.weight")
+        gate, up = b.linears(normed, [(name + "ffn_gate", h.feed_forward_length),
+                                      (name + "ffn_up", h.feed_forward_length)])
+        hidden = b.rms_norm(activate(gate, up), name + "ffn_sub_norm.weight")
+        x = b.linear(hidden, name + "ffn_down", h.embedding_length, add_to=x)
+    return b.linear(b.rms_norm(b.outputs(x), "output_norm.weight"), "token_embd", h.vocab_size)
