@@ -108,7 +108,7 @@ class Builder:
         """A tensor of two dimensions, to be packed once the whole model is known to be good."""
         if name not in self.matrices:
             format = self._check(name, rows, k)
-            panel_bytes = k // format.block * format.block_bytes * LANES
+            panel_bytes = format.panel_bytes(k // format.block)
             panels = zeros((whole_groups(rows), panel_bytes), np.uint8, huge_pages=True)
             self.matrices[name] = Matrix(name, format, rows, k, panels)
         return self.matrices[name]

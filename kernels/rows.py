@@ -8,12 +8,13 @@ from .simd import LANES, atomic_add, get_i64, put_f32
 def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
     """The contiguous rows of a tensor, into panels of LANES rows.
 
-    `pack_block(block, panel block, lane)` is the format's. Rows that a panel lacks stay as they are: zero.
+    `pack_block(block, panel block, lane)` and `panel_block_bytes`, of a row, are the format's. Rows that a panel lacks
+    stay as they are: zero.
     """
     panel = atomic_add(work, 1)
     while panel * LANES < rows:
         for block in range(blocks):
-            target = panels + (panel * blocks + block) * block_bytes * LANES
+            target = panels + (panel * blocks + block) * panel_block_bytes * LANES  # noqa: F821
             for lane in range(min(LANES, rows - panel * LANES)):
                 row = panel * LANES + lane
                 pack_block(source + (row * blocks + block) * block_bytes, target, lane)  # noqa: F821

@@ -1,11 +1,11 @@
 """The block formats that the engine computes on, by GGUF tensor type. A new one is a file and a line here."""
 
-from . import bf16, f16, f32, q4_0, q6_k, q8_0
+from . import bf16, f16, f32, i2_s, q4_0, q6_k, q8_0
 from .format import Format
 
 FORMATS: dict[int, Format] = {
     module.FORMAT.type_id: module.FORMAT
-    for module in (f32, f16, bf16, q8_0, q4_0, q6_k)
+    for module in (f32, f16, bf16, q8_0, q4_0, q6_k, i2_s)
 }
 
 __all__ = ["FORMATS", "Format"]

@@ -6,29 +6,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..activations import Float32, Int8Blocks
+from ..activations import Activation
 from ..jit import Kernel, bind, kernel
 from ..matmul import matmul, multiplier
 from ..rows import dequantize, pack
+from ..simd import LANES
 
 
 @dataclass(frozen=True)
 class Format:
-    """A block format. Panels take as many bytes for a row as the file does."""
+    """A block format. Panels take as many bytes for a row as a file, unless the last two fields say otherwise."""
 
     name: str  # GGUF's, in lower case
     type_id: int  # GGUF's tensor type
     block: int  # values of a block
     block_bytes: int
-    activation: Float32 | Int8Blocks  # what its matmul takes
+    activation: Activation  # what its matmul takes
     pack: Kernel
     matmul: Kernel
     dequantize: Kernel
+    panel_block_bytes: int  # of a row
+    panel_header_bytes: int = 0  # of a row, before its blocks
+
+    def panel_bytes(self, blocks: int) -> int:
+        """Bytes of a panel of LANES rows."""
+        return LANES * (self.panel_header_bytes + blocks * self.panel_block_bytes)
 
 
-def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Float32 | Int8Blocks, *,
-                dequantize_block: Callable[..., Any], pack_block: Callable[..., Any],
-                tile: Callable[..., Any]) -> Format:
+def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Activation, *,
+                dequantize_block: Callable[..., Any], pack_block: Callable[..., Any], tile: Callable[..., Any],
+                panel_block_bytes: int = 0) -> Format:
     """A format from three device functions.
 
     dequantize_block(block, out): one block of the file to float32 values.
@@ -37,7 +44,9 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     """
     return Format(
         name, type_id, block, block_bytes, activation,
-        pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block)),
+        pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block,
+                         panel_block_bytes=panel_block_bytes or block_bytes)),
         matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiplier(tile, name))),
         dequantize=kernel(bind(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block)),
+        panel_block_bytes=panel_block_bytes or block_bytes,
     )

@@ -1,0 +1,76 @@
+"""I2_S: ternary values in blocks of 128, 2 bits a value: value = scale of the tensor * (code - 1). Code 3 reads as 0.
+
+Byte i of a block's 32 holds values i, i + 32, i + 64 and i + 96, from its high bits down (bitnet.cpp). The scale is not
+in the blocks but once behind them, a float32. A panel is the scales of all rows, then for each block eight vectors:
+bytes 4i .. 4i + 3 of every row.
+"""
+
+from dataclasses import replace
+
+from numba import float32, int32
+
+from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
+from ..jit import device, kernel
+from ..simd import LANES, atomic_add, bits, dot4, get_f32, get_i32, get_u8, panel_bytes, panel_f32, put_f32, put_i32
+from ..simd import scale_add, start_signed_dots, widen, zeros_narrow
+from .format import make_format
+
+_BYTES = 32
+_PANEL_BLOCK = _BYTES * LANES
+_ZEROS = 0x55555555  # a code of 1 in every place
+
+
+@device
+def dequantize_block(block, out):
+    """-1, 0 and 1: without the scale."""
+    for i in range(128):
+        code = get_u8(block + i % 32) >> (6 - 2 * (i // 32)) & 3
+        put_f32(out + 4 * i, float32(code - 1) if code != 3 else float32(0.0))
+
+
+@device
+def pack_block(block, panel, lane):
+    for i in range(8):
+        codes = get_i32(block + 4 * i)
+        threes = codes & codes >> 1 & _ZEROS
+        put_i32(panel + 4 * LANES * i + 4 * lane, int32(codes & ~(threes << 1)))  # 3 becomes 1
+
+
+@kernel
+def pack_i2_s(work, thread, threads, source, panels, rows, blocks, block_bytes):
+    scale = get_f32(source + rows * blocks * block_bytes)
+    panel = atomic_add(work, 1)
+    while panel * LANES < rows:
+        target = panels + panel * LANES * (4 + blocks * block_bytes)
+        for lane in range(min(LANES, rows - panel * LANES)):
+            row = source + (panel * LANES + lane) * blocks * block_bytes
+            put_f32(target + 4 * lane, scale)
+            for block in range(blocks):
+                pack_block(row + block * block_bytes, target + 4 * LANES + block * _PANEL_BLOCK, lane)
+        panel = atomic_add(work, 1)
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    weight_scale = panel_f32(acc, panel, panel_stride)
+    panel += 4 * LANES
+    values = x + ROW_VALUES
+    total = start_signed_dots(acc, x + ROW_BIAS, x_stride)
+    for _ in range(blocks):
+        dots = zeros_narrow(acc)
+        for i in range(8):
+            packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
+            dots = dot4(dots, bits(packed, 6, 3), values + 4 * i, x_stride)
+            dots = dot4(dots, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
+            dots = dot4(dots, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
+            dots = dot4(dots, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
+        total = total + widen(dots)
+        panel += _PANEL_BLOCK
+        values += 128
+    return scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride)
+
+
+FORMAT = replace(
+    make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
+                dequantize_block=dequantize_block, pack_block=pack_block, tile=tile),
+    pack=pack_i2_s, panel_header_bytes=4)
