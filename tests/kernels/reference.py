@@ -16,8 +16,16 @@ def f16(x: np.ndarray) -> np.ndarray:
         return x.astype(np.float16).astype(x.dtype)
 
 
+def ternary(raw: np.ndarray) -> np.ndarray:
+    """I2_S blocks uint8 [rows][bytes] as float32 -1, 0 and 1 [rows][k]."""
+    crumbs = [raw.reshape(len(raw), -1, 32) >> shift & 3 for shift in (6, 4, 2, 0)]
+    return np.array([-1, 0, 1, 0], np.float32)[np.stack(crumbs, axis=2).reshape(len(raw), -1)]
+
+
 def dequantize(format: Format, raw: np.ndarray) -> np.ndarray:
-    """Blocks uint8 [rows][bytes] as float32 [rows][k], by the gguf package."""
+    """Blocks uint8 [rows][bytes] as float32 [rows][k], by the gguf package; ternary ones without their scale."""
+    if format.name == "i2_s":
+        return ternary(raw)
     plain = {"f32": np.float32, "f16": np.float16}
     stored = raw.view(plain[format.name]) if format.name in plain else raw
     with np.errstate(invalid="ignore"):
@@ -39,6 +47,13 @@ def quantize(x: np.ndarray, offset: int, group: int) -> tuple[np.ndarray, np.nda
         return values, scales, -offset * sums
 
 
+def quantize_rows(x: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """float32 [tokens][k] -> int8 [tokens][k], float32 scales [tokens], int32 biases [tokens]."""
+    peak = np.maximum(abs(x).max(axis=1), np.float32(1e-5))
+    values = np.rint(x * (np.float32(127) / peak)[:, None]).astype(np.int8)
+    return values, peak / np.float32(127), -offset * values.sum(axis=1, dtype=np.int32)
+
+
 def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
     x = x.astype(np.float64)
     return x / np.sqrt((x**2).mean(axis=1, keepdims=True) + epsilon) * weight
@@ -47,6 +62,10 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
 def silu_multiply(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     gate = gate.astype(np.float64)
     return gate / (1 + np.exp(-gate)) * up
+
+
+def relu_squared_multiply(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    return np.maximum(gate.astype(np.float64), 0) ** 2 * up
 
 
 def rope(x: np.ndarray, positions: np.ndarray, angles: np.ndarray, halves: bool) -> np.ndarray:

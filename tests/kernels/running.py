@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import settings
 
-from lcpu.kernels.activations import Float32, Int8Blocks, quantize, round_rows
+from lcpu.kernels.activations import Activation, Int8Blocks, Int8Rows, quantize, quantize_rows, round_rows
 from lcpu.kernels.formats import Format
 from lcpu.kernels.jit import Kernel, bind, kernel
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
@@ -17,6 +17,7 @@ from lcpu.kernels.program import Program
 from lcpu.kernels.simd import LANES
 from lcpu.kernels.team import Team
 
+TERNARY_SCALE = np.float32(0.037)  # of the whole tensor, in tests of I2_S
 ALIGNMENT = 16  # floats: a row of activations is whole vectors on every path
 few = settings(max_examples=12, deadline=None)  # the first example may wait for a compiler
 
@@ -64,6 +65,11 @@ def random_blocks(format: Format, rows: int, k: int, random: np.random.Generator
         if format.name == "bf16":
             return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
         return values.astype({"f32": np.float32, "f16": np.float16}[format.name]).view(np.uint8)
+    if format.name == "i2_s":
+        size = rows * shape[1] * format.block_bytes
+        raw = random.integers(0, 256, size + 32, dtype=np.uint8)
+        raw[size : size + 4] = np.frombuffer(TERNARY_SCALE.tobytes(), np.uint8)
+        return raw[:size].reshape(rows, -1)  # the scale stays behind it in memory, as in a file
     raw = random.integers(0, 256, (*shape, format.block_bytes), dtype=np.uint8)
     put_scales(format, raw, random.uniform(-0.01, 0.01, shape).astype(np.float16))
     return raw.reshape(rows, -1)
@@ -78,18 +84,23 @@ def put_scales(format: Format, raw: np.ndarray, scales: np.ndarray) -> None:
 def pack(format: Format, raw: np.ndarray, k: int, *, threads: int = 1) -> np.ndarray:
     """uint8 [panels][bytes of a panel]"""
     rows, blocks = len(raw), k // format.block
-    panels = np.zeros((whole_groups(rows), blocks * format.block_bytes * LANES), np.uint8)
+    panels = np.zeros((whole_groups(rows), format.panel_bytes(blocks)), np.uint8)
     run(format.pack, threads=threads, source=raw, panels=panels, rows=rows, blocks=blocks,
         block_bytes=format.block_bytes)
     return panels
 
 
-def prepare(activation: Float32 | Int8Blocks, x: np.ndarray, *, threads: int = 1) -> np.ndarray:
+def prepare(activation: Activation, x: np.ndarray, *, threads: int = 1) -> np.ndarray:
     """float32 [tokens][k] as a format's matmul takes it, with spare rows; the first axis is tokens."""
     tokens, k = x.shape
     rows = padded(x)
+    if isinstance(activation, Int8Rows):
+        out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
+        run(quantize_rows, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
+            out_stride=out.strides[0], vectors=k // LANES, offset=activation.offset)
+        return out
     if isinstance(activation, Int8Blocks):
-        out = np.zeros((len(rows), k // 32 * activation.block_bytes), np.uint8)
+        out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
         run(quantize, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
             block_bytes=activation.block_bytes, blocks=k // 32, offset=activation.offset, group=activation.group)
         return out

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.kernels.activations import BIAS, SCALE, Float32, Int8Blocks, round_rows
+from lcpu.kernels.activations import BIAS, ROW_BIAS, ROW_SCALE, ROW_VALUES, SCALE, Float32, Int8Blocks, Int8Rows
+from lcpu.kernels.activations import round_rows
 from lcpu.kernels.formats import FORMATS
 
 from . import reference
@@ -86,6 +87,32 @@ def test_formats_that_share_an_activation_agree_on_its_layout():
         if isinstance(format.activation, Int8Blocks):
             assert format.block % 32 == 0
             assert format.activation.block_bytes == 36 + 4 * 32 // format.activation.group
+
+
+def quantized_rows(x, offset=1, threads=1):
+    """int8 [tokens][k], scales [tokens], biases [tokens]"""
+    out = prepare(Int8Rows(offset), x, threads=threads)[: len(x)]
+    scales, biases = (out[:, at : at + 4].copy().view(dtype).ravel()
+                      for at, dtype in ((ROW_SCALE, np.float32), (ROW_BIAS, np.int32)))
+    return out[:, ROW_VALUES:].view(np.int8).copy(), scales, biases
+
+
+@few
+@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 20), blocks=st.integers(1, 6), threads=st.integers(1, 3))
+def test_rows_with_one_scale(seed, tokens, blocks, threads):
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((tokens, 128 * blocks), dtype=np.float32) * np.float32(10.0 ** random.integers(-7, 4))
+    for got, wanted in zip(quantized_rows(x, 3, threads), reference.quantize_rows(x, 3), strict=True):
+        assert same_bits(got, wanted)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_poisons_its_own_row_only(bad):
+    x = np.ones((3, 128), np.float32)
+    x[1, 77] = bad
+    values, scales, _ = quantized_rows(x)
+    assert np.isnan(scales).tolist() == [False, True, False]
+    assert (values[[0, 2]] == 127).all()
 
 
 @few

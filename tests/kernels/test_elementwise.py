@@ -51,6 +51,32 @@ def test_silu_multiply(seed, tokens, width, threads):
     assert not rows[tokens:].any()
 
 
+@few
+@shapes
+def test_relu_squared_multiply(seed, tokens, width, threads):
+    gate, up = rows_of(seed, tokens, width, 2)
+    rows, ups = padded(gate), padded(up)
+    run(elementwise.relu_squared_multiply, threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
+        stride=rows.strides[0], vectors=vectors_of(rows))
+    np.testing.assert_allclose(rows[:tokens, :width], reference.relu_squared_multiply(gate, up), rtol=1e-6)
+    assert not rows[tokens:].any()
+
+
+@few
+@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 9), heads=st.integers(1, 5), head_dim=st.integers(1, 140),
+       threads=st.integers(1, 3))
+def test_rms_norm_of_each_head(seed, tokens, heads, head_dim, threads):
+    (x,) = rows_of(seed, tokens, heads * head_dim, 1)
+    weight = np.random.default_rng(seed + 1).standard_normal(head_dim, dtype=np.float32)
+    rows = padded(x)
+    run(elementwise.rms_norm_heads, threads=threads, count=int64(tokens), x=rows, weight=weight,
+        stride=rows.strides[0], heads=heads, head_dim=head_dim, epsilon=1e-5)
+    wanted = reference.rms_norm(x.reshape(-1, head_dim), weight, 1e-5).reshape(x.shape)
+    np.testing.assert_allclose(rows[:tokens, : x.shape[1]], wanted, rtol=3e-6, atol=1e-12)
+    assert not rows[:, x.shape[1] :].any()
+    assert not rows[tokens:].any()
+
+
 def test_silu_multiply_at_the_ends():
     gate = np.array([[-1e30, -200, -88.5, 0, 88.5, 200, 1e30, np.nan]], np.float32)
     rows = padded(gate)

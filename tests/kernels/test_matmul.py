@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.kernels.activations import Int8Blocks
+from lcpu.kernels.activations import Int8Blocks, Int8Rows
 from lcpu.kernels.formats import FORMATS, Format
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.simd import LANES
 
 from . import reference
-from .running import few, multiply, pack, prepare, put_scales, random_blocks, same_bits
+from .running import TERNARY_SCALE, few, multiply, pack, prepare, put_scales, random_blocks, same_bits
 
 every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
 GUARD = np.float32(12345)
@@ -63,9 +63,14 @@ def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(activation, Int8Blocks):
         values, scales, _ = reference.quantize(c.x, activation.offset, activation.group)
         x = (values * scales[..., None].astype(np.float64)).reshape(c.x.shape)
+    elif isinstance(activation, Int8Rows):
+        values, scales, _ = reference.quantize_rows(c.x, activation.offset)
+        x = values * scales[:, None].astype(np.float64)
     elif activation.rounded:
         x = reference.f16(c.x)
     x, weights = x.astype(np.float64), reference.dequantize(c.format, c.raw).astype(np.float64)
+    if c.format.name == "i2_s":
+        weights *= TERNARY_SCALE
     return x @ weights.T, abs(x) @ abs(weights).T
 
 
