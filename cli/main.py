@@ -22,6 +22,7 @@ from .bench import bench
 from .inspect import inspect_file
 from .options import UsageError
 from .perplexity import perplexity
+from .quantize import quantize
 from .run import run
 
 # A subcommand is one file and one line here. Its module imports neither numba, numpy nor the engine: its function does.
@@ -30,6 +31,7 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
     "perplexity": perplexity,
     "inspect": inspect_file,
+    "quantize": quantize,
 }
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""Templates over a format's blocks in rows, as a file has them: packing into panels and dequantizing."""
+"""Templates over a format's blocks as a file has them: packing rows into panels, dequantizing and quantizing."""
 
 from numba import float32
 
@@ -36,3 +36,17 @@ def dequantize(work, thread, threads, count, indices, table, blocks, block_bytes
         for at in range(4 * blocks * block_values, out_stride, 4):
             put_f32(target + at, float32(0.0))
         item = atomic_add(work, 1)
+
+
+def encode(x, blocks, count):
+    """Contiguous float32 values to `count` blocks. `quantize_block(x, block)` and the sizes are the format's."""
+    for i in range(count):
+        quantize_block(x + 4 * block_values * i, blocks + block_bytes * i)  # noqa: F821
+    return count
+
+
+def decode(blocks, out, count):
+    """`count` blocks to contiguous float32 values. `dequantize_block(block, out)` and the sizes are the format's."""
+    for i in range(count):
+        dequantize_block(blocks + block_bytes * i, out + 4 * block_values * i)  # noqa: F821
+    return count

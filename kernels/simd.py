@@ -662,3 +662,42 @@ def call_kernel(context, address, operands, count, work, thread, threads):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, count, types.intp, types.int64, types.int64), generate
+
+
+# ---- fitting blocks ----
+
+round_half_away = _unary(_float_call("round"))  # to whole numbers, halves away from zero
+
+
+@intrinsic
+def pick(context, scores, x):
+    """The value of x in the lane where scores, no NaN among them, are highest. Both are float32, of one shape."""
+    def better(b, one, other):
+        behind = b.fcmp_ordered("<", one[0], other[0])
+        return [b.select(behind, v, w) for v, w in zip(other, one, strict=True)]
+
+    def generate(context, b, sig, args):
+        first, *rest = zip(*(_unpack(b, value, tile) for value, tile in zip(args, sig.args, strict=True)), strict=True)
+        for pair in rest:
+            first = better(b, first, pair)
+        width = LANES
+        while width > 1:
+            width //= 2
+            low, high = (ir.Constant(ir.VectorType(I32, width), list(range(i, i + width))) for i in (0, width))
+            first = better(b, *([b.shuffle_vector(v, v, part) for v in first] for part in (low, high)))
+        return b.extract_element(first[1], I32(0))
+
+    return types.float32(scores, x), generate
+
+
+@intrinsic(prefer_literal=True)
+def stack(context, size):
+    """The address of `size` (literal) bytes that are this call's own, aligned to a cache line."""
+    nbytes = _literal(size)
+
+    def generate(context, b, sig, args):
+        memory = cgutils.alloca_once(b, ir.ArrayType(I8, nbytes))
+        memory.align = 64
+        return b.ptrtoint(memory, I64)
+
+    return types.int64(size), generate

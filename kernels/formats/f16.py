@@ -2,9 +2,14 @@
 
 from ..activations import Float32
 from ..jit import device
-from ..simd import get_f16, get_u16, panel_f16, put_f32, put_u16
-from .floats import float_tile
+from ..simd import get_f16, get_f32, get_u16, panel_f16, put_f16, put_f32, put_u16
+from .floats import float_decoder, float_tile
 from .format import make_format
+
+
+@device
+def quantize_block(x, block):
+    put_f16(block, get_f32(x))
 
 
 @device
@@ -20,4 +25,6 @@ def pack_block(block, panel, lane):
 tile = float_tile("f16", 2, panel_f16)
 
 FORMAT = make_format("f16", 1, 1, 2, Float32(rounded=True),
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+                     quantize_block=quantize_block, dequantize_block=dequantize_block,
+                     dequantize_blocks=float_decoder("f16", 2, panel_f16, dequantize_block),
+                     pack_block=pack_block, tile=tile)

@@ -3,8 +3,13 @@
 from ..activations import Float32
 from ..jit import device
 from ..simd import get_f32, panel_f32, put_f32
-from .floats import float_tile
+from .floats import float_decoder, float_tile
 from .format import make_format
+
+
+@device
+def quantize_block(x, block):
+    put_f32(block, get_f32(x))
 
 
 @device
@@ -20,4 +25,6 @@ def pack_block(block, panel, lane):
 tile = float_tile("f32", 4, panel_f32)
 
 FORMAT = make_format("f32", 0, 1, 4, Float32(),
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+                     quantize_block=quantize_block, dequantize_block=dequantize_block,
+                     dequantize_blocks=float_decoder("f32", 4, panel_f32, dequantize_block),
+                     pack_block=pack_block, tile=tile)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..jit import bind, device
-from ..simd import LANES, fma_tokens, zeros_f32
+from ..simd import LANES, fma_tokens, store_f32, zeros, zeros_f32
 
 RUN = 32  # products that are summed before they are added to the total: short sums round less
 
@@ -24,3 +24,18 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
 def float_tile(name: str, value_bytes: int, load: Callable[..., Any]) -> Callable[..., Any]:
     """The tile of a format whose values take `value_bytes` and that `load` turns into float32 vectors of panels."""
     return device(bind(_tile, f"tile_{name}", load=load, step=value_bytes * LANES))
+
+
+def _decode(blocks, out, count):
+    whole = count // LANES * LANES
+    for i in range(0, whole, LANES):
+        store_f32(out + 4 * i, load(zeros(1, 1), blocks + value_bytes * i, 0))  # noqa: F821
+    for i in range(whole, count):
+        dequantize_block(blocks + value_bytes * i, out + 4 * i)  # noqa: F821
+    return count
+
+
+def float_decoder(name: str, value_bytes: int, load: Callable[..., Any],
+                  dequantize_block: Callable[..., Any]) -> Callable[..., Any]:
+    """`dequantize_blocks` of such a format: a vector at a time, as far as there are whole ones."""
+    return bind(_decode, f"decode_{name}", load=load, value_bytes=value_bytes, dequantize_block=dequantize_block)

@@ -11,13 +11,35 @@ from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, kernel
-from ..simd import LANES, atomic_add, bits, dot4, get_f32, get_i32, get_u8, panel_bytes, panel_f32, put_f32, put_i32
-from ..simd import scale_add, start_signed_dots, widen, zeros_narrow
+from ..simd import LANES, absolute, atomic_add, bits, dot4, fma, get_f32, get_i32, get_u8, load_f32, maximum, minimum
+from ..simd import panel_bytes, panel_f32, put_f32, put_i32, scale_add, splat_f32, splat_i32, start_signed_dots
+from ..simd import store_i8, to_i32, widen, zeros_narrow
 from .format import make_format
 
 _BYTES = 32
 _PANEL_BLOCK = _BYTES * LANES
 _ZEROS = 0x55555555  # a code of 1 in every place
+LEAST = 1.0000001e-06  # the lowest float32 magnitude that is not 0: bitnet.cpp compares with a float64 1e-6
+
+
+@device
+def _code(x):
+    """By sign: 0, 1 or 2 for each value of a vector."""
+    value, one, huge = load_f32(x), splat_f32(float32(1.0)), splat_f32(float32(1e20))
+    excess = absolute(value) - splat_f32(float32(LEAST))
+    counts = minimum(one, maximum(splat_f32(float32(0.0)), fma(excess, huge, one)))
+    sign = minimum(one, maximum(splat_f32(float32(-1.0)), value * huge))
+    return to_i32(fma(sign, counts, one))
+
+
+@device
+def quantize_block(x, block):
+    """Values that are -scale, 0 or scale."""
+    for i in range(0, 32, LANES):
+        codes = splat_i32(int32(0))
+        for plane in range(4):
+            codes = (codes << splat_i32(int32(2))) | _code(x + 4 * (32 * plane + i))
+        store_i8(block + i, codes)
 
 
 @device
@@ -72,5 +94,6 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = replace(
     make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
-                dequantize_block=dequantize_block, pack_block=pack_block, tile=tile),
+                quantize_block=quantize_block, dequantize_block=dequantize_block,
+                pack_block=pack_block, tile=tile),
     pack=pack_i2_s, panel_header_bytes=4)

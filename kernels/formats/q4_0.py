@@ -4,18 +4,35 @@ Byte i of a block holds value i in its low and value i + 16 in its high nibble (
 is the scales of all rows, then four vectors: bytes 4i .. 4i + 3 of every row.
 """
 
-from numba import float32
+from numba import float32, int32
 
 from ..activations import BIAS, SCALE, Int8Blocks
+from ..fitting import inverse, peak
 from ..jit import device
-from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_i32, get_u8, get_u16, panel_bytes, panel_f16, prefetch
-from ..simd import put_f32, put_i32, put_u16, scale_add, start_dots
+from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_i32, get_u8, get_u16, load_f32, minimum, panel_bytes
+from ..simd import panel_f16, prefetch, put_f16, put_f32, put_i32, put_u16, scale_add, splat_f32, splat_i32, start_dots
+from ..simd import store_i8, to_i32
 from .format import make_format
 
 _BYTES = 18
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(offset=8)
 _STEP = _ACTIVATION.block_bytes
+
+
+@device
+def _code(x, inverse_scale):
+    code = load_f32(x) * splat_f32(inverse_scale) + splat_f32(float32(8.5))
+    return to_i32(minimum(splat_f32(float32(15.0)), code))
+
+
+@device
+def quantize_block(x, block):
+    scale = peak(x, 32) / float32(-8.0)
+    put_f16(block, scale)
+    for i in range(0, 16, LANES):
+        low, high = _code(x + 4 * i, inverse(scale)), _code(x + 64 + 4 * i, inverse(scale))
+        store_i8(block + 2 + i, low | (high << splat_i32(int32(4))))
 
 
 @device
@@ -51,4 +68,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 FORMAT = make_format("q4_0", 2, 32, _BYTES, _ACTIVATION,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+                     quantize_block=quantize_block, dequantize_block=dequantize_block,
+                     pack_block=pack_block, tile=tile)

@@ -5,12 +5,14 @@ block_q6_K). In a panel, a block is the float16 scales of all rows, then for eac
 two vectors of nibbles (values 0-3 | 4-7 and 8-11 | 12-15 of every row) and one of the four bit pairs.
 """
 
-from numba import float32, int8, uint8
+from numba import float32, int8, int32, int64, uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
+from ..fitting import fit_scale, inverse, ramp
 from ..jit import device
-from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_u8, get_u16, panel_bytes, panel_f16, panel_i8, put_f32
-from ..simd import put_u8, put_u16, scale_add, start_dots, widen, zeros_narrow
+from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_f32, get_u8, get_u16, load_f32, maximum, minimum
+from ..simd import panel_bytes, panel_f16, panel_i8, put_f16, put_f32, put_u8, put_u16, rint, scale_add, splat_f32
+from ..simd import splat_i32, stack, start_dots, store_i8, to_i32, widen, zeros_narrow
 from .format import make_format
 
 _BYTES = 210
@@ -26,6 +28,49 @@ def _value(block, i):
     nibble = get_u8(block + 64 * half + 32 * (plane % 2) + byte) >> (4 * (plane // 2))
     pair = get_u8(block + 128 + 32 * half + byte) >> (2 * plane)
     return (nibble & 15) | (pair & 3) << 4
+
+
+@device
+def _fit_groups(x, block):
+    """Choose and store the scale of the block and those of its groups."""
+    fits = stack(64)
+    largest = float32(0.0)
+    steps = ramp(float32(-32.9), float32(0.12))
+    for group in range(16):
+        scale = fit_scale(x + 64 * group, 16, steps)
+        put_f32(fits + 4 * group, scale)
+        largest = scale if abs(scale) > abs(largest) else largest
+    put_f16(block + 208, largest / float32(-128.0))
+    for group in range(16):
+        scale = get_f32(fits + 4 * group) * inverse(largest) * float32(-128.0)
+        put_u8(block + 192 + group, uint8(int64(min(float32(127.0), round(scale)))))
+
+
+@device
+def _codes(x, block, i):
+    """The 6 bits of a vector of values, from i on, as two and four bits."""
+    scale = get_f16(block + 208) * float32(int8(get_u8(block + 192 + i // 16)))
+    code = rint(load_f32(x + 4 * i) * splat_f32(inverse(scale)))
+    code = maximum(splat_f32(float32(-32.0)), minimum(splat_f32(float32(31.0)), code)) + splat_f32(float32(32.0))
+    pair = rint((code - splat_f32(float32(7.5))) * splat_f32(float32(1 / 16)))
+    return to_i32(pair), to_i32(code - pair * splat_f32(float32(16.0)))
+
+
+@device
+def quantize_block(x, block):
+    _fit_groups(x, block)
+    for half in range(2):
+        for i in range(0, 32, LANES):
+            at = 128 * half + i
+            pair0, low0 = _codes(x, block, at)
+            pair1, low1 = _codes(x, block, at + 32)
+            pair2, low2 = _codes(x, block, at + 64)
+            pair3, low3 = _codes(x, block, at + 96)
+            four = splat_i32(int32(4))
+            store_i8(block + 64 * half + i, low0 | (low2 << four))
+            store_i8(block + 64 * half + 32 + i, low1 | (low3 << four))
+            pairs = pair0 | (pair1 << splat_i32(int32(2))) | (pair2 << four) | (pair3 << splat_i32(int32(6)))
+            store_i8(block + 128 + 32 * half + i, pairs)
 
 
 @device
@@ -79,4 +124,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 FORMAT = make_format("q6_k", 14, 256, _BYTES, _ACTIVATION,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+                     quantize_block=quantize_block, dequantize_block=dequantize_block,
+                     pack_block=pack_block, tile=tile)

@@ -7,15 +7,25 @@ SIGNED_OFFSET too large, where the processor's dot product wants them unsigned.
 from numba import float32, int8, uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
+from ..fitting import inverse, largest_magnitude
 from ..jit import device
-from ..simd import LANES, SIGNED_OFFSET, dot4_signed, get_f16, get_u8, get_u16, panel_bytes, panel_f16, prefetch
-from ..simd import put_f32, put_u8, put_u16, scale_add, start_signed_dots
+from ..simd import LANES, SIGNED_OFFSET, dot4_signed, get_f16, get_u8, get_u16, load_f32, panel_bytes, panel_f16
+from ..simd import prefetch, put_f16, put_f32, put_u8, put_u16, round_half_away, scale_add, splat_f32
+from ..simd import start_signed_dots, store_i8, to_i32
 from .format import make_format
 
 _BYTES = 34
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(offset=SIGNED_OFFSET)
 _STEP = _ACTIVATION.block_bytes
+
+
+@device
+def quantize_block(x, block):
+    scale = largest_magnitude(x, 32) / float32(127.0)
+    put_f16(block, scale)
+    for i in range(0, 32, LANES):
+        store_i8(block + 2 + i, to_i32(round_half_away(load_f32(x + 4 * i) * splat_f32(inverse(scale)))))
 
 
 @device
@@ -47,4 +57,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 FORMAT = make_format("q8_0", 8, 32, _BYTES, _ACTIVATION,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+                     quantize_block=quantize_block, dequantize_block=dequantize_block,
+                     pack_block=pack_block, tile=tile)

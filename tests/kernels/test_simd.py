@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from lcpu.kernels import simd
-from lcpu.kernels.jit import device
+from lcpu.kernels.jit import device, kernel
 from lcpu.kernels.simd import LANES, load_f32, put_f32, store_f32
 
 from .running import operation_kernel, run
 
 NAN, INF = np.nan, np.inf
 SPECIAL = np.array([0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 1e-40, -3.25, 8388607.5, 1e30, -INF, INF, NAN], np.float32)
+JUST_BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
 
 
 def _unary(work, thread, threads, x, out, count):
@@ -31,11 +32,26 @@ def _reduction(work, thread, threads, x, out):
     put_f32(out, operation(load_f32(x)))  # noqa: F821
 
 
+def _pick(work, thread, threads, scores, x, out):
+    put_f32(out, simd.pick(load_f32(scores), load_f32(x)))
+
+
+def _two_stacks(work, thread, threads, out):
+    one, two = simd.stack(256), simd.stack(256)
+    for i in range(64):
+        put_f32(one + 4 * i, np.float32(i))
+        put_f32(two + 4 * i, np.float32(-i))
+    for i in range(64):
+        put_f32(out + 8 * i, simd.get_f32(one + 4 * i))
+        put_f32(out + 8 * i + 4, simd.get_f32(two + 4 * i))
+
+
 def _divide(x, y):
     return x / y
 
 
-UNARY = {"absolute": (simd.absolute, np.abs), "rint": (simd.rint, np.rint)}
+UNARY = {"absolute": (simd.absolute, np.abs), "rint": (simd.rint, np.rint),
+         "round_half_away": (simd.round_half_away, lambda x: np.copysign(np.floor(np.abs(x.astype(float)) + 0.5), x))}
 BINARY = {"maximum": (simd.maximum, np.maximum), "minimum": (simd.minimum, np.minimum),
           "divide": (device(_divide), np.divide)}
 UNARY_KERNELS = {name: operation_kernel(_unary, f"unary_{name}", pair[0]) for name, pair in UNARY.items()}
@@ -46,7 +62,7 @@ REDUCTIONS = {"add": operation_kernel(_reduction, "reduction_add", simd.reduce_a
 
 @pytest.mark.parametrize("name", UNARY)
 def test_unary(name):
-    x = np.resize(SPECIAL, 4 * 16)
+    x = np.resize(np.append(SPECIAL, JUST_BELOW_HALF), 4 * 16)
     out = np.zeros_like(x)
     run(UNARY_KERNELS[name], x=x, out=out, count=len(x))
     np.testing.assert_array_equal(out, UNARY[name][1](x))
@@ -72,3 +88,19 @@ def test_reductions_take_every_lane():
         assert out[0] == 3 - 2 * (LANES - 1)
     run(REDUCTIONS["add"], x=np.full(LANES, NAN, np.float32), out=out)
     assert np.isnan(out[0])
+
+
+def test_pick_takes_the_lane_of_the_highest_score():
+    pick = kernel(_pick)
+    random = np.random.default_rng(1)
+    for lane in range(LANES):
+        scores, x, out = random.random(LANES, np.float32), random.random(LANES, np.float32), np.zeros(1, np.float32)
+        scores[lane] = 2
+        run(pick, scores=scores, x=x, out=out)
+        assert out[0] == x[lane]
+
+
+def test_stacks_are_apart():
+    out = np.zeros((64, 2), np.float32)
+    run(kernel(_two_stacks), out=out)
+    assert (out == np.arange(64)[:, None] * [1, -1]).all()

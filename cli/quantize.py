@@ -1,0 +1,176 @@
+"""`lcpu quantize`: a GGUF file in smaller types, and a table of what was done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console, options
+from .inspect import aligned, printable, size
+
+if TYPE_CHECKING:
+    from ..convert.quantize import Quantized
+    from ..convert.type_rules import Mixture
+
+WORST = 10  # tensors that --check lists once more
+
+Input = Annotated[Path, typer.Argument(metavar="IN", help="GGUF file; of a split model, any.")]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help="GGUF file to write.")]
+Type = Annotated[
+    str,
+    typer.Argument(
+        metavar="TYPE",
+        help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, tq2_0, tq1_0, i2_s "
+        "(ternary models); or copy, which changes only what the options name.",
+    ),
+]
+Pure = Annotated[bool, typer.Option("--pure", help="The same type for all matrices, where TYPE would mix several.")]
+OutputType = Annotated[
+    str | None,
+    typer.Option(
+        "--output-type", "--output-tensor-type", metavar="TYPE", show_default=False,
+        help="Type of the output layer (of the embedding, where it is both): q8_0, q6_k, ..., or keep.",
+    ),
+]  # fmt: skip
+EmbeddingType = Annotated[
+    str | None,
+    typer.Option(
+        "--embedding-type", "--token-embedding-type", metavar="TYPE", show_default=False,
+        help="Type of the token embedding.",
+    ),
+]  # fmt: skip
+TensorTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tensor-type", metavar="REGEX=TYPE", show_default=False,
+        help="Type of the matrices whose name has a match, such as 'ffn_down=q6_k'; the first that matches counts.",
+    ),
+]  # fmt: skip
+Ternarize = Annotated[
+    str | None,
+    typer.Option(
+        "--ternarize", metavar="absmean", show_default=False,
+        help="Round weights that are not ternary to -m, 0 or m, where m is the mean magnitude of their tensor.",
+    ),
+]  # fmt: skip
+Check = Annotated[bool, typer.Option("--check", help="Measure and list how far each tensor is off.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT.")]
+
+
+def quantize(
+    source: Input,
+    target: Output,
+    type: Type,
+    pure: Pure = False,
+    output_type: OutputType = None,
+    embedding_type: EmbeddingType = None,
+    tensor_type: TensorTypes = None,
+    ternarize: Ternarize = None,
+    check: Check = False,
+    threads: options.Threads = None,
+    force: Force = False,
+) -> None:
+    """Quantize a GGUF file.
+
+    Which tensor gets which type is as in llama.cpp. OUT appears when it is whole. stdout gets a table of the types, and
+    with --check the error of each tensor: its root mean square (RMSE), and relative to that of the values.
+    """
+    from ..convert.quantize import check_free, quantized_again
+    from ..convert.quantize import quantize as write_quantized
+    from ..convert.type_rules import Overrides, choose_types
+    from ..engine.gguf_file import GGUFFile
+
+    if ternarize not in (None, "absmean"):
+        raise options.UsageError(f"--ternarize {ternarize}: it can be absmean")
+    mixture = mixture_named(type)
+    patterns = tuple(map(override, tensor_type or ()))
+    overrides = Overrides(pure, tensor_type_named(output_type), tensor_type_named(embedding_type), patterns)
+    with GGUFFile.open(source) as file, console.LoadProgress() as progress:
+        check_free(target, force)
+        types, misfits = choose_types(file.tensors.values(), file.metadata, mixture, overrides)
+        if again := quantized_again(file, types):
+            console.notice(f"note: {counted(again)}, quantized before, will lose more than from a float model")
+        if misfits:
+            console.notice(f"note: the rows of {counted(misfits)} are not whole blocks: another type is taken")
+        done = write_quantized(
+            file, target, types, mixture.file_type, threads=threads if threads and threads > 0 else None,
+            ternarize=ternarize is not None, check=check, force=force, progress=progress,
+        )  # fmt: skip
+    parts = [type_table(done), *([error_table(done)] if check else []), totals(source, target, done)]
+    console.write("\n\n".join(parts) + "\n")
+
+
+def mixture_named(name: str) -> Mixture:
+    from ..convert.type_rules import ALIASES, MIXTURES
+
+    name = name.lower()
+    mixture = MIXTURES.get(ALIASES.get(name, name))
+    if mixture is None:
+        raise options.UsageError(f"no type {name!r}: TYPE is {', '.join(MIXTURES)}")
+    return mixture
+
+
+def tensor_type_named(name: str | None) -> str:
+    from ..convert.type_rules import MIXTURES
+
+    types = {mixture.base.lower(): mixture.base for mixture in MIXTURES.values()}
+    if name is None:
+        return ""
+    if name.lower() not in types:
+        raise options.UsageError(f"no type {name!r} for a tensor: there are {', '.join(types)}")
+    return types[name.lower()]
+
+
+def override(text: str) -> tuple[re.Pattern[str], str]:
+    """A --tensor-type."""
+    pattern, equals, name = text.rpartition("=")
+    if not equals:
+        raise options.UsageError(f"--tensor-type {text!r}: it is REGEX=TYPE, such as 'ffn_down=q6_k'")
+    try:
+        return re.compile(pattern), tensor_type_named(name)
+    except re.error as error:
+        raise options.UsageError(f"--tensor-type {text!r}: {error}") from None
+
+
+def counted(names: list[str]) -> str:
+    return printable(names[0]) if len(names) == 1 else f"{len(names)} tensors"
+
+
+def type_table(tensors: Sequence[Quantized]) -> str:
+    """What the types add up to, the largest first."""
+    from ..engine.gguf_types import TENSOR_TYPES
+
+    by_type: dict[str, list[Quantized]] = {}
+    for tensor in tensors:
+        by_type.setdefault(TENSOR_TYPES[tensor.new_type].name, []).append(tensor)
+    names = sorted(by_type, key=lambda name: -sum(tensor.new_bytes for tensor in by_type[name]))
+    rows = [["type", "tensors", "parameters", "size", "bits/weight"]]
+    for name in [*names, "all"]:
+        same = by_type.get(name, tensors)
+        values, nbytes = sum(tensor.values for tensor in same), sum(tensor.new_bytes for tensor in same)
+        rows.append([name, str(len(same)), f"{values:,}", size(nbytes), f"{8 * nbytes / max(1, values):.2f}"])
+    return "\n".join(aligned(rows, "<>>>>"))
+
+
+def error_table(tensors: Sequence[Quantized]) -> str:
+    """The errors of all tensors that were changed, in the file's order, and the relatively worst once more."""
+    from ..engine.gguf_types import TENSOR_TYPES
+
+    def row(tensor: Quantized) -> list[str]:
+        types = f"{TENSOR_TYPES[tensor.old_type].name} → {TENSOR_TYPES[tensor.new_type].name}"
+        return [printable(tensor.name), types, f"{tensor.error:.3e}", f"{tensor.relative_error:.5f}"]
+
+    changed = [tensor for tensor in tensors if tensor.error is not None]
+    worst = sorted(changed, key=lambda tensor: -(tensor.relative_error or 0))[:WORST]
+    rows = [["tensor", "types", "RMSE", "relative"], *map(row, changed), *map(row, worst)]
+    lines = aligned(rows, "<<>>")
+    return "\n".join([*lines[: len(changed) + 1], "", f"the worst {len(worst)}", *lines[len(changed) + 1 :]])
+
+
+def totals(source: Path, target: Path, tensors: Sequence[Quantized]) -> str:
+    old, new = sum(tensor.old_bytes for tensor in tensors), sum(tensor.new_bytes for tensor in tensors)
+    return f"{source}: {size(old)} → {target}: {size(new)}, {new / max(1, old):.1%}"

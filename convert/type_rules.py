@@ -1,0 +1,193 @@
+"""Which type each tensor of a model is quantized to: llama.cpp's mixtures and rules (src/llama-quant.cpp).
+
+Its exceptions for the Falcon architecture are left out. Types are GGUF's names, such as "Q4_K".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..engine.gguf_file import TensorInfo
+from ..engine.gguf_metadata import Value
+from ..engine.gguf_types import TENSOR_TYPES
+from ..kernels.errors import LcpuError
+
+TYPE_IDS = {tensor_type.name: type_id for type_id, tensor_type in TENSOR_TYPES.items()}
+KEEP = "keep"  # in the place of a type: the one that the tensor has
+_KEEP_HALF = "keep half"  # the same, but F16 for F32
+
+
+def _more_bits(index: int, count: int) -> bool:
+    """The first and the last eighth of the layers, and every third between them."""
+    return index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
+
+
+def _first_eighth(index: int, count: int) -> bool:
+    return index < count // 8
+
+
+def _first_four(index: int, count: int) -> bool:
+    return index < 4
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a name such as "q4_k_m" stands for."""
+
+    base: str  # the type of most matrices
+    file_type: int | None  # general.file_type; None: as it was
+    output: str  # the type of the output layer, or of the embedding that serves as one
+    embedding: str = ""  # the type of another embedding, if not the base
+    better: Mapping[str, tuple[Callable[[int, int], bool], str]] = field(default_factory=dict)  # role: layers, type
+
+
+_M_LAYERS = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
+_S_LAYERS = {"attn_v": (_first_four, "Q5_K"), "ffn_down": (_first_eighth, "Q5_K")}
+
+MIXTURES = {
+    "f32": Mixture("F32", 0, "F32"),
+    "f16": Mixture("F16", 1, "F16"),
+    "bf16": Mixture("BF16", 32, "BF16"),
+    "q8_0": Mixture("Q8_0", 7, "Q8_0"),
+    "q6_k": Mixture("Q6_K", 18, "Q6_K"),
+    "q5_k_m": Mixture("Q5_K", 17, "Q6_K", better=_M_LAYERS),
+    "q5_k_s": Mixture("Q5_K", 16, "Q6_K"),
+    "q5_1": Mixture("Q5_1", 9, "Q6_K"),
+    "q5_0": Mixture("Q5_0", 8, "Q6_K"),
+    "q4_k_m": Mixture("Q4_K", 15, "Q6_K", better=_M_LAYERS),
+    "q4_k_s": Mixture("Q4_K", 14, "Q6_K", better=_S_LAYERS),
+    "q4_1": Mixture("Q4_1", 3, "Q6_K"),
+    "q4_0": Mixture("Q4_0", 2, "Q6_K"),
+    "tq2_0": Mixture("TQ2_0", 37, "Q6_K", "Q4_K"),
+    "tq1_0": Mixture("TQ1_0", 36, "Q6_K", "Q4_K"),
+    "i2_s": Mixture("I2_S", 40, _KEEP_HALF, _KEEP_HALF),  # bitnet.cpp's number and rules
+    "copy": Mixture(KEEP, None, KEEP),
+}
+ALIASES = {"q4_k": "q4_k_m", "q5_k": "q5_k_m"}  # llama.cpp has them too
+
+_UNMIXED = (KEEP, "F32", "F16", "BF16")  # a base that every matrix gets
+
+# For rows that are not whole blocks. What is not listed, or does not fit either, becomes F16.
+_FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "TQ1_0": "Q4_0", "TQ2_0": "Q4_0"}
+
+# Matrices that stay as they are: small, or sensitive, or none of a matmul.
+_KEPT = re.compile(
+    r"_norm\.weight|ffn_gate_inp\.weight|ffn_gate_tid2eid\.weight|altup|laurel|per_layer_model_proj|ssm_conv1d"
+    r"|shortconv\.conv\.weight|indexer\.[kq]_proj\.weight|attn_rel_b\.weight|sam\.(pos_embd|neck\.|net_)"
+    r"|time_mix_(first|w[012]|v[012]|a[012]|g[12]|decay_w[12]|lerp_fused)\.weight|^(position_embd|token_types)\.weight"
+    r"|\.(position_embd|rel_pos|patch_embd|patch_merger)|a\.rvq\.codebook|mm\.a\.code_embd"
+)
+_ROLES = {
+    "output": re.compile(r"^output\.weight$"),
+    "token_embd": re.compile(r"^(per_layer_)?token_embd\.weight$"),
+    "attn_v": re.compile(r"attn_(v|qkv|kv_b)\.weight"),
+    "attn_k": re.compile(r"attn_k\.weight"),
+    "attn_output": re.compile(r"attn_output\.weight"),
+    "ffn_down": re.compile(r"ffn_down"),
+}
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user wants otherwise."""
+
+    pure: bool = False  # the base type for all that is quantized
+    output: str = ""
+    embedding: str = ""
+    patterns: tuple[tuple[re.Pattern[str], str], ...] = ()  # a name in which the first is found gets the second
+
+
+def choose_types(
+    tensors: Iterable[TensorInfo], metadata: Mapping[str, Value], mixture: Mixture, overrides: Overrides
+) -> tuple[dict[str, int], list[str]]:
+    """The type id of every tensor by name, and the names of those whose rows did not fit the type that was wanted.
+
+    Raises LcpuError for a tensor that cannot become I2_S.
+    """
+    tensors = list(tensors)
+    roles = {info.name: _role(info.name) for info in tensors}
+    values = sorted((name for name, role in roles.items() if role == "attn_v"), key=_layer)
+    tied = "output" not in roles.values()
+    types, misfits = {}, []
+    for info in tensors:
+        role = roles[info.name]
+        if role == "token_embd" and tied and not overrides.embedding:
+            role = "output"
+        if not _quantizable(info):
+            wanted = KEEP
+        elif chosen := _overridden(info.name, role, overrides):
+            wanted = chosen
+        elif overrides.pure or mixture.base in _UNMIXED:
+            wanted = mixture.base
+        elif role == "attn_v":
+            wanted = _mixed(mixture, metadata, role, values.index(info.name), len(values))
+        else:
+            wanted = _mixed(mixture, metadata, role, _layer(info.name), _number(metadata, "block_count"))
+        types[info.name] = TYPE_IDS[_fitting(info, wanted)]
+        if wanted in TYPE_IDS and TYPE_IDS[wanted] != types[info.name]:
+            misfits.append(info.name)
+    return types, misfits
+
+
+def _role(name: str) -> str:
+    return next((role for role, pattern in _ROLES.items() if pattern.search(name)), "")
+
+
+def _layer(name: str) -> int:
+    match = re.match(r"blk\.(\d+)\.", name)
+    return int(match[1]) if match else -1
+
+
+def _number(metadata: Mapping[str, Value], key: str) -> int:
+    value = metadata.get(f"{metadata.get('general.architecture')}.{key}")
+    return value if isinstance(value, int) else 0
+
+
+def _quantizable(info: TensorInfo) -> bool:
+    """Whether it is a matrix, or a stack of them, whose type may change. Integers stay."""
+    whole = info.type_name in ("I8", "I16", "I32", "I64")
+    matrix = any(size > 1 for size in info.shape[:-1])
+    return matrix and not whole and info.name.endswith("weight") and not _KEPT.search(info.name)
+
+
+def _overridden(name: str, role: str, overrides: Overrides) -> str:
+    if role == "token_embd" and overrides.embedding:
+        return overrides.embedding
+    if role == "output" and overrides.output:
+        return overrides.output
+    return next((kind for pattern, kind in overrides.patterns if pattern.search(name)), "")
+
+
+def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: int, count: int) -> str:
+    """The type that a mixture has for a role in layer `index` of `count`."""
+    if role == "output":
+        return mixture.output
+    if role == "token_embd":
+        return mixture.embedding or mixture.base
+    layers, better = mixture.better.get(role, (None, ""))
+    kind = better if layers and layers(index, count) else mixture.base
+    if _number(metadata, "expert_count") == 8:  # then these are a small part of the model
+        if role in ("attn_v", "attn_k"):
+            return "Q8_0"
+        return "Q5_K" if role == "attn_output" and kind == "Q4_K" else kind
+    shared = _number(metadata, "attention.head_count") != _number(metadata, "attention.head_count_kv")
+    if role == "attn_v" and kind == "Q4_K" and shared and _number(metadata, "block_count") == 80:  # the 70B models
+        return "Q5_K"
+    return kind
+
+
+def _fitting(info: TensorInfo, wanted: str) -> str:
+    """The type itself, or one whose blocks the rows are made of."""
+    if wanted == KEEP or (wanted == _KEEP_HALF and info.type_name != "F32"):
+        return info.type_name
+    kind = "F16" if wanted == _KEEP_HALF else wanted
+    k = info.shape[-1]
+    if kind == "I2_S" and k % 128:
+        raise LcpuError(f"tensor '{info.name}' has rows of {k} values, and I2_S needs a multiple of 128: "
+                        f"give it another type with --tensor-type '{re.escape(info.name)}=f16'")
+    for candidate in (kind, _FALLBACKS.get(kind, "F16"), "F16"):
+        if k % TENSOR_TYPES[TYPE_IDS[candidate]].block_values == 0:
+            return candidate
+    raise AssertionError("every row is whole blocks of F16")

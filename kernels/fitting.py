@@ -1,0 +1,136 @@
+"""How float32 values are fitted to a block: extremes, inverses, and searches for the scale with the smallest error.
+
+A search tries CANDIDATES scales at once, each in a lane of its own: a value is broadcast, and no sum crosses lanes.
+"""
+
+from math import sqrt
+
+from numba import float32
+
+from .jit import device
+from .simd import LANES, absolute, fma, get_f32, load_f32, load_tile, maximum, minimum, pick, put_f32, reduce_add, rint
+from .simd import splat_f32, stack, zeros
+
+CANDIDATES = 16
+_VECTORS = CANDIDATES // LANES
+_VECTOR = 4 * LANES
+_TILE = 4 * CANDIDATES  # bytes
+_ROUNDS = 2  # the second starts from where the first has moved every candidate
+
+
+@device
+def inverse(x):
+    """1 / x, but 0 for 0."""
+    return float32(1.0) / x if x != 0 else float32(0.0)
+
+
+@device
+def extremes(x, values):
+    """The lowest and the highest of some float32 values, a whole number of vectors."""
+    lowest = highest = load_f32(x)
+    for i in range(LANES, values, LANES):
+        value = load_f32(x + 4 * i)
+        lowest, highest = minimum(value, lowest), maximum(value, highest)
+    return pick(splat_f32(float32(0.0)) - lowest, lowest), pick(highest, highest)
+
+
+@device
+def largest_magnitude(x, values):
+    """max |value|"""
+    largest = absolute(load_f32(x))
+    for i in range(LANES, values, LANES):
+        largest = maximum(absolute(load_f32(x + 4 * i)), largest)
+    return pick(largest, largest)
+
+
+@device
+def peak(x, values):
+    """The value with the largest magnitude, with its sign; the first of several."""
+    lowest, highest = extremes(x, values)
+    if highest != -lowest:
+        return highest if highest > -lowest else lowest
+    for i in range(values):
+        value = get_f32(x + 4 * i)
+        if abs(value) == highest:
+            return value
+    return highest
+
+
+@device
+def ramp(first, step):
+    """A tile of CANDIDATES numbers: first, first + step, ..."""
+    table = stack(_TILE)
+    for i in range(CANDIDATES):
+        put_f32(table + 4 * i, first + step * float32(i))
+    return load_tile(zeros(1, _VECTORS), table, 0, _VECTOR)
+
+
+@device
+def _finite(x):
+    return x - x == 0
+
+
+@device
+def fit_scale(x, values, steps):
+    """The scale s for which s * code, code = -32 .. 31, comes closest to some values. The large ones count more.
+
+    steps: a tile of codes that the peak may become, such as -32.3. An error counts by the square of its value.
+    """
+    top = peak(x, values)
+    if abs(top) < float32(1e-15):
+        return float32(0.0)
+    inverses = steps / splat_f32(top)
+    sum_cx = sum_cc = zeros(1, _VECTORS)
+    for i in range(values):
+        value = get_f32(x + 4 * i)
+        code = minimum(splat_f32(float32(31.0)), maximum(splat_f32(float32(-32.0)), rint(splat_f32(value) * inverses)))
+        weighted = code * splat_f32(value * value)
+        sum_cx = fma(weighted, splat_f32(value), sum_cx)
+        sum_cc = fma(weighted, code, sum_cc)
+    scales = sum_cx / sum_cc
+    scale = pick(maximum(splat_f32(float32(0.0)), scales * sum_cx), scales)
+    return scale if _finite(scale) else top / float32(-32.0)
+
+
+@device
+def fit_scale_and_offset(x, values, top, steps):
+    """s and m >= 0 for which s * code - m, code = 0 .. top, comes closest to some values. The large ones count more.
+
+    steps: a tile of codes that the highest value may become. An error counts by |value| + the root mean square of all.
+    """
+    lowest, highest = extremes(x, values)
+    lowest = min(lowest, float32(0.0))
+    spread = highest - lowest
+    if not spread > 0:
+        return float32(0.0), -lowest
+    squares = splat_f32(float32(0.0))
+    for i in range(0, values, LANES):
+        squares = fma(load_f32(x + 4 * i), load_f32(x + 4 * i), squares)
+    typical = float32(sqrt(reduce_add(squares) / float32(values)))
+    inverses = steps / splat_f32(spread)
+    shift = inverses * splat_f32(-lowest)
+    for _ in range(_ROUNDS):
+        sum_w = sum_x = float32(0.0)
+        sum_c = sum_cx = sum_cc = zeros(1, _VECTORS)
+        for i in range(values):
+            value = get_f32(x + 4 * i)
+            weight = typical + abs(value)
+            sum_w += weight
+            sum_x += weight * value
+            code = maximum(splat_f32(float32(0.0)), rint(fma(splat_f32(value), inverses, shift)))
+            code = minimum(splat_f32(top), code)
+            weighted = code * splat_f32(weight)
+            sum_c = sum_c + weighted
+            sum_cx = fma(weighted, splat_f32(value), sum_cx)
+            sum_cc = fma(weighted, code, sum_cc)
+        w, x_all = splat_f32(sum_w), splat_f32(sum_x)
+        # Least squares, with the offset kept from 0 down to a step below the lowest value, and the best scale for it.
+        offsets = (sum_cc * x_all - sum_c * sum_cx) / (w * sum_cc - sum_c * sum_c)
+        offsets = maximum(splat_f32(lowest - spread / top), minimum(splat_f32(float32(0.0)), offsets))
+        rest = sum_cx - offsets * sum_c
+        scales = rest / sum_cc
+        inverses = splat_f32(float32(1.0)) / scales
+        shift = (splat_f32(float32(0.0)) - offsets) * inverses
+    gains = maximum(splat_f32(float32(0.0)), scales * rest + offsets * (x_all + x_all - offsets * w))
+    scale, offset = pick(gains, scales), pick(gains, offsets)
+    return (scale, -offset) if _finite(scale) else (spread / top, -lowest)

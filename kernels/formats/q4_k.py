@@ -1,0 +1,101 @@
+"""Q4_K: blocks of 256 values in 8 groups of 32: value = scale * group scale * nibble - offset scale * group offset.
+
+A block is two float16 (scale, offset scale), 12 bytes of 6-bit group scales and offsets, and 128 bytes of nibbles: byte
+32 p + i holds value i of group 2 p in its low nibble and value i of group 2 p + 1 in its high one (ggml's block_q4_K).
+
+The 12 bytes are 4 scales, 4 offsets, 4 bytes of a scale's (low) and an offset's nibble for groups 4 to 7; the top two
+bits of these are in those of the first 8 bytes.
+"""
+
+from numba import float32, int32, int64, uint8
+
+from ..fitting import fit_scale_and_offset, inverse, ramp
+from ..jit import device
+from ..simd import LANES, get_f16, get_f32, get_u8, load_f32, maximum, minimum, put_f16, put_f32, put_u8
+from ..simd import rint, splat_f32, splat_i32, stack, store_i8, to_i32
+from .format import make_storage
+
+_BYTES = 144
+_SCALES = 4  # byte offset of the 6-bit numbers
+_CODES = 16
+
+
+@device
+def group_scale(block, group):
+    """The 6 bits of a group's scale."""
+    if group < 4:
+        return get_u8(block + _SCALES + group) & 63
+    return get_u8(block + _SCALES + 4 + group) & 15 | (get_u8(block + _SCALES + group - 4) >> 6) << 4
+
+
+@device
+def group_offset(block, group):
+    """The 6 bits of a group's offset."""
+    if group < 4:
+        return get_u8(block + _SCALES + 4 + group) & 63
+    return get_u8(block + _SCALES + 4 + group) >> 4 | (get_u8(block + _SCALES + group) >> 6) << 4
+
+
+@device
+def put_group(block, group, scale, offset):
+    """Store two 6-bit numbers. Groups 0 to 3 come first: they clear what the others add to."""
+    if group < 4:
+        put_u8(block + _SCALES + group, uint8(scale))
+        put_u8(block + _SCALES + 4 + group, uint8(offset))
+    else:
+        put_u8(block + _SCALES + 4 + group, uint8(scale & 15 | (offset & 15) << 4))
+        at = block + _SCALES + group - 4
+        put_u8(at, uint8(get_u8(at) | (scale >> 4) << 6))
+        put_u8(at + 4, uint8(get_u8(at + 4) | (offset >> 4) << 6))
+
+
+@device
+def fit_groups(x, block, top, steps):
+    """Choose and store all scales and offsets of a block whose codes are 0 .. top."""
+    fits = stack(64)
+    largest_scale = largest_offset = float32(0.0)
+    for group in range(8):
+        scale, offset = fit_scale_and_offset(x + 128 * group, 32, top, steps)
+        put_f32(fits + 8 * group, scale)
+        put_f32(fits + 8 * group + 4, offset)
+        largest_scale, largest_offset = max(largest_scale, scale), max(largest_offset, offset)
+    put_f16(block, largest_scale / float32(63.0))
+    put_f16(block + 2, largest_offset / float32(63.0))
+    for group in range(8):
+        scale = get_f32(fits + 8 * group) * inverse(largest_scale) * float32(63.0)
+        offset = get_f32(fits + 8 * group + 4) * inverse(largest_offset) * float32(63.0)
+        put_group(block, group, int64(max(scale, float32(0.0)) + float32(0.5)), int64(offset + float32(0.5)))
+
+
+@device
+def codes_of(x, block, group, i, top):
+    """The codes of one vector of values, from i on, of a group: still float32."""
+    scale = get_f16(block) * float32(group_scale(block, group))
+    offset = get_f16(block + 2) * float32(group_offset(block, group))
+    shifted = load_f32(x + 128 * group + 4 * i) + splat_f32(offset)
+    code = rint(shifted * splat_f32(inverse(scale)))
+    return maximum(splat_f32(float32(0.0)), minimum(splat_f32(top), code))
+
+
+@device
+def quantize_block(x, block):
+    top = float32(15.0)
+    fit_groups(x, block, top, ramp(float32(13.0), float32(0.2)))
+    for pair in range(4):
+        for i in range(0, 32, LANES):
+            low = to_i32(codes_of(x, block, 2 * pair, i, top))
+            high = to_i32(codes_of(x, block, 2 * pair + 1, i, top))
+            store_i8(block + _CODES + 32 * pair + i, low | (high << splat_i32(int32(4))))
+
+
+@device
+def dequantize_block(block, out):
+    for group in range(8):
+        scale = get_f16(block) * float32(group_scale(block, group))
+        offset = get_f16(block + 2) * float32(group_offset(block, group))
+        for i in range(32):
+            code = get_u8(block + _CODES + 32 * (group // 2) + i) >> (4 * (group % 2)) & 15
+            put_f32(out + 128 * group + 4 * i, scale * float32(code) - offset)
+
+
+FORMAT = make_storage("q4_k", 12, 256, _BYTES, quantize_block=quantize_block, dequantize_block=dequantize_block)

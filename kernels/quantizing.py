@@ -1,0 +1,112 @@
+"""Tensors from one block format to another, on all threads: piece by piece, each in its thread's own memory.
+
+A format's `encode` and `decode` are called by address, so that no pair of formats needs a kernel of its own.
+"""
+
+from numba import float32
+
+from .jit import device, kernel
+from .simd import LANES, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum
+from .simd import put_f32, reduce_add, rint, splat_f32, store_f32
+
+PIECE = 8192  # values: whole blocks of every format, and small enough for the caches
+SCRATCH_BYTES = 2 * 4 * PIECE  # of a thread
+
+
+@device
+def _load(blocks, decode, values, block, scale, x):
+    """Blocks as float32 at x, times the scale of their tensor; then zeros up to a whole vector."""
+    call_kernel(decode, 0, 0, blocks, x, values // block)
+    for i in range(values, -(-values // LANES) * LANES):
+        put_f32(x + 4 * i, float32(0.0))
+    if scale != 1:
+        for i in range(0, values, LANES):
+            store_f32(x + 4 * i, load_f32(x + 4 * i) * splat_f32(scale))
+
+
+@device
+def _all_within(x, values, limit):
+    """Whether every magnitude is below about `limit`, and none is a NaN."""
+    stretch = splat_f32(float32(3.4028235e38) / limit)  # what is larger becomes infinite, and infinity * 0 is a NaN
+    poison = zero = splat_f32(float32(0.0))
+    for i in range(0, values, LANES):
+        poison = fma(load_f32(x + 4 * i) * stretch, zero, poison)
+    return reduce_add(poison) == 0
+
+
+@device
+def _ternarize(x, values, unit):
+    """x = unit * (-1, 0 or 1), whichever is nearest."""
+    one = splat_f32(float32(1.0))
+    for i in range(0, values, LANES):
+        code = rint(load_f32(x + 4 * i) / splat_f32(unit))
+        code = minimum(one, maximum(splat_f32(float32(-1.0)), code))
+        store_f32(x + 4 * i, code * splat_f32(unit))
+
+
+@kernel
+def convert(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode,
+            target, target_bytes, target_block, encode, unit, limit, scratch, refused):
+    """`values` values from source blocks to target blocks; a piece of them has so many bytes.
+
+    unit: if not 0, values become -unit, 0 or unit first. limit: pieces with a larger magnitude, an infinity or a NaN
+    are counted in `refused`.
+    """
+    x = scratch + thread * SCRATCH_BYTES
+    piece = atomic_add(work, 1)
+    while piece * PIECE < values:
+        count = min(PIECE, values - piece * PIECE)
+        _load(source + piece * source_bytes, decode, count, source_block, bits_to_float(source_scale), x)
+        if not _all_within(x, count, bits_to_float(limit)):
+            atomic_add(refused, 1)
+        elif bits_to_float(unit) != 0:
+            _ternarize(x, count, bits_to_float(unit))
+        call_kernel(encode, 0, 0, x, target + piece * target_bytes, count // target_block)
+        piece = atomic_add(work, 1)
+
+
+@kernel
+def survey(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode, zero, scratch,
+           highest, lowest, sums):
+    """Of each piece: the highest magnitude, the lowest that is not below `zero`, and the sum of magnitudes.
+
+    The sum is that of two float32, to be as exact as a float64.
+    """
+    x = scratch + thread * SCRATCH_BYTES
+    piece = atomic_add(work, 1)
+    while piece * PIECE < values:
+        count = min(PIECE, values - piece * PIECE)
+        _load(source + piece * source_bytes, decode, count, source_block, bits_to_float(source_scale), x)
+        high, low, total = float32(0.0), float32(3.4028235e38), 0.0
+        for i in range(count):
+            magnitude = abs(get_f32(x + 4 * i))
+            high = max(high, magnitude)
+            low = min(low, magnitude) if magnitude >= bits_to_float(zero) else low
+            total += magnitude
+        put_f32(highest + 4 * piece, high)
+        put_f32(lowest + 4 * piece, low)
+        put_f32(sums + 8 * piece, float32(total))
+        put_f32(sums + 8 * piece + 4, float32(total - float32(total)))
+        piece = atomic_add(work, 1)
+
+
+@kernel
+def compare(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode,
+            target, target_bytes, target_block, target_scale, decode_target, scratch, errors, squares):
+    """Of each piece: the sum of squared differences between source and target, and that of the source's squares."""
+    x = scratch + thread * SCRATCH_BYTES
+    y = x + 4 * PIECE
+    piece = atomic_add(work, 1)
+    while piece * PIECE < values:
+        count = min(PIECE, values - piece * PIECE)
+        _load(source + piece * source_bytes, decode, count, source_block, bits_to_float(source_scale), x)
+        _load(target + piece * target_bytes, decode_target, count, target_block, bits_to_float(target_scale), y)
+        error = square = splat_f32(float32(0.0))
+        for i in range(0, count, LANES):
+            value = load_f32(x + 4 * i)
+            difference = value - load_f32(y + 4 * i)
+            error = fma(difference, difference, error)
+            square = fma(value, value, square)
+        put_f32(errors + 4 * piece, reduce_add(error))
+        put_f32(squares + 4 * piece, reduce_add(square))
+        piece = atomic_add(work, 1)
