@@ -17,7 +17,7 @@ from ..engine.gguf_metadata import Metadata
 from ..engine.gguf_types import BOOL, STRING, TENSOR_TYPES, UINT32, VALUE_DTYPES
 from ..engine.threads import thread_count
 from ..kernels.errors import LcpuError
-from ..kernels.formats import STORAGE_FORMATS, Storage
+from ..kernels.formats import FORMATS, Format
 from ..kernels.formats.i2_s import LEAST
 from ..kernels.jit import Kernel, address_of, announcing
 from ..kernels.memory import zeros
@@ -60,7 +60,7 @@ class _Blocks:
     """A tensor's data, and how to read it."""
 
     data: np.ndarray
-    format: Storage
+    format: Format
     scale: float = 1.0  # of the whole tensor
 
     @property
@@ -90,7 +90,7 @@ def quantize(
     check_free(out, force)
     _check_space(out, sum(TENSOR_TYPES[types[info.name]].nbytes(info.shape) for info in infos))
     for info in infos:
-        if types[info.name] != info.type_id and info.type_id not in (*STORAGE_FORMATS, _F64):
+        if types[info.name] != info.type_id and info.type_id not in (*FORMATS, _F64):
             raise LcpuError(f"{file.path}: tensor '{info.name}' is {info.type_name}, which lcpu cannot dequantize: "
                             "take the model in another type")
     progress = progress or (lambda stage, done, total: None)
@@ -176,9 +176,9 @@ class _Work:
     def _source(self, info: TensorInfo) -> _Blocks:
         data = self.file.data(info.name)
         if info.type_id == _F64:
-            return _Blocks(data.view("<f8").astype(np.float32), STORAGE_FORMATS[_F32])
+            return _Blocks(data.view("<f8").astype(np.float32), FORMATS[_F32])
         scale = float(data[-32:-28].view("<f4")[0]) if info.type_id == _I2_S else 1.0
-        return _Blocks(data, STORAGE_FORMATS[info.type_id], scale)
+        return _Blocks(data, FORMATS[info.type_id], scale)
 
     def _convert(self, info: TensorInfo, source: _Blocks, data: np.ndarray) -> _Blocks:
         """Fill `data` with the blocks of a tensor's new type."""
@@ -188,7 +188,7 @@ class _Work:
             unit, scale = self._ternary_scale(info, source, values)
         if new_type == _I2_S:
             data[-32:] = np.frombuffer(np.float32(scale).tobytes().ljust(32, b"\0"), np.uint8)
-        target = _Blocks(data, STORAGE_FORMATS[new_type], scale if new_type == _I2_S else 1.0)
+        target = _Blocks(data, FORMATS[new_type], scale if new_type == _I2_S else 1.0)
         limit = _LARGEST_FLOAT if new_type in (_F32, _BF16) else _LARGEST
         refused = np.zeros(1, np.int64)
         self._run(convert, values, info.nbytes, source, {"target": (data, target.piece_bytes)},

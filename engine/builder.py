@@ -211,7 +211,7 @@ class Builder:
         else:
             self.program.add(quantize, count=x.count, x=x.array, x_stride=x.stride, out=out,
                              block_bytes=activation.block_bytes, blocks=x.width // BLOCK, offset=activation.offset,
-                             group=activation.group)
+                             group=activation.group, summed=activation.summed)
         return out
 
     def rms_norm_heads(self, x: Rows, name: str, heads: int) -> Rows:

@@ -14,7 +14,7 @@ from .simd import to_i32
 
 BLOCK = 32
 SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
-BIAS = 36  # byte offset of its first bias
+BIAS = SUM = 36  # byte offset of its first bias, or of its sum
 ROW_SCALE, ROW_BIAS, ROW_VALUES = 0, 4, 8  # byte offsets in a row of Int8Rows
 _LEAST_PEAK = float32(1e-5)  # of a row: smaller ones count as this (BitNet's training code)
 _VECTORS = BLOCK // LANES
@@ -33,10 +33,12 @@ class Int8Blocks:
     """32 int8 values, their scale, and for each `group` of them a bias: int32, -offset * their sum.
 
     Weights stored `offset` too large, so as to be unsigned, are put right by adding that bias to a sum of products.
+    With `summed`, the one bias is instead float32, scale * sum: for weights that have an offset of their own.
     """
 
-    offset: int
+    offset: int = 0
     group: int = 32
+    summed: bool = False
 
     @property
     def block_bytes(self) -> int:
@@ -70,7 +72,7 @@ def _quantize_half(x, out, inverse):
 
 
 @device
-def quantize_block(x, out, offset, group):
+def quantize_block(x, out, offset, group, summed):
     """value = 127 x / max |x| rounded half to even, scale = max |x| / 127 rounded to float16.
 
     A NaN or an infinity makes the scale NaN.
@@ -87,7 +89,9 @@ def quantize_block(x, out, offset, group):
     first = _quantize_half(x, out, inverse)
     second = _quantize_half(x + 2 * BLOCK, out + BLOCK // 2, inverse)
     put_f32(out + SCALE, scale)
-    if group == BLOCK:
+    if summed:
+        put_f32(out + SUM, scale * float32(first + second))
+    elif group == BLOCK:
         put_i32(out + BIAS, int32(-offset * (first + second)))
     else:
         put_i32(out + BIAS, int32(-offset * first))
@@ -95,7 +99,7 @@ def quantize_block(x, out, offset, group):
 
 
 @kernel
-def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks, offset, group):
+def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks, offset, group, summed):
     """float32 rows [count][32 * blocks], `x_stride` bytes apart, to contiguous rows of blocks at `out`."""
     tokens = get_i64(count)
     token = atomic_add(work, 1)
@@ -103,7 +107,7 @@ def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks
         source = x + token * x_stride
         target = out + token * blocks * block_bytes
         for _ in range(blocks):
-            quantize_block(source, target, offset, group)
+            quantize_block(source, target, offset, group, summed)
             source += 4 * BLOCK
             target += block_bytes
         token = atomic_add(work, 1)

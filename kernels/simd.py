@@ -239,6 +239,7 @@ def _zeros_like(element):
 
 
 zeros_f32 = _zeros_like("f32")
+zeros_i32 = _zeros_like("i32")
 zeros_narrow = _zeros_like(NARROW)
 
 
@@ -365,8 +366,22 @@ def _reducer(name, scalar, *start):
 
 
 reduce_add = _reducer("fadd", types.float32, -0.0)
-reduce_max = _reducer("fmax", types.float32)
 reduce_add_i32 = _reducer("add", types.int32)
+
+
+@intrinsic
+def reduce_max(context, tile):
+    """The largest lane of a float32 vector without NaN. LLVM's own would compare lane by lane."""
+    def generate(context, b, sig, args):
+        vector = b.extract_value(args[0], 0)
+        while vector.type.count > 1:
+            half = vector.type.count // 2
+            low, high = (b.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, half), list(range(i, i + half))))
+                         for i in (0, half))
+            vector = b.select(b.fcmp_ordered("<", low, high), high, low)
+        return b.extract_element(vector, I32(0))
+
+    return types.float32(tile), generate
 
 
 # ---- matmul: weights are values [panels][1], activations stay in memory, one row for each token ----

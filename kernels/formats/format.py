@@ -14,8 +14,8 @@ from ..simd import LANES
 
 
 @dataclass(frozen=True)
-class Storage:
-    """How a file stores values: in blocks, which can be written and read."""
+class Format:
+    """A block format. Panels take as many bytes for a row as a file, unless the last two fields say otherwise."""
 
     name: str  # GGUF's, in lower case
     type_id: int  # GGUF's tensor type
@@ -23,15 +23,6 @@ class Storage:
     block_bytes: int
     encode: Kernel  # (float32 address, address of blocks, count of blocks)
     decode: Kernel  # (address of blocks, float32 address, count of blocks)
-
-
-@dataclass(frozen=True)
-class Format(Storage):
-    """A block format that the engine computes on.
-
-    Panels take as many bytes for a row as a file, unless the last two fields say otherwise.
-    """
-
     activation: Activation  # what its matmul takes
     pack: Kernel
     matmul: Kernel
@@ -44,39 +35,28 @@ class Format(Storage):
         return LANES * (self.panel_header_bytes + blocks * self.panel_block_bytes)
 
 
-def make_storage(name: str, type_id: int, block: int, block_bytes: int, *, quantize_block: Callable[..., Any],
-                 dequantize_block: Callable[..., Any], dequantize_blocks: Callable[..., Any] | None = None) -> Storage:
-    """A way to store values from two device functions, or three where reading many blocks at once is faster.
-
-    quantize_block(x, block): float32 values to one block of the file.
-    dequantize_block(block, out): one block of the file to float32 values.
-    dequantize_blocks(blocks, out, count): several.
-    """
-    sizes = {"block_values": block, "block_bytes": block_bytes}
-    read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
-    return Storage(
-        name, type_id, block, block_bytes,
-        encode=native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes)),
-        decode=native(read),
-    )
-
-
 def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Activation, *,
                 quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
                 pack_block: Callable[..., Any], tile: Callable[..., Any],
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0) -> Format:
-    """A format from device functions: those of `make_storage`, and
+    """A format from device functions.
 
+    quantize_block(x, block): float32 values to one block of the file.
+    dequantize_block(block, out): one block of the file to float32 values.
+    dequantize_blocks(blocks, out, count): several, where that is faster than one by one.
     pack_block(block, panel block, lane): one block of the file to its place in a panel.
     tile(acc, panel, panel stride, x, x stride, blocks) -> acc: acc[p][t] += panel p . row t of x, over all blocks.
     """
-    storage = make_storage(name, type_id, block, block_bytes, quantize_block=quantize_block,
-                           dequantize_block=dequantize_block, dequantize_blocks=dequantize_blocks)
+    sizes = {"block_values": block, "block_bytes": block_bytes}
+    panel_block_bytes = panel_block_bytes or block_bytes
+    read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
     return Format(
-        **vars(storage), activation=activation,
-        pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block,
-                         panel_block_bytes=panel_block_bytes or block_bytes)),
+        name, type_id, block, block_bytes,
+        encode=native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes)),
+        decode=native(read),
+        activation=activation,
+        pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block, panel_block_bytes=panel_block_bytes)),
         matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiplier(tile, name))),
         dequantize=kernel(bind(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block)),
-        panel_block_bytes=panel_block_bytes or block_bytes,
+        panel_block_bytes=panel_block_bytes,
     )

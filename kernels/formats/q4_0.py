@@ -9,7 +9,7 @@ from numba import float32, int32
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import inverse, peak
 from ..jit import device
-from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_i32, get_u8, get_u16, load_f32, minimum, panel_bytes
+from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_i32, get_u16, get_u8, load_f32, minimum, panel_bytes
 from ..simd import panel_f16, prefetch, put_f16, put_f32, put_i32, put_u16, scale_add, splat_f32, splat_i32, start_dots
 from ..simd import store_i8, to_i32
 from .format import make_format

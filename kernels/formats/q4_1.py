@@ -1,16 +1,23 @@
 """Q4_1: blocks of 32 values, a float16 scale, a float16 minimum and 4 bits a value: value = scale * nibble + minimum.
 
 Byte i of a block's codes holds value i in its low and value i + 16 in its high nibble (ggml's block_q4_1).
+
+In a panel, a block is the scales of all rows, their minima, then the nibbles as in `nibbles`.
 """
 
 from numba import float32, int32
 
 from ..fitting import extremes, inverse
+from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import device
-from ..simd import LANES, get_f16, get_u8, load_f32, minimum, put_f16, put_f32, splat_f32, splat_i32, store_i8, to_i32
-from .format import make_storage
+from ..simd import LANES, fma_tokens, get_f16, get_u16, get_u8, load_f32, minimum, panel_f16, put_f16, put_f32, put_u16
+from ..simd import scale_add, splat_f32, splat_i32, store_i8, to_i32, widen, zeros_narrow
+from .format import make_format
+from .nibbles import copy_nibbles, dot_nibbles
 
 _BYTES = 20
+_ACTIVATION = Int8Blocks(summed=True)
+_STEP = _ACTIVATION.block_bytes
 
 
 @device
@@ -40,4 +47,23 @@ def dequantize_block(block, out):
         put_f32(out + 64 + 4 * i, scale * float32(byte >> 4) + lowest)
 
 
-FORMAT = make_storage("q4_1", 3, 32, _BYTES, quantize_block=quantize_block, dequantize_block=dequantize_block)
+@device
+def pack_block(block, panel, lane):
+    put_u16(panel + 2 * lane, get_u16(block))
+    put_u16(panel + 2 * LANES + 2 * lane, get_u16(block + 2))
+    copy_nibbles(block + 4, panel + 4 * LANES, lane)
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        sums = widen(dot_nibbles(zeros_narrow(acc), panel + 4 * LANES, panel_stride, x, x_stride))
+        acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
+        acc = fma_tokens(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)
+        panel += _BYTES * LANES
+        x += _STEP
+    return acc
+
+
+FORMAT = make_format("q4_1", 3, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

@@ -5,19 +5,28 @@ A block is two float16 (scale, offset scale), 12 bytes of 6-bit group scales and
 
 The 12 bytes are 4 scales, 4 offsets, 4 bytes of a scale's (low) and an offset's nibble for groups 4 to 7; the top two
 bits of these are in those of the first 8 bytes.
+
+In a panel, a block is the two float16 of all rows, then for each group its scale and the negative of its offset, a byte
+each, and the nibbles as in `nibbles`.
 """
 
 from numba import float32, int32, int64, uint8
 
 from ..fitting import fit_scale_and_offset, inverse, ramp
+from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import device
-from ..simd import LANES, get_f16, get_f32, get_u8, load_f32, maximum, minimum, put_f16, put_f32, put_u8
-from ..simd import rint, splat_f32, splat_i32, stack, store_i8, to_i32
-from .format import make_storage
+from ..simd import LANES, fma_tokens, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16, panel_i8
+from ..simd import put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32, splat_i32, stack, store_i8, to_i32
+from ..simd import widen, zeros_narrow
+from .format import make_format
+from .nibbles import NIBBLES, dot_nibbles, gather_nibbles
 
 _BYTES = 144
 _SCALES = 4  # byte offset of the 6-bit numbers
 _CODES = 16
+_GROUP = (2 + NIBBLES) * LANES  # panel bytes of a group
+ACTIVATION = Int8Blocks(summed=True)
+_STEP = ACTIVATION.block_bytes
 
 
 @device
@@ -98,4 +107,33 @@ def dequantize_block(block, out):
             put_f32(out + 128 * group + 4 * i, scale * float32(code) - offset)
 
 
-FORMAT = make_storage("q4_k", 12, 256, _BYTES, quantize_block=quantize_block, dequantize_block=dequantize_block)
+@device
+def pack_block(block, panel, lane):
+    put_u16(panel + 2 * lane, get_u16(block))
+    put_u16(panel + 2 * LANES + 2 * lane, get_u16(block + 2))
+    panel += 4 * LANES
+    for group in range(8):
+        put_u8(panel + lane, uint8(group_scale(block, group)))
+        put_u8(panel + LANES + lane, uint8(-int64(group_offset(block, group))))
+        gather_nibbles(block + _CODES + 32 * (group // 2), group % 2, panel + 2 * LANES, lane)
+        panel += _GROUP
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        scale = panel_f16(acc, panel, panel_stride)
+        offset_scale = panel_f16(acc, panel + 2 * LANES, panel_stride)
+        panel += 4 * LANES
+        for _ in range(8):
+            sums = widen(dot_nibbles(zeros_narrow(acc), panel + 2 * LANES, panel_stride, x, x_stride))
+            acc = scale_add(acc, sums, scale * panel_i8(acc, panel, panel_stride), x + SCALE, x_stride)
+            acc = fma_tokens(acc, offset_scale * panel_i8(acc, panel + LANES, panel_stride), x + SUM, x_stride)
+            panel += _GROUP
+            x += _STEP
+    return acc
+
+
+FORMAT = make_format("q4_k", 12, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
+                     panel_block_bytes=4 + 8 * _GROUP // LANES)

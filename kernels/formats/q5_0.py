@@ -2,17 +2,23 @@
 
 A block is the scale, a uint32 of the fifth bits (bit i is value i's) and 16 bytes of low nibbles: byte i holds value i
 in its low and value i + 16 in its high nibble (ggml's block_q5_0).
+
+In a panel, a block is the scales of all rows, then the fifth bits and the nibbles as in `nibbles`.
 """
 
 from numba import float32, int32, int64, uint8
 
 from ..fitting import inverse, peak
+from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import device
-from ..simd import LANES, get_f16, get_i32, get_u8, load_f32, minimum, put_f16, put_f32, put_i32, put_u8, splat_f32
-from ..simd import stack, store_i8, to_i32
-from .format import make_storage
+from ..simd import LANES, get_f16, get_i32, get_u16, get_u8, load_f32, minimum, panel_f16, put_f16, put_f32, put_i32
+from ..simd import put_u16, put_u8, scale_add, splat_f32, stack, start_signed_dots, store_i8, to_i32
+from .format import make_format
+from .nibbles import copy_nibbles, dot_five_bits
 
 _BYTES = 22
+_ACTIVATION = Int8Blocks(offset=16)
+_STEP = _ACTIVATION.block_bytes
 
 
 @device
@@ -51,4 +57,32 @@ def dequantize_block(block, out):
         put_f32(out + 4 * i, scale * float32(get_code(block + 2, i) - 16))
 
 
-FORMAT = make_storage("q5_0", 6, 32, _BYTES, quantize_block=quantize_block, dequantize_block=dequantize_block)
+@device
+def pack_fifths(bits, panel, lane):
+    """Bit i of `bits` is value i's."""
+    word = int64(0)
+    for i in range(32):
+        word |= (int64(bits) >> i & 1) << (8 * (i % 4) + i // 4)
+    put_i32(panel + 4 * lane, int32(word))
+
+
+@device
+def pack_block(block, panel, lane):
+    put_u16(panel + 2 * lane, get_u16(block))
+    pack_fifths(get_i32(block + 2), panel + 2 * LANES, lane)
+    copy_nibbles(block + 6, panel + 6 * LANES, lane)
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        sums = start_signed_dots(acc, x + BIAS, x_stride)
+        sums = dot_five_bits(sums, panel + 2 * LANES, panel_stride, x, x_stride)
+        acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
+        panel += _BYTES * LANES
+        x += _STEP
+    return acc
+
+
+FORMAT = make_format("q5_0", 6, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

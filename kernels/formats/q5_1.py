@@ -1,17 +1,24 @@
 """Q5_1: blocks of 32 values, a float16 scale, a float16 minimum and 5 bits a value: value = scale * 5 bits + minimum.
 
 The 5 bits are stored as in Q5_0, after scale and minimum (ggml's block_q5_1).
+
+In a panel, a block is the scales of all rows, their minima, then the fifth bits and the nibbles as in `nibbles`.
 """
 
 from numba import float32
 
 from ..fitting import extremes, inverse
+from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import device
-from ..simd import LANES, get_f16, load_f32, minimum, put_f16, put_f32, splat_f32, stack, store_i8, to_i32
-from .format import make_storage
-from .q5_0 import get_code, put_codes
+from ..simd import LANES, fma_tokens, get_f16, get_i32, get_u16, load_f32, minimum, panel_f16, put_f16, put_f32, put_u16
+from ..simd import scale_add, splat_f32, stack, store_i8, to_i32, zeros_i32
+from .format import make_format
+from .nibbles import copy_nibbles, dot_five_bits
+from .q5_0 import pack_fifths, get_code, put_codes
 
 _BYTES = 24
+_ACTIVATION = Int8Blocks(summed=True)
+_STEP = _ACTIVATION.block_bytes
 
 
 @device
@@ -34,4 +41,24 @@ def dequantize_block(block, out):
         put_f32(out + 4 * i, scale * float32(get_code(block + 4, i)) + lowest)
 
 
-FORMAT = make_storage("q5_1", 7, 32, _BYTES, quantize_block=quantize_block, dequantize_block=dequantize_block)
+@device
+def pack_block(block, panel, lane):
+    put_u16(panel + 2 * lane, get_u16(block))
+    put_u16(panel + 2 * LANES + 2 * lane, get_u16(block + 2))
+    pack_fifths(get_i32(block + 4), panel + 4 * LANES, lane)
+    copy_nibbles(block + 8, panel + 8 * LANES, lane)
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        sums = dot_five_bits(zeros_i32(acc), panel + 4 * LANES, panel_stride, x, x_stride)
+        acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
+        acc = fma_tokens(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)
+        panel += _BYTES * LANES
+        x += _STEP
+    return acc
+
+
+FORMAT = make_format("q5_1", 7, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)

@@ -10,8 +10,8 @@ from numba import float32, int8, int32, int64, uint8
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import fit_scale, inverse, ramp
 from ..jit import device
-from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_f32, get_u8, get_u16, load_f32, maximum, minimum
-from ..simd import panel_bytes, panel_f16, panel_i8, put_f16, put_f32, put_u8, put_u16, rint, scale_add, splat_f32
+from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum
+from ..simd import panel_bytes, panel_f16, panel_i8, put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32
 from ..simd import splat_i32, stack, start_dots, store_i8, to_i32, widen, zeros_narrow
 from .format import make_format
 

@@ -10,7 +10,8 @@ from ..fitting import inverse, largest_magnitude
 from ..jit import device
 from ..simd import LANES, get_f16, get_u8, load_f32, put_f16, put_f32, round_half_away, splat_f32, splat_i32, store_i8
 from ..simd import to_i32
-from .format import make_storage
+from .format import make_format
+from .ternary import ACTIVATION, PANEL_BLOCK_BYTES, block_packer, tile
 
 _BYTES = 66
 
@@ -42,4 +43,6 @@ def dequantize_block(block, out):
         put_f32(out + 4 * i, scale * float32(code - 1))
 
 
-FORMAT = make_storage("tq2_0", 35, 256, _BYTES, quantize_block=quantize_block, dequantize_block=dequantize_block)
+FORMAT = make_format("tq2_0", 35, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
+                     dequantize_block=dequantize_block, tile=tile, panel_block_bytes=PANEL_BLOCK_BYTES,
+                     pack_block=block_packer("tq2_0", dequantize_block, 64))

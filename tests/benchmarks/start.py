@@ -29,7 +29,8 @@ def timed(arguments: list[str], cache: str) -> tuple[float, str]:
 
 
 def row(name: str, seconds: list[float], note: str = "") -> None:
-    print(f"| {name} | {statistics.median(seconds):.2f} s | {min(seconds):.2f}-{max(seconds):.2f} | {note} |", flush=True)
+    spread = f"{min(seconds):.2f}-{max(seconds):.2f}"
+    print(f"| {name} | {statistics.median(seconds):.2f} s | {spread} | {note} |", flush=True)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from lcpu.convert.type_rules import MIXTURES, TYPE_IDS, Overrides, choose_types
 from lcpu.engine.gguf_file import GGUFFile
 from lcpu.engine.gguf_types import TENSOR_TYPES
 from lcpu.kernels.errors import LcpuError
-from lcpu.kernels.formats import STORAGE_FORMATS
+from lcpu.kernels.formats import FORMATS
 from lcpu.kernels.jit import address_of
 from lcpu.kernels.quantizing import PIECE
 
@@ -76,14 +76,14 @@ def contents(path: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def encoded(x: np.ndarray, type_name: str) -> bytes:
-    format = STORAGE_FORMATS[TYPE_IDS[type_name]]
+    format = FORMATS[TYPE_IDS[type_name]]
     out = np.zeros(x.size // format.block * format.block_bytes, np.uint8)
     format.encode.call(address_of(x), address_of(out), x.size // format.block)
     return out.tobytes()
 
 
 def decoded(data: bytes, type_name: str) -> np.ndarray:
-    format = STORAGE_FORMATS[TYPE_IDS[type_name]]
+    format = FORMATS[TYPE_IDS[type_name]]
     count = len(data) // format.block_bytes
     raw, out = np.frombuffer(data, np.uint8), np.zeros(count * format.block, np.float32)
     format.decode.call(address_of(raw), address_of(out), count)

@@ -18,6 +18,8 @@ from lcpu.kernels.simd import LANES
 from lcpu.kernels.team import Team
 
 TERNARY_SCALE = np.float32(0.037)  # of the whole tensor, in tests of I2_S
+SCALES_AT = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0], "q4_k": [0, 2], "q5_k": [0, 2],
+             "q6_k": [208], "tq1_0": [52], "tq2_0": [64]}  # byte offsets in a block
 ALIGNMENT = 16  # floats: a row of activations is whole vectors on every path
 few = settings(max_examples=12, deadline=None)  # the first example may wait for a compiler
 
@@ -76,9 +78,9 @@ def random_blocks(format: Format, rows: int, k: int, random: np.random.Generator
 
 
 def put_scales(format: Format, raw: np.ndarray, scales: np.ndarray) -> None:
-    """Set the float16 scale of each block of uint8 [...][block bytes]."""
-    at = {"q8_0": 0, "q4_0": 0, "q6_k": 208}[format.name]
-    raw[..., at : at + 2] = scales[..., None].view(np.uint8)
+    """Set the float16 scales of each block of uint8 [...][block bytes], all of them to the same."""
+    for at in SCALES_AT[format.name]:
+        raw[..., at : at + 2] = scales[..., None].view(np.uint8)
 
 
 def pack(format: Format, raw: np.ndarray, k: int, *, threads: int = 1) -> np.ndarray:
@@ -102,7 +104,8 @@ def prepare(activation: Activation, x: np.ndarray, *, threads: int = 1) -> np.nd
     if isinstance(activation, Int8Blocks):
         out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
         run(quantize, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
-            block_bytes=activation.block_bytes, blocks=k // 32, offset=activation.offset, group=activation.group)
+            block_bytes=activation.block_bytes, blocks=k // 32, offset=activation.offset, group=activation.group,
+            summed=activation.summed)
         return out
     if activation.rounded:
         run(round_rows, threads=threads, count=int64(tokens), x=rows, out=rows, stride=rows.strides[0],

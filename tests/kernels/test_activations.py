@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.kernels.activations import BIAS, ROW_BIAS, ROW_SCALE, ROW_VALUES, SCALE, Float32, Int8Blocks, Int8Rows
-from lcpu.kernels.activations import round_rows
+from lcpu.kernels import activations
+from lcpu.kernels.activations import BIAS, ROW_BIAS, ROW_SCALE, ROW_VALUES, SCALE, SUM, Float32, Int8Blocks, Int8Rows
 from lcpu.kernels.formats import FORMATS
 
 from . import reference
@@ -89,6 +89,18 @@ def test_formats_that_share_an_activation_agree_on_its_layout():
             assert format.activation.block_bytes == 36 + 4 * 32 // format.activation.group
 
 
+@few
+@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 20), blocks=st.integers(1, 6), threads=st.integers(1, 3))
+def test_sums_of_blocks(seed, tokens, blocks, threads):
+    x = np.random.default_rng(seed).standard_normal((tokens, 32 * blocks), dtype=np.float32)
+    kind = Int8Blocks(summed=True)
+    out = prepare(kind, x, threads=threads)[:tokens].reshape(tokens, blocks, kind.block_bytes)
+    values, scales, _ = quantized(Int8Blocks(), x)
+    assert same_bits(out[..., :SUM].copy(), prepare(Int8Blocks(), x)[:tokens].reshape(out.shape)[..., :SUM].copy())
+    sums = scales * values.sum(axis=2, dtype=np.float32)
+    assert same_bits(out[..., SUM:].copy().view(np.float32)[..., 0], sums)
+
+
 def quantized_rows(x, offset=1, threads=1):
     """int8 [tokens][k], scales [tokens], biases [tokens]"""
     out = prepare(Int8Rows(offset), x, threads=threads)[: len(x)]
@@ -135,5 +147,5 @@ def test_round_rows_around_every_half_way_point():
 
 def test_round_rows_keeps_nan():
     rows = padded(np.array([[1.0, np.nan, 2.0]], np.float32))
-    run(round_rows, count=int64(1), x=rows, out=rows, stride=rows.strides[0], vectors=vectors_of(rows))
+    run(activations.round_rows, count=int64(1), x=rows, out=rows, stride=rows.strides[0], vectors=vectors_of(rows))
     assert np.isnan(rows[0, :3]).tolist() == [False, True, False]

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.kernels.formats import STORAGE_FORMATS, Storage
+from lcpu.kernels.formats import FORMATS, Format
 from lcpu.kernels.jit import address_of
 from lcpu.kernels.quantizing import PIECE, SCRATCH_BYTES, compare, convert, survey
 
 from .running import few, run, same_bits
 
-BY_NAME = {format.name: format for format in STORAGE_FORMATS.values()}
+BY_NAME = {format.name: format for format in FORMATS.values()}
 EXACT = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "tq1_0", "tq2_0"]
 K_QUANTS = ["q4_k", "q5_k", "q6_k"]
 SCALES = {"q8_0": [0], "q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q4_k": [0, 2], "q5_k": [0, 2],
@@ -30,7 +30,7 @@ LLAMA_CPP_ERRORS = {
 }
 
 
-def encode(format: Storage, x: np.ndarray) -> np.ndarray:
+def encode(format: Format, x: np.ndarray) -> np.ndarray:
     """float32 [...] as blocks, uint8 [bytes]."""
     x = np.ascontiguousarray(x, np.float32)
     out = np.full(x.size // format.block * format.block_bytes + 1, 0xA5, np.uint8)
@@ -39,7 +39,7 @@ def encode(format: Storage, x: np.ndarray) -> np.ndarray:
     return out[:-1]
 
 
-def decode(format: Storage, raw: np.ndarray) -> np.ndarray:
+def decode(format: Format, raw: np.ndarray) -> np.ndarray:
     """Blocks as float32 [values]."""
     count = raw.size // format.block_bytes
     out = np.full(count * format.block + 1, np.nan, np.float32)
@@ -48,12 +48,12 @@ def decode(format: Storage, raw: np.ndarray) -> np.ndarray:
     return out[:-1]
 
 
-def by_gguf(format: Storage, x: np.ndarray) -> np.ndarray:
+def by_gguf(format: Format, x: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         return gguf.quants.quantize(x, gguf.GGMLQuantizationType(format.type_id)).view(np.uint8).ravel()
 
 
-def back_by_gguf(format: Storage, raw: np.ndarray) -> np.ndarray:
+def back_by_gguf(format: Format, raw: np.ndarray) -> np.ndarray:
     stored = raw.view({"f32": np.float32, "f16": np.float16}.get(format.name, np.uint8))
     with np.errstate(all="ignore"):
         return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType(format.type_id)).astype(np.float32).ravel()
@@ -240,13 +240,13 @@ def scratch(threads: int) -> np.ndarray:
     return np.full(threads * SCRATCH_BYTES, 0xFF, np.uint8)
 
 
-def source(format: Storage, raw: np.ndarray, values: int, threads: int, scale: float = 1.0) -> dict[str, object]:
+def source(format: Format, raw: np.ndarray, values: int, threads: int, scale: float = 1.0) -> dict[str, object]:
     return {"values": values, "source": raw, "source_bytes": PIECE // format.block * format.block_bytes,
             "source_block": format.block, "source_scale": scale, "decode": format.decode.address,
             "scratch": scratch(threads)}
 
 
-def converted(old: Storage, new: Storage, raw: np.ndarray, values: int, *, threads: int = 1, unit: float = 0.0,
+def converted(old: Format, new: Format, raw: np.ndarray, values: int, *, threads: int = 1, unit: float = 0.0,
               limit: float = LARGEST_FLOAT, scale: float = 1.0) -> tuple[np.ndarray, int]:
     out, refused = np.zeros(values // new.block * new.block_bytes, np.uint8), np.zeros(1, np.int64)
     run(convert, threads=threads, **source(old, raw, values, threads, scale), target=out,

@@ -1,0 +1,62 @@
+"""What formats of 4 and 5 bits share: 32 values of each row in four vectors, and their fifth bits in another.
+
+Byte b of a row's 16 holds value b in its low and value b + 16 in its high nibble; vector i has bytes 4 i .. 4 i + 3.
+Byte j of the fifth bits holds those of values j, j + 4, .. j + 28, from its low bit up.
+"""
+
+from numba import int32
+
+from ..jit import device
+from ..simd import LANES, bits, dot4, get_i32, panel_bytes, put_i32, widen, zeros_narrow
+
+NIBBLES = 16  # bytes of a row
+FIFTHS = 4
+_LOW = 0x0F0F0F0F
+_VECTOR = 4 * LANES
+
+
+@device
+def copy_nibbles(source, panel, lane):
+    """From a file's block that has them in the same order."""
+    for i in range(4):
+        put_i32(panel + _VECTOR * i + 4 * lane, get_i32(source + 4 * i))
+
+
+@device
+def gather_nibbles(source, high, panel, lane):
+    """From the low or the `high` nibbles of 32 bytes, one for each value."""
+    shift = 4 * high
+    for i in range(4):
+        first, second = get_i32(source + 4 * i) >> shift & _LOW, get_i32(source + 16 + 4 * i) >> shift & _LOW
+        put_i32(panel + _VECTOR * i + 4 * lane, int32(first | second << 4))
+
+
+@device
+def dot_nibbles(dots, panel, panel_stride, x, x_stride):
+    """dots + 32 products."""
+    for i in range(4):
+        packed = panel_bytes(dots, panel + _VECTOR * i, panel_stride)
+        dots = dot4(dots, bits(packed, 0, 15), x + 4 * i, x_stride)
+        dots = dot4(dots, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
+    return dots
+
+
+@device
+def dot_five_bits(total, panel, panel_stride, x, x_stride):
+    """total + 32 products, the fifth bits in front of the nibbles. Four products of 5 bits fill a 16-bit sum."""
+    fifths = panel_bytes(total, panel, panel_stride)
+    panel += _VECTOR
+    low, high = zeros_narrow(total), zeros_narrow(total)
+    packed = panel_bytes(total, panel, panel_stride)
+    low = dot4(low, bits(packed, 0, 15) | bits(fifths, -4, 16), x, x_stride)
+    high = dot4(high, bits(packed, 4, 15) | bits(fifths, 0, 16), x + 16, x_stride)
+    packed = panel_bytes(total, panel + _VECTOR, panel_stride)
+    low = dot4(low, bits(packed, 0, 15) | bits(fifths, -3, 16), x + 4, x_stride)
+    high = dot4(high, bits(packed, 4, 15) | bits(fifths, 1, 16), x + 20, x_stride)
+    packed = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
+    low = dot4(low, bits(packed, 0, 15) | bits(fifths, -2, 16), x + 8, x_stride)
+    high = dot4(high, bits(packed, 4, 15) | bits(fifths, 2, 16), x + 24, x_stride)
+    packed = panel_bytes(total, panel + 3 * _VECTOR, panel_stride)
+    low = dot4(low, bits(packed, 0, 15) | bits(fifths, -1, 16), x + 12, x_stride)
+    high = dot4(high, bits(packed, 4, 15) | bits(fifths, 3, 16), x + 28, x_stride)
+    return total + widen(low) + widen(high)

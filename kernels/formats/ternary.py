@@ -1,0 +1,58 @@
+"""What the ternary formats with a scale in each block of 256 share: how panels hold them.
+
+In a panel, a block is the scales of all rows, then for each 32 values two vectors: 16 values of every row, bits 2 p of
+byte j for value 4 p + j.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import float32, int32, int64
+
+from ..activations import BIAS, SCALE, Int8Blocks
+from ..jit import bind, device
+from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_f32, get_u16, panel_bytes, panel_f16, put_i32, put_u16
+from ..simd import scale_add, stack, start_dots
+
+ACTIVATION = Int8Blocks(offset=1)
+PANEL_BLOCK_BYTES = 66
+_STEP = ACTIVATION.block_bytes
+
+
+def _pack_block(block, panel, lane):
+    scale = get_f16(block + scale_at)  # noqa: F821
+    put_u16(panel + 2 * lane, get_u16(block + scale_at))  # noqa: F821
+    values = stack(1024)
+    dequantize_block(block, values)  # noqa: F821
+    for i in range(16):
+        codes = int64(0)
+        for at in range(16):
+            digit = get_f32(values + 64 * i + 4 * at) / scale
+            code = int64(digit + float32(1.5)) if -3 < digit < 3 else 1  # not for a NaN
+            codes |= code << (8 * (at % 4) + 2 * (at // 4))
+        put_i32(panel + 2 * LANES + 4 * LANES * i + 4 * lane, int32(codes))
+
+
+def block_packer(name: str, dequantize_block: Callable[..., Any], scale_at: int) -> Callable[..., Any]:
+    """The pack_block of a format whose blocks have their scale at a byte offset."""
+    return device(bind(_pack_block, f"pack_block_{name}", dequantize_block=dequantize_block, scale_at=scale_at))
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    for _ in range(blocks):
+        scale = panel_f16(acc, panel, panel_stride)
+        panel += 2 * LANES
+        for _ in range(8):
+            dots = start_dots(acc, x + BIAS, x_stride)
+            for i in range(2):
+                packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
+                values = x + 16 * i
+                dots = dot4(dots, bits(packed, 0, 3), values, x_stride)
+                dots = dot4(dots, bits(packed, 2, 3), values + 4, x_stride)
+                dots = dot4(dots, bits(packed, 4, 3), values + 8, x_stride)
+                dots = dot4(dots, bits(packed, 6, 3), values + 12, x_stride)
+            acc = scale_add(acc, finish_dots(dots, x + BIAS, x_stride), scale, x + SCALE, x_stride)
+            panel += 8 * LANES
+            x += _STEP
+    return acc
