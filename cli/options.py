@@ -113,6 +113,13 @@ Echo = Annotated[
         help="Print the prompt too.",
     ),
 ]  # fmt: skip
+OutputType = Annotated[
+    str | None,
+    typer.Option(
+        "--output-type", metavar="TYPE", envvar="LCPU_OUTPUT_TYPE", show_default="keep",
+        help="Compute the output layer in this type, such as q8_0, q6_k or q4_0; keep: the file's.",
+    ),
+]  # fmt: skip
 Chat = Annotated[
     bool,
     typer.Option(

@@ -48,6 +48,7 @@ def perplexity(
     window: Window = 512,
     chunks: Chunks = None,
     threads: options.Threads = None,
+    output_type: options.OutputType = None,
     batch: Batch = None,
     json: options.Json = False,
 ) -> None:
@@ -67,9 +68,9 @@ def perplexity(
     from ..engine.perplexity import windows
 
     with ExitStack() as stack:
-        llm = stack.enter_context(load(model, threads, window, quiet=json))
+        llm = stack.enter_context(load(model, threads, window, output_type, quiet=json))
         all_windows = windows(llm, text, window, chunks if chunks and chunks > 0 else None)
-        base_llm = None if base is None else stack.enter_context(load(base, threads, window, quiet=json))
+        base_llm = None if base is None else stack.enter_context(load(base, threads, window, None, quiet=json))
         if window > llm.trained_context and not json:
             console.notice(f"the model was trained for {llm.trained_context} tokens: windows of {window} are longer")
         started = time.perf_counter()

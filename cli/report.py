@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ..engine.llm import LLM
 
 
+HEAVY_OUTPUT = 0.4  # of the bytes that a token reads
+
+
 @dataclass(frozen=True)
 class Timings:
     """Tokens and seconds of one generation, or of all turns of a conversation.
@@ -87,6 +90,14 @@ def describe(llm: LLM, path: Path | None, threads: int | None, context: int | No
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         console.notice(f"{name:{width}}  {value}")
+
+
+def suggest_output_type(llm: LLM) -> None:
+    """A line on stderr where floats of the output layer are most of what a token costs, as in BitNet's files."""
+    name, share = llm.output_layer
+    if share > HEAVY_OUTPUT and name in ("f32", "f16", "bf16"):
+        console.notice(f"the output layer is {name.upper()}, {share:.0%} of what each token reads: "
+                       "--output-type q8_0 makes generation faster")
 
 
 def hyperparameters(llm: LLM) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ def run(
     max_tokens: options.MaxTokens = -1,
     context: options.Context = None,
     threads: options.Threads = None,
+    output_type: options.OutputType = None,
     temperature: options.Temperature = 0.8,
     top_k: options.TopK = 40,
     top_p: options.TopP = 0.95,
@@ -69,9 +70,11 @@ def run(
         ignore_eos=ignore_eos,
     )
     system = None if system_prompt is None else unescape(system_prompt)
-    with load(model, threads, context, quiet=json) as llm:
+    with load(model, threads, context, output_type, quiet=json) as llm:
         if verbose and not json:
             report.describe(llm, model, threads, context, seed)
+        if output_type is None and not json:
+            report.suggest_output_type(llm)
         if llm.context > llm.trained_context and not json:
             console.notice(f"the model was trained for {llm.trained_context} tokens: past them, text may degrade")
         if text is None or converse:
@@ -93,7 +96,8 @@ def default_prompt(model: Path | None, chat: bool) -> str:
     raise options.UsageError("no prompt: give -p TEXT, -f FILE or a pipe on stdin, or converse with --chat")
 
 
-def load(model: Path | None, threads: int | None, context: int | None, *, quiet: bool) -> LLM:
+def load(model: Path | None, threads: int | None, context: int | None, output_type: str | None, *,
+         quiet: bool) -> LLM:
     """Loads the model. As in llama.cpp, 0 (and -1 threads) leaves the choice to the engine."""
     from ..engine.llm import LLM
 
@@ -102,6 +106,7 @@ def load(model: Path | None, threads: int | None, context: int | None, *, quiet:
             model,
             threads=threads if threads and threads > 0 else None,
             context=context or None,
+            output_type=output_type,
             progress=None if quiet else progress,
         )
 

@@ -53,7 +53,8 @@ class Matrix:
     """A weight [rows][k] in panels, and the name of the tensor that it is packed from."""
 
     name: str
-    format: Format
+    stored: Format  # in the file
+    format: Format  # in the panels
     rows: int
     k: int
     panels: np.ndarray = field(repr=False)  # uint8 [panels][blocks * panel block bytes]
@@ -64,14 +65,19 @@ class Matrix:
 
 
 class Builder:
-    """Records the program of one model. `threads` decides how finely matmuls are shared, never their results."""
+    """Records the program of one model.
 
-    def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, cache: KVCache, threads: int) -> None:
+    threads: decides how finely matmuls are shared, never their results. output_format: of the output layer, or None for
+    what the file has.
+    """
+
+    def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, cache: KVCache, threads: int,
+                 output_format: Format | None = None) -> None:
         self.file, self.h, self.batch, self.cache = file, h, batch, cache
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
         self.rope_table = RopeTable(h, cache.capacity, self._rope_factors())
-        self._threads = threads
+        self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int], np.ndarray] = {}
         self._inputs: dict[Activation, tuple[Rows, np.ndarray]] = {}
         self._tokens, self._outputs, self._jobs = (batch.counts.ctypes.data + 8 * i for i in range(3))
@@ -104,13 +110,17 @@ class Builder:
         padded[:width] = self.file.data(name).view({"f32": np.float32, "f16": np.float16}[format.name])
         return padded
 
-    def matrix(self, name: str, rows: int, k: int) -> Matrix:
-        """A tensor of two dimensions, to be packed once the whole model is known to be good."""
+    def matrix(self, name: str, rows: int, k: int, wanted: Format | None = None) -> Matrix:
+        """A tensor of two dimensions, to be packed once the whole model is known to be good; in a `wanted` format."""
         if name not in self.matrices:
-            format = self._check(name, rows, k)
+            stored = self._check(name, rows, k)
+            format = wanted or stored
+            if k % format.block:
+                raise LcpuError(f"{self.file.path}: tensor '{name}' has rows of {k} values, which are not whole "
+                                f"{format.name.upper()} blocks of {format.block}: keep its type")
             panel_bytes = format.panel_bytes(k // format.block)
             panels = zeros((whole_groups(rows), panel_bytes), np.uint8, huge_pages=True)
-            self.matrices[name] = Matrix(name, format, rows, k, panels)
+            self.matrices[name] = Matrix(name, stored, format, rows, k, panels)
         return self.matrices[name]
 
     def _rope_factors(self) -> np.ndarray | None:
@@ -183,6 +193,11 @@ class Builder:
                 self.program.add(elementwise.add_bias, count=out.count, x=out.array,
                                  bias=self.vector(f"{name}.bias", width), stride=out.stride, vectors=out.vectors)
         return results
+
+    def logits(self, x: Rows, name: str) -> Rows:
+        """The output layer, in the format that was asked for."""
+        self.matrix(f"{name}.weight", self.h.vocab_size, x.width, self._output_format)
+        return self.linear(x, name, self.h.vocab_size)
 
     def _share(self, panels: int, panel_bytes: int) -> int:
         """How many panels a thread takes at a time."""

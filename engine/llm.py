@@ -39,11 +39,12 @@ class LLM:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None,
-             context: int | None = None, progress: Progress | None = None) -> LLM:
+             context: int | None = None, output_type: str | None = None, progress: Progress | None = None) -> LLM:
         """Load a GGUF file, or the embedded model without a path.
 
         threads: by default the physical cores that this process may use, fewer for a small model. context: the most
-        tokens of a sequence, by default what the model was trained for, at most 32,768. progress(stage, done, total) is
+        tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
+        "q8_0" for the output layer, by default the file's. progress(stage, done, total) is
         called while "loading" and "compiling". Raises LcpuError if the model cannot be run.
         """
         started = time.perf_counter()
@@ -51,7 +52,8 @@ class LLM:
         try:
             count = thread_count(threads, sum(info.nbytes for info in file.tensors.values()))
             tokenizer = from_metadata(file.metadata)
-            model = Model(file, context, count, vocab_size=tokenizer.vocab_size, progress=progress)
+            model = Model(file, context, count, vocab_size=tokenizer.vocab_size, output_type=output_type,
+                          progress=progress)
         except BaseException:
             file.close()
             raise
@@ -115,6 +117,12 @@ class LLM:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def output_layer(self) -> tuple[str, float]:
+        """The type of the output layer, and its share of the bytes that computing a token reads."""
+        matrix, matrices = self._model.output, self._model.matrices.values()
+        return matrix.format.name, matrix.panels.nbytes / sum(each.panels.nbytes for each in matrices)
 
     @property
     def trained_context(self) -> int:

@@ -8,13 +8,13 @@ import numpy as np
 
 from ..kernels.errors import LcpuError
 from ..kernels.jit import announcing
-from ..kernels.program import Program
 from ..kernels.team import Team
 from . import architectures, hyperparameters
 from .batch import Batch
 from .builder import Builder, Matrix, queries_per_job
 from .cache import KVCache
 from .gguf_file import GGUFFile
+from .packing import output_format, pack
 
 Progress = Callable[[str, int, int], None]
 
@@ -27,11 +27,12 @@ class Model:
     """Computes logits for batches of tokens. One step runs at a time."""
 
     def __init__(self, file: GGUFFile, context: int | None, threads: int, *, slots: int = 1, vocab_size: int = 1,
-                 progress: Progress | None = None) -> None:
+                 output_type: str | None = None, progress: Progress | None = None) -> None:
         """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
 
         context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
-        vocab_size: how many tokens the model has to know at least.
+        vocab_size: how many tokens the model has to know at least. output_type: a block format's name, to compute the
+        output layer in another than the file's.
         """
         build = architectures.builder_of(file)
         self.h = h = hyperparameters.read(file.metadata, file.path)
@@ -42,7 +43,8 @@ class Model:
         self.context = context = _context(h, context)
         self.batch = Batch(BATCH, queries_per_job(h))
         self._file = file  # the embedding table stays in it
-        self._builder = builder = Builder(file, h, self.batch, KVCache(h, context, slots), threads)
+        self._builder = builder = Builder(file, h, self.batch, KVCache(h, context, slots), threads,
+                                          output_format(output_type))
         self._logits = build(builder)
         with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
             self._program = builder.program.finish()
@@ -58,7 +60,7 @@ class Model:
         total = sum(matrix.panels.nbytes for matrix in matrices)
         done = 0
         for matrix in matrices:
-            self._team.run(_packing(matrix, self._file.data(matrix.name)))
+            pack(self._team, matrix, self._file.data(matrix.name))
             self._file.release(matrix.name)
             done += matrix.panels.nbytes
             progress("loading", done, total)
@@ -80,15 +82,13 @@ class Model:
         self._team.run(self._program)
         return self._logits.array[: len(outputs), : self.h.vocab_size]
 
+    @property
+    def output(self) -> Matrix:
+        """The output layer."""
+        return next(reversed(self.matrices.values()))
+
     def close(self) -> None:
         self._team.close()
-
-
-def _packing(matrix: Matrix, source: np.ndarray) -> Program:
-    program = Program()
-    program.add(matrix.format.pack, source=source, panels=matrix.panels, rows=matrix.rows, blocks=matrix.blocks,
-                block_bytes=matrix.format.block_bytes)
-    return program.finish()
 
 
 def _context(h: hyperparameters.Hyperparameters, wanted: int | None) -> int:

@@ -376,8 +376,8 @@ def reduce_max(context, tile):
         vector = b.extract_value(args[0], 0)
         while vector.type.count > 1:
             half = vector.type.count // 2
-            low, high = (b.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, half), list(range(i, i + half))))
-                         for i in (0, half))
+            parts = [ir.Constant(ir.VectorType(I32, half), list(range(i, i + half))) for i in (0, half)]
+            low, high = (b.shuffle_vector(vector, vector, part) for part in parts)
             vector = b.select(b.fcmp_ordered("<", low, high), high, low)
         return b.extract_element(vector, I32(0))
 

@@ -24,4 +24,4 @@ def build(b: Builder) -> Rows:
                                       (name + "ffn_up", h.feed_forward_length)])
         hidden = b.rms_norm(activate(gate, up), name + "ffn_sub_norm.weight")
         x = b.linear(hidden, name + "ffn_down", h.embedding_length, add_to=x)
-    return b.linear(b.rms_norm(b.outputs(x), "output_norm.weight"), "token_embd", h.vocab_size)
+    return b.logits(b.rms_norm(b.outputs(x), "output_norm.weight"), "token_embd")

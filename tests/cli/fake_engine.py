@@ -35,6 +35,7 @@ class LLM:
 
     context = 120
     trained_context = 4096
+    output_layer = ("q8_0", 0.1)
     threads = 2
     load_seconds = 0.25
     description = "fake 1K F32"
@@ -57,7 +58,7 @@ class LLM:
         }
 
     @classmethod
-    def load(cls, path=None, *, threads=None, context=None, progress=None) -> LLM:
+    def load(cls, path=None, *, threads=None, context=None, output_type=None, progress=None) -> LLM:
         cls.loads += ({"path": path, "threads": threads, "context": context},)
         if cls.error is not None:
             raise cls.error

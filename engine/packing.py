@@ -1,0 +1,65 @@
+"""From the rows of a file to panels, where asked for through another block format."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels.activations import Int8Rows
+from ..kernels.errors import LcpuError
+from ..kernels.formats import FORMATS, Format
+from ..kernels.memory import zeros
+from ..kernels.program import Program
+from ..kernels.quantizing import PIECE, SCRATCH_BYTES, convert
+from ..kernels.simd import LANES
+from ..kernels.team import Team
+from .builder import Matrix
+
+_CHUNK = 64  # panels that are converted at a time: their blocks are small beside a model
+_LARGEST = 65519.0  # what is above, float16 scales round to infinity
+
+
+def output_format(name: str | None) -> Format | None:
+    """The format that an output layer is to be computed in, by its name; None for "keep", the file's own.
+
+    Raises LcpuError for a name that is none.
+    """
+    by_name = {format.name: format for format in FORMATS.values() if not isinstance(format.activation, Int8Rows)}
+    if name is None or name.lower() == "keep":
+        return None
+    if name.lower() not in by_name:
+        raise LcpuError(f"output type {name!r} is unknown; lcpu knows keep, {', '.join(by_name)}")
+    return by_name[name.lower()]
+
+
+def pack(team: Team, matrix: Matrix, data: np.ndarray) -> None:
+    """Fill a matrix's panels from the tensor's bytes in the file."""
+    if matrix.format is matrix.stored:
+        program = Program()
+        program.add(matrix.format.pack, source=data, panels=matrix.panels, rows=matrix.rows, blocks=matrix.blocks,
+                    block_bytes=matrix.format.block_bytes)
+        team.run(program.finish())
+        return
+    row_bytes = matrix.k // matrix.format.block * matrix.format.block_bytes
+    converted = zeros((_CHUNK * LANES, row_bytes), np.uint8)
+    scratch = np.zeros((team.threads, SCRATCH_BYTES), np.uint8)
+    refused = np.zeros(1, np.int64)
+    stored = data.reshape(matrix.rows, -1)
+    for panel in range(0, -(-matrix.rows // LANES), _CHUNK):
+        rows = stored[panel * LANES : (panel + _CHUNK) * LANES]
+        team.run(_converting(matrix, rows, converted, matrix.panels[panel:], scratch, refused))
+        if refused[0]:
+            raise LcpuError(f"tensor '{matrix.name}' has values that {matrix.format.name.upper()} cannot hold: "
+                            "keep its type")
+
+
+def _converting(matrix: Matrix, rows: np.ndarray, converted: np.ndarray, panels: np.ndarray, scratch: np.ndarray,
+                refused: np.ndarray) -> Program:
+    old, new = matrix.stored, matrix.format
+    program = Program()
+    program.add(convert, values=len(rows) * matrix.k, source=rows, source_bytes=PIECE // old.block * old.block_bytes,
+                source_block=old.block, source_scale=1.0, decode=old.decode.address, target=converted,
+                target_bytes=PIECE // new.block * new.block_bytes, target_block=new.block, encode=new.encode.address,
+                unit=0.0, limit=_LARGEST, scratch=scratch, refused=refused)
+    program.add(new.pack, source=converted, panels=panels, rows=len(rows), blocks=matrix.blocks,
+                block_bytes=new.block_bytes)
+    return program.finish()
