@@ -1,14 +1,17 @@
 # make run    sets lcpu up in .venv and lets the embedded model tell a story
 # make test   the same, with what the tests need, and runs them
+# make bench-peers   compares with llama.cpp, which it compiles (about ten minutes); BENCH="-m model.gguf pp512 tg128"
 # Needs Python 3.10 or newer and the package index, nothing else. Another Python: make PYTHON=python3.12 test
 
 PYTHON ?= python3
 PROMPT ?= Once upon a time, there was a little
+BENCH ?= --shape tinyllama-1.1b --type q4_0,q8_0
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: run test lint wheel clean
+.PHONY: run test lint bench-peers wheel clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -23,13 +26,23 @@ lint: $(VENV)/installed-lint
 	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/lcpu
 	cd $(VENV)/types && ../bin/mypy -p lcpu --config-file lcpu/pyproject.toml
 
+# Where a processor has AMX that its virtual machine does not let programs use, llama.cpp ends with a fault: build it
+# without, PEER_CMAKE_ARGS="-DCMAKE_C_FLAGS=-mno-amx-tile -DCMAKE_CXX_FLAGS=-mno-amx-tile".
+bench-peers: $(VENV)/installed $(PEERS)/installed
+	$(BIN)/python tests/benchmarks/peers.py --peer $(PEERS)/bin/python $(BENCH)
+
+$(PEERS)/installed:
+	$(PYTHON) -m venv $(PEERS)
+	CMAKE_ARGS="-DGGML_NATIVE=ON $(PEER_CMAKE_ARGS)" $(PEERS)/bin/python -m pip install --disable-pip-version-check llama-cpp-python
+	@touch $@
+
 wheel: $(VENV)/installed
 	@rm -rf build
 	$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps --wheel-dir dist .
 	@rm -rf build
 
 clean:
-	rm -rf $(VENV) build dist lcpu.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist lcpu.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

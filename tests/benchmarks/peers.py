@@ -2,9 +2,11 @@
 """lcpu and llama.cpp on the same GGUF, in alternation in one run: medians and their ratios.
 
     peers.py --peer .venv-peers/bin/python -m MODEL.gguf [-m ...] [-t 1,2] [-r 5] [pp512 tg128 pp512@4096 step4 ...]
+    peers.py --peer .venv-peers/bin/python --shape tinyllama-1.1b --type q4_0,q8_0
 
-A test is pp<tokens> (prefill), tg<tokens> (decode) or step<tokens> (one batch of so many, repeated), at a depth after
-"@". Each engine runs in a process of its own, which serves tests over a pipe, so only one of them computes at a time.
+With --shape, files of random weights are written first. A test is pp<tokens> (prefill), tg<tokens> (decode) or
+step<tokens> (one batch of so many, repeated), at a depth after "@". Each engine runs in a process of its own, which
+serves tests over a pipe, so only one of them computes at a time.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 BATCH = 512
@@ -168,6 +172,18 @@ def compare(path: str, threads: int, tests: list[str], repetitions: int, peer: s
     theirs.end()
 
 
+def random_file(folder: str, shape: str, kind: str) -> str:
+    """The path of a new GGUF file with random weights and no vocabulary."""
+    from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
+    from lcpu.engine.random_model import RandomModel
+
+    model, path = RandomModel(shape, kind), f"{folder}/{shape}-{kind}.gguf"
+    write_gguf(path, {**model.metadata, "tokenizer.ggml.model": "no_vocab"},
+               [TensorToWrite(info.name, info.shape, info.type_id, partial(model.data, info.name))
+                for info in model.tensors.values()])
+    return path
+
+
 def processor() -> str:
     with open("/proc/cpuinfo") as lines:
         return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
@@ -176,7 +192,9 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", required=True, help="the Python that has llama-cpp-python")
-    parser.add_argument("-m", "--model", action="append", required=True)
+    parser.add_argument("-m", "--model", action="append", default=[])
+    parser.add_argument("--shape", default="tinyllama-1.1b", help="of random weights, where there is no -m")
+    parser.add_argument("--type", default="q4_0", help="of random weights, as a list")
     parser.add_argument("-t", "--threads", default="1,2")
     parser.add_argument("-r", "--repetitions", type=int, default=5)
     parser.add_argument("tests", nargs="*", default=["pp512", "tg128"])
@@ -184,9 +202,11 @@ def main() -> None:
     print(f"{processor()}, {os.cpu_count()} cores, load before: {os.getloadavg()[0]:.2f}\n")
     print("| model | threads | test | lcpu, tokens/s | llama.cpp, tokens/s | ratio | of pairs |")
     print("|---|---:|---|---:|---:|---:|---:|")
-    for path in arguments.model:
-        for threads in map(int, arguments.threads.split(",")):
-            compare(path, threads, arguments.tests, arguments.repetitions, arguments.peer)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = arguments.model or [random_file(folder, arguments.shape, kind) for kind in arguments.type.split(",")]
+        for path in paths:
+            for threads in map(int, arguments.threads.split(",")):
+                compare(path, threads, arguments.tests, arguments.repetitions, arguments.peer)
 
 
 if __name__ == "__main__":
