@@ -19,6 +19,7 @@ from .. import __version__
 from ..kernels.errors import LcpuError
 from . import console
 from .bench import bench
+from .convert import convert
 from .inspect import inspect_file
 from .options import UsageError
 from .perplexity import perplexity
@@ -31,6 +32,7 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
     "perplexity": perplexity,
     "inspect": inspect_file,
+    "convert": convert,
     "quantize": quantize,
 }
 

@@ -1,0 +1,35 @@
+"""The architectures that can be converted. A new one is a file and a line here."""
+
+from collections.abc import Mapping
+
+from ...kernels.errors import LcpuError
+from ..json_file import Config
+from .architecture import Architecture
+from .bitnet import BITNET, BITNET_158
+from .llama import LLAMA
+from .qwen2 import QWEN2
+from .qwen3 import QWEN3
+
+# By the name in "architectures" of config.json.
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "LlamaForCausalLM": LLAMA,
+    "LLaMAForCausalLM": LLAMA,
+    "MistralForCausalLM": LLAMA,
+    "Qwen2ForCausalLM": QWEN2,
+    "Qwen3ForCausalLM": QWEN3,
+    "BitnetForCausalLM": BITNET,
+    "BitNetForCausalLM": BITNET_158,
+}
+
+
+def architecture_of(config: Config) -> Architecture:
+    """Raises LcpuError for one that is not in the table."""
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+    if name is None or name not in ARCHITECTURES:
+        named = f"the architecture {name[:80]!r}" if name else "no architecture"
+        raise LcpuError(f"{config.path}: has {named}; lcpu converts {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+__all__ = ["ARCHITECTURES", "Architecture", "architecture_of"]

@@ -1,0 +1,100 @@
+"""What an architecture is: the tensors that it has, and how config.json becomes metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import gguf
+
+from ...engine.gguf_metadata import Value
+from ..json_file import Config
+from .rope import rope_metadata
+
+# The shape of a tensor is written in the names of sizes: "embed", "ffn", "q" (query heads times head size), "kv",
+# "head", "vocab".
+Shape = tuple[str, ...]
+
+# What a block of every decoder with gated feed-forward has, by GGUF's names.
+DECODER_BLOCK: dict[str, Shape] = {
+    "attn_norm.weight": ("embed",),
+    "attn_q.weight": ("q", "embed"),
+    "attn_k.weight": ("kv", "embed"),
+    "attn_v.weight": ("kv", "embed"),
+    "attn_output.weight": ("embed", "q"),
+    "ffn_norm.weight": ("embed",),
+    "ffn_gate.weight": ("ffn", "embed"),
+    "ffn_up.weight": ("ffn", "embed"),
+    "ffn_down.weight": ("embed", "ffn"),
+}
+QKV_BIASES: dict[str, Shape] = {"attn_q.bias": ("q",), "attn_k.bias": ("kv",), "attn_v.bias": ("kv",)}
+OTHER_BIASES: dict[str, Shape] = {
+    "attn_output.bias": ("embed",),
+    "ffn_gate.bias": ("ffn",),
+    "ffn_up.bias": ("ffn",),
+    "ffn_down.bias": ("embed",),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A GGUF architecture, and what its checkpoints look like."""
+
+    name: str  # general.architecture
+    gguf: gguf.MODEL_ARCH  # whose names tensors have
+    block: Mapping[str, Shape]  # the tensors of each block
+    optional: Mapping[str, Shape] = field(default_factory=dict)  # tensors that a block may have
+    other_names: Mapping[str, str] = field(default_factory=dict)  # endings the gguf package does not know: GGUF's name
+    activation: str = "silu"  # hidden_act
+    interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
+    has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
+    is_ternary: bool = False  # block matrices are ternary whatever config.json says
+    context_length: int = 2048  # of models that do not say
+    metadata: Callable[[Config], dict[str, Value]] = lambda config: {}  # further keys, without "<architecture>."
+
+
+def sizes(config: Config) -> dict[str, int]:
+    """What the names in shapes stand for."""
+    heads = config.count("num_attention_heads")
+    embed = config.count("hidden_size")
+    if config.get("head_dim") is None and embed % heads:
+        raise config.error("num_attention_heads", f"is {heads}, which does not divide hidden_size, {embed}")
+    head = config.count("head_dim", embed // heads)
+    kv_heads = config.count("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise config.error("num_key_value_heads", f"is {kv_heads}, which does not divide the {heads} heads")
+    return {
+        "embed": embed,
+        "ffn": config.count("intermediate_size"),
+        "heads": heads,
+        "kv heads": kv_heads,
+        "head": head,
+        "q": heads * head,
+        "kv": kv_heads * head,
+        "vocab": config.count("vocab_size", most=2**24),
+        "blocks": config.count("num_hidden_layers", most=2**12),
+    }
+
+
+def hyperparameters(architecture: Architecture, config: Config) -> dict[str, Value]:
+    """The metadata under the name of the architecture, as llama.cpp's converter writes it."""
+    size = sizes(config)
+    activation = config.get("hidden_act") or architecture.activation
+    if activation != architecture.activation:
+        cause = f"is {activation!r}; lcpu converts {architecture.name} models with {architecture.activation!r}"
+        raise config.error("hidden_act", cause)
+    keys: dict[str, Value] = {
+        "block_count": size["blocks"],
+        "context_length": config.count("max_position_embeddings", architecture.context_length),
+        "embedding_length": size["embed"],
+        "feed_forward_length": size["ffn"],
+        "attention.head_count": size["heads"],
+        "attention.head_count_kv": size["kv heads"],
+        "attention.layer_norm_rms_epsilon": config.real("rms_norm_eps", 1e-6),
+        "vocab_size": size["vocab"],
+        "rope.dimension_count": size["head"],
+    }
+    if config.get("head_dim") is not None:
+        keys |= {"attention.key_length": size["head"], "attention.value_length": size["head"]}
+    keys |= rope_metadata(config) | architecture.metadata(config)
+    return {f"{architecture.name}.{key}": value for key, value in keys.items()}

@@ -1,0 +1,149 @@
+"""Checkpoints from the Hugging Face hub, through its own client: its cache, tokens, mirrors and offline mode.
+
+Of a repository, only what a conversion needs is downloaded. The client goes on after a lost connection; files that came
+whole are in its cache for the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..kernels.errors import LcpuError
+from .checkpoint import INDEXES, weight_files
+from .json_file import read_json
+from .safetensors_file import tensors_of
+from .source import SourceTensor
+from .tokenizers import FILES
+
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+_SMALL = ("config.json", *INDEXES, *FILES)
+
+
+def is_repo(source: str) -> bool:
+    """Whether a text has the form of a repository's name: owner/model."""
+    return bool(_REPO.fullmatch(source)) and not source.startswith(("./", "../"))
+
+
+@dataclass(frozen=True)
+class _Listing:
+    sizes: Mapping[str, int]  # of the files, by name
+    is_offline: bool
+
+
+def fetch(
+    repo: str, revision: str | None, *, only_describe: bool = False, show_progress: bool = False
+) -> tuple[Path, dict[str, SourceTensor] | None]:
+    """The folder of a repository's checkpoint, downloaded as far as it is not in the cache.
+
+    With `only_describe`, safetensors that are not there are not downloaded: the second value has the descriptions of
+    their tensors then, and is None otherwise. Progress is the client's own, on stderr.
+    Raises LcpuError if the repository is not there, not open, or out of reach and not in the cache.
+    """
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not show_progress:
+        disable_progress_bars()
+    with _explained(repo, revision):
+        listing = _list(repo, revision)
+        small = [name for name in _SMALL if name in listing.sizes]
+        folder = _download(repo, revision, small, listing.is_offline)  # notes which commit the revision is
+        weights = weight_files(repo, listing.sizes, lambda index: read_json(folder / index))
+        missing = [name for name in weights if not (folder / name).exists()]
+        if missing and not listing.is_offline:
+            if only_describe and all(name.endswith(".safetensors") for name in weights):
+                return folder, _describe(repo, folder.name, weights)
+            _check_space(repo, sum(listing.sizes.get(name, 0) for name in missing))
+        return _download(repo, folder.name, weights, listing.is_offline), None
+
+
+def _list(repo: str, revision: str | None) -> _Listing:
+    """The files of a repository, or, where it is out of reach, those of it in the cache."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        return _Listing(sizes, is_offline=False)
+    except (HfHubHTTPError, HFValidationError):
+        raise
+    except Exception as error:  # offline mode, or what the client's HTTP library raises
+        cause = error
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(_SMALL), local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise LcpuError(f"{repo}: is not in the cache, and the hub is out of reach ({_first_line(cause)})") from None
+    return _Listing({file.name: 0 for file in folder.iterdir()}, is_offline=True)
+
+
+def _download(repo: str, revision: str | None, names: list[str], is_offline: bool) -> Path:
+    """The folder of the cache with these files; its name is the commit."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repo, revision=revision, allow_patterns=names, local_files_only=is_offline))
+
+
+def _describe(repo: str, commit: str, names: list[str]) -> dict[str, SourceTensor]:
+    """The tensors of safetensors files, from their headers alone."""
+    from huggingface_hub import HfApi
+
+    tensors: dict[str, SourceTensor] = {}
+    for name in names:
+        metadata = HfApi().parse_safetensors_file_metadata(repo, name, revision=commit)
+        header = {key: {"dtype": info.dtype, "shape": info.shape, "data_offsets": info.data_offsets}
+                  for key, info in metadata.tensors.items()}
+        tensors |= tensors_of(header, f"{repo}/{name}", None, 0)
+    return tensors
+
+
+def _check_space(repo: str, nbytes: int) -> None:
+    """Raises LcpuError if the disk of the cache has less than `nbytes` left."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE).expanduser().resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        raise LcpuError(f"{repo}: the download needs {nbytes / 2**30:.2f} GiB, but the disk of {folder} has "
+                        f"{free / 2**30:.2f} GiB left: make room, or set HF_HOME to another disk")
+
+
+@contextlib.contextmanager
+def _explained(repo: str, revision: str | None) -> Iterator[None]:
+    """Turns what the hub's client raises into one line: the cause and the way out."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except LcpuError:
+        raise
+    except errors.GatedRepoError:
+        way_out = "the token in HF_TOKEN has no access to it" if os.environ.get("HF_TOKEN") else "then set HF_TOKEN"
+        raise LcpuError(f"{repo}: is gated: accept its terms on its page first; {way_out}") from None
+    except errors.RepositoryNotFoundError:
+        raise LcpuError(f"{repo}: no such model on the hub; check the name (a private one needs HF_TOKEN), or name a "
+                        "folder") from None
+    except errors.RevisionNotFoundError:
+        raise LcpuError(f"{repo}: has no revision {revision!r}: check --revision") from None
+    except errors.HFValidationError as error:
+        raise LcpuError(f"{repo}: is not a model's name, nor a folder: {_first_line(error)}") from None
+    except errors.LocalEntryNotFoundError:
+        raise LcpuError(f"{repo}: is not in the cache as a whole, and the hub is out of reach") from None
+    except Exception as error:  # the network, in the words of the client's HTTP library
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise LcpuError(f"{repo}: the disk is full: make room, or set HF_HOME to another disk") from None
+        raise LcpuError(f"{repo}: the download failed ({_first_line(error)}); run it again: files that came whole are "
+                        "kept") from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]

@@ -1,0 +1,90 @@
+"""The tensors of a checkpoint where they lie in its files: mapped, read when asked for, never whole models at once."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..kernels.errors import LcpuError
+
+# The data types of safetensors, which the tensors of PyTorch files are called by as well. NumPy has no bfloat16.
+DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "I8": np.dtype("i1"),
+    "I16": np.dtype("<i2"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+    "BOOL": np.dtype("u1"),
+}
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+class MappedFile:
+    """A file in memory as far as it is looked at."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises LcpuError if the file cannot be read."""
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise LcpuError(f"{path}: no such file: the checkpoint is not whole; download it again") from None
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise LcpuError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        self.size = len(self.buffer)
+
+    def release(self, offset: int, nbytes: int) -> None:
+        """Give the memory of these bytes back to the system; touching them again reads them again."""
+        page = mmap.PAGESIZE
+        start, end = offset // page * page, min(self.size, -(-(offset + nbytes) // page) * page)
+        if hasattr(mmap, "MADV_DONTNEED") and end > start:
+            self.buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+    def close(self) -> None:
+        with suppress(BufferError):  # arrays still look into it: it is unmapped when the last of them goes
+            self.buffer.close()
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """A tensor of a checkpoint. Without a file, it is known by its description only."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # a key of DTYPES
+    file: MappedFile | None
+    offset: int  # of its first value, in bytes
+    strides: tuple[int, ...] | None = None  # in values; None: rows one after another
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def array(self) -> np.ndarray:
+        """The values, [shape], a read-only view of the file; of bfloat16, the bits as uint16."""
+        assert self.file is not None
+        dtype = DTYPES[self.dtype]
+        strides = None if self.strides is None else tuple(stride * dtype.itemsize for stride in self.strides)
+        return np.ndarray(self.shape, dtype, self.file.buffer, self.offset, strides)
+
+    def release(self) -> None:
+        """Give back the memory that `array` took."""
+        if self.file is not None and self.strides is None:
+            self.file.release(self.offset, self.nbytes)
+
+
+def as_float32(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Values of a SourceTensor of one of the FLOATS, as a new float32 array."""
+    if dtype == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
