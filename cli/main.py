@@ -1,16 +1,18 @@
 """The `lcpu` command: the table of subcommands, and the one place where an error becomes a line and an exit code.
 
-Exit codes: 0; 1 an error; 2 a wrong command line; 130 interrupted (128 + SIGINT). A reader that closes the pipe
-(`lcpu run | head`) has had what it wanted: that ends quietly, with 0.
+Exit codes: 0; 1 an error; 2 a wrong command line; 130 interrupted (128 + SIGINT) and 143 terminated (128 + SIGTERM). A
+reader that closes the pipe (`lcpu run | head`) has had what it wanted: that ends quietly, with 0.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 from typer.main import get_command
@@ -68,6 +70,7 @@ def lcpu(
 
 def main() -> None:
     """The entry point of the `lcpu` script."""
+    signal.signal(signal.SIGTERM, terminate)
     sys.exit(exit_code(sys.argv[1:]))
 
 
@@ -96,6 +99,11 @@ def exit_code(arguments: list[str]) -> int:
         console.notice(f"lcpu: error: {one_line(error, called)}")
         console.abandon_output()
         return 2 if isinstance(error, UsageError) else 1
+
+
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End as an error would, so that files in the making are taken away."""
+    sys.exit(128 + number)
 
 
 def one_line(error: Exception, command: str) -> str:

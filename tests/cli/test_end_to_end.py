@@ -152,8 +152,9 @@ def test_closed_pipe_ends_quietly(tmp_path):
     assert said == "" or (said.startswith("load ") and said.count("\n") == 1) or said.startswith("the context of ")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-def test_interrupted_run_exits_with_130(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_with_its_exit_code(tmp_path, number, code):
     reader, writer = os.pipe()
     fill(writer)  # the run gets as far as its first piece of text, and waits there
     with subprocess.Popen(
@@ -167,11 +168,11 @@ def test_interrupted_run_exits_with_130(tmp_path):
         assert process.stderr is not None
         while not process.stderr.readline().startswith("seed "):
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         with open(reader, "rb") as pipe:
             pipe.read()
         said = process.stderr.read()
-    assert (process.returncode, said) == (130, "")
+    assert (process.returncode, said) == (code, "")
 
 
 def fill(writer: int) -> None:
