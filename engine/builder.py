@@ -115,6 +115,8 @@ class Builder:
         if name not in self.matrices:
             stored = self._check(name, rows, k)
             format = wanted or stored
+            if wanted and stored.panel_header_bytes:
+                raise LcpuError(f"{self.file.path}: tensor '{name}' is {stored.name.upper()} already: keep its type")
             if k % format.block:
                 raise LcpuError(f"{self.file.path}: tensor '{name}' has rows of {k} values, which are not whole "
                                 f"{format.name.upper()} blocks of {format.block}: keep its type")
@@ -157,6 +159,9 @@ class Builder:
         """The rows of an embedding table that the batch's tokens name, straight from the file."""
         width = self.h.embedding_length
         format = self._check(name, self.h.vocab_size, width)
+        if format.panel_header_bytes:
+            raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}, which is for matrices: "
+                            "an embedding table must have a type with a scale in each block")
         x = self._rows("x", width, self._tokens)
         self.program.add(format.dequantize, count=x.count, indices=self.batch.tokens, table=self.file.data(name),
                          blocks=width // format.block, block_bytes=format.block_bytes, block_values=format.block,
@@ -177,6 +182,9 @@ class Builder:
     def linears(self, x: Rows, outputs: list[tuple[str, int]], *, add_to: Rows | None = None) -> list[Rows]:
         """Several products of the same input; threads go from one to the next without waiting for each other."""
         matrices = [self.matrix(f"{name}.weight", width, x.width) for name, width in outputs]
+        for name, _ in outputs:
+            if self.has(f"{name}.scale"):
+                raise LcpuError(f"{self.file.path}: tensor '{name}.scale' multiplies a matrix, which lcpu does not do")
         inputs = [self._input(x, matrix.format.activation) for matrix in matrices]
         results = []
         for matrix, source in zip(matrices, inputs, strict=True):

@@ -8,13 +8,15 @@ from .simd import LANES, atomic_add, get_i64, put_f32
 def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
     """The contiguous rows of a tensor, into panels of LANES rows.
 
-    `pack_block(block, panel block, lane)` and `panel_block_bytes`, of a row, are the format's. Rows that a panel lacks
-    stay as they are: zero.
+    `pack_block(block, panel block, lane)` and `panel_block_bytes`, of a row, are the format's; each row has `together`
+    blocks side by side in a panel. What a panel lacks to be whole stays as it is: zero.
     """
+    whole = (blocks + together - 1) // together * together  # noqa: F821
     panel = atomic_add(work, 1)
     while panel * LANES < rows:
         for block in range(blocks):
-            target = panels + (panel * blocks + block) * panel_block_bytes * LANES  # noqa: F821
+            apart = block % together  # noqa: F821
+            target = panels + ((panel * whole + block - apart) * LANES + apart) * panel_block_bytes  # noqa: F821
             for lane in range(min(LANES, rows - panel * LANES)):
                 row = panel * LANES + lane
                 pack_block(source + (row * blocks + block) * block_bytes, target, lane)  # noqa: F821

@@ -288,10 +288,20 @@ def _bf16_to_f32(b, x):
     return b.bitcast(b.shl(b.zext(x, wide), _constant(wide, 16)), Tile("f32").vector)
 
 
+def _low_bf16(b, x):
+    return b.bitcast(b.shl(x, _constant(x.type, 16)), Tile("f32").vector)
+
+
+def _high_bf16(b, x):
+    return b.bitcast(b.and_(x, _constant(x.type, -65536)), Tile("f32").vector)
+
+
 panel_bytes = _panel_loader("i8", I8)  # 4 bytes a lane
 panel_f32 = _panel_loader("f32", F32)
 panel_f16 = _panel_loader("f32", F16, lambda b, x: b.fpext(x, Tile("f32").vector))
 panel_bf16 = _panel_loader("f32", I16, _bf16_to_f32)
+panel_low_bf16 = _panel_loader("f32", I32, _low_bf16)  # of two bfloat16 in a lane
+panel_high_bf16 = _panel_loader("f32", I32, _high_bf16)
 panel_i8 = _panel_loader("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector))  # one byte a lane
 
 

@@ -1,7 +1,7 @@
 """BitNet b1.58: ternary weights, norms before the output and down projections, output by the embedding table.
 
-`bitnet` (1bitLLM) gates with SiLU, `bitnet-b1.58` (2B-4T; `bitnet-25` is the same) with squared ReLU. Ma et al.,
-"The Era of 1-bit LLMs"; names and order as in bitnet.cpp.
+`bitnet` (1bitLLM) gates with SiLU unless its metadata say "relu2", `bitnet-b1.58` (2B-4T; `bitnet-25` is the same) with
+squared ReLU. Ma et al., "The Era of 1-bit LLMs"; names and order as in bitnet.cpp.
 """
 
 from ..builder import Builder, Rows
@@ -11,7 +11,8 @@ from .llama import projections
 def build(b: Builder) -> Rows:
     """Record the program; the result is the logits [outputs][vocab]."""
     h = b.h
-    activate = b.silu_multiply if h.architecture == "bitnet" else b.relu_squared_multiply
+    squared = h.architecture != "bitnet" or b.file.metadata.get("bitnet.hidden_activation") == "relu2"
+    activate = b.relu_squared_multiply if squared else b.silu_multiply
     x = b.embed("token_embd.weight")
     for layer in range(h.block_count):
         name = f"blk.{layer}."

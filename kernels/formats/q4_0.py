@@ -1,7 +1,7 @@
 """Q4_0: blocks of 32 values, one float16 scale and 4 bits a value: value = scale * (nibble - 8).
 
 Byte i of a block holds value i in its low and value i + 16 in its high nibble (ggml's block_q4_0). In a panel, a block
-is the scales of all rows, then four vectors: bytes 4i .. 4i + 3 of every row.
+is the scales of all rows, then the nibbles as in `nibbles`.
 """
 
 from numba import float32, int32
@@ -9,10 +9,10 @@ from numba import float32, int32
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import inverse, peak
 from ..jit import device
-from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_i32, get_u16, get_u8, load_f32, minimum, panel_bytes
-from ..simd import panel_f16, prefetch, put_f16, put_f32, put_i32, put_u16, scale_add, splat_f32, splat_i32, start_dots
-from ..simd import store_i8, to_i32
+from ..simd import LANES, finish_dots, get_f16, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch, put_f16
+from ..simd import put_f32, put_u16, scale_add, splat_f32, splat_i32, start_dots, store_i8, to_i32
 from .format import make_format
+from .nibbles import copy_nibbles, dot_nibbles
 
 _BYTES = 18
 _PANEL_BLOCK = _BYTES * LANES
@@ -47,19 +47,14 @@ def dequantize_block(block, out):
 @device
 def pack_block(block, panel, lane):
     put_u16(panel + 2 * lane, get_u16(block))
-    for i in range(4):
-        put_i32(panel + LANES * (2 + 4 * i) + 4 * lane, get_i32(block + 2 + 4 * i))
+    copy_nibbles(block + 2, panel + 2 * LANES, lane)
 
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     for _ in range(blocks):
         prefetch(panel + 3072, _PANEL_BLOCK)
-        dots = start_dots(acc, x + BIAS, x_stride)
-        for i in range(4):
-            packed = panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride)
-            dots = dot4(dots, bits(packed, 0, 15), x + 4 * i, x_stride)
-            dots = dot4(dots, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
+        dots = dot_nibbles(start_dots(acc, x + BIAS, x_stride), panel + 2 * LANES, panel_stride, x, x_stride)
         sums = finish_dots(dots, x + BIAS, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK

@@ -10,23 +10,25 @@ In a panel, a block is the two float16 of all rows, then for each group its scal
 each, and the nibbles as in `nibbles`.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from numba import float32, int32, int64, uint8
 
 from ..fitting import fit_scale_and_offset, inverse, ramp
 from ..activations import SCALE, SUM, Int8Blocks
-from ..jit import device
+from ..jit import bind, device
 from ..simd import LANES, fma_tokens, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16, panel_i8
 from ..simd import put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32, splat_i32, stack, store_i8, to_i32
 from ..simd import widen, zeros_narrow
-from .format import make_format
+from .format import Format, make_format
 from .nibbles import NIBBLES, dot_nibbles, gather_nibbles
 
 _BYTES = 144
 _SCALES = 4  # byte offset of the 6-bit numbers
 _CODES = 16
-_GROUP = (2 + NIBBLES) * LANES  # panel bytes of a group
-ACTIVATION = Int8Blocks(summed=True)
-_STEP = ACTIVATION.block_bytes
+_ACTIVATION = Int8Blocks(summed=True)
+_STEP = _ACTIVATION.block_bytes
 
 
 @device
@@ -107,33 +109,55 @@ def dequantize_block(block, out):
             put_f32(out + 128 * group + 4 * i, scale * float32(code) - offset)
 
 
-@device
-def pack_block(block, panel, lane):
+def _pack_block(block, panel, lane):
     put_u16(panel + 2 * lane, get_u16(block))
     put_u16(panel + 2 * LANES + 2 * lane, get_u16(block + 2))
     panel += 4 * LANES
     for group in range(8):
         put_u8(panel + lane, uint8(group_scale(block, group)))
         put_u8(panel + LANES + lane, uint8(-int64(group_offset(block, group))))
-        gather_nibbles(block + _CODES + 32 * (group // 2), group % 2, panel + 2 * LANES, lane)
-        panel += _GROUP
+        pack_codes(block, group, panel + 2 * LANES, lane)  # noqa: F821
+        panel += group_bytes  # noqa: F821
 
 
-@device
-def tile(acc, panel, panel_stride, x, x_stride, blocks):
+def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         offset_scale = panel_f16(acc, panel + 2 * LANES, panel_stride)
         panel += 4 * LANES
         for _ in range(8):
-            sums = widen(dot_nibbles(zeros_narrow(acc), panel + 2 * LANES, panel_stride, x, x_stride))
+            sums = dot_codes(acc, panel + 2 * LANES, panel_stride, x, x_stride)  # noqa: F821
             acc = scale_add(acc, sums, scale * panel_i8(acc, panel, panel_stride), x + SCALE, x_stride)
             acc = fma_tokens(acc, offset_scale * panel_i8(acc, panel + LANES, panel_stride), x + SUM, x_stride)
-            panel += _GROUP
+            panel += group_bytes  # noqa: F821
             x += _STEP
     return acc
 
 
-FORMAT = make_format("q4_k", 12, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
-                     panel_block_bytes=4 + 8 * _GROUP // LANES)
+def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: int, *,
+                        quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
+                        pack_codes: Callable[..., Any], dot_codes: Callable[..., Any]) -> Format:
+    """A format with the groups of Q4_K, whose codes take `code_bytes` of a row in a panel.
+
+    pack_codes(block, group, panel, lane): the codes of a group to their place.
+    dot_codes(acc, panel, panel stride, x, x stride): 32 products of each row, as int32.
+    """
+    names = {"group_bytes": (2 + code_bytes) * LANES, "pack_codes": pack_codes, "dot_codes": dot_codes}
+    return make_format(name, type_id, 256, block_bytes, _ACTIVATION, quantize_block=quantize_block,
+                       dequantize_block=dequantize_block, panel_block_bytes=4 + 8 * (2 + code_bytes),
+                       pack_block=device(bind(_pack_block, f"pack_block_{name}", **names)),
+                       tile=device(bind(_tile, f"tile_{name}", **names)))
+
+
+@device
+def _pack_codes(block, group, panel, lane):
+    gather_nibbles(block + _CODES + 32 * (group // 2), group % 2, panel, lane)
+
+
+@device
+def _dot_codes(acc, panel, panel_stride, x, x_stride):
+    return widen(dot_nibbles(zeros_narrow(acc), panel, panel_stride, x, x_stride))
+
+
+FORMAT = make_grouped_format("q4_k", 12, _BYTES, NIBBLES, quantize_block=quantize_block,
+                             dequantize_block=dequantize_block, pack_codes=_pack_codes, dot_codes=_dot_codes)

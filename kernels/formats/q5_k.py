@@ -7,22 +7,18 @@ In a panel, a block is the two float16 of all rows, then for each group its scal
 each, and the fifth bits and the nibbles as in `nibbles`.
 """
 
-from numba import float32, int32, int64, uint8
+from numba import float32, int32, int64
 
 from ..fitting import ramp
-from ..activations import SCALE, SUM
 from ..jit import device
-from ..simd import LANES, fma_tokens, get_f16, get_i32, get_u16, get_u8, panel_f16, panel_i8, put_f32, put_i32, put_u16
-from ..simd import put_u8, rint, scale_add, splat_f32, splat_i32, store_i8, to_i32, zeros_i32
-from .format import make_format
+from ..simd import LANES, get_f16, get_i32, get_u8, put_f32, put_i32, rint, splat_f32, splat_i32, store_i8, to_i32
+from ..simd import zeros_i32
 from .nibbles import FIFTHS, NIBBLES, dot_five_bits, gather_nibbles
-from .q4_k import ACTIVATION, codes_of, fit_groups, group_offset, group_scale
+from .q4_k import codes_of, fit_groups, group_offset, group_scale, make_grouped_format
 
 _BYTES = 176
 _FIFTH = 16  # byte offset of the fifth bits
 _NIBBLES = 48
-_GROUP = (2 + FIFTHS + NIBBLES) * LANES  # panel bytes of a group
-_STEP = ACTIVATION.block_bytes
 
 
 @device
@@ -58,42 +54,18 @@ def dequantize_block(block, out):
 
 
 @device
-def _pack_fifths(fifths, group, panel, lane):
-    """Bit `group` of each of 32 bytes."""
-    word = int64(0)
+def _pack_codes(block, group, panel, lane):
+    word = int64(0)  # bit `group` of each byte is a fifth bit
     for i in range(8):
-        word |= (int64(get_i32(fifths + 4 * i)) >> group & 0x01010101) << i
+        word |= (int64(get_i32(block + _FIFTH + 4 * i)) >> group & 0x01010101) << i
     put_i32(panel + 4 * lane, int32(word))
+    gather_nibbles(block + _NIBBLES + 32 * (group // 2), group % 2, panel + FIFTHS * LANES, lane)
 
 
 @device
-def pack_block(block, panel, lane):
-    put_u16(panel + 2 * lane, get_u16(block))
-    put_u16(panel + 2 * LANES + 2 * lane, get_u16(block + 2))
-    panel += 4 * LANES
-    for group in range(8):
-        put_u8(panel + lane, uint8(group_scale(block, group)))
-        put_u8(panel + LANES + lane, uint8(-int64(group_offset(block, group))))
-        _pack_fifths(block + _FIFTH, group, panel + 2 * LANES, lane)
-        gather_nibbles(block + _NIBBLES + 32 * (group // 2), group % 2, panel + 6 * LANES, lane)
-        panel += _GROUP
+def _dot_codes(acc, panel, panel_stride, x, x_stride):
+    return dot_five_bits(zeros_i32(acc), panel, panel_stride, x, x_stride)
 
 
-@device
-def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    for _ in range(blocks):
-        scale = panel_f16(acc, panel, panel_stride)
-        offset_scale = panel_f16(acc, panel + 2 * LANES, panel_stride)
-        panel += 4 * LANES
-        for _ in range(8):
-            sums = dot_five_bits(zeros_i32(acc), panel + 2 * LANES, panel_stride, x, x_stride)
-            acc = scale_add(acc, sums, scale * panel_i8(acc, panel, panel_stride), x + SCALE, x_stride)
-            acc = fma_tokens(acc, offset_scale * panel_i8(acc, panel + LANES, panel_stride), x + SUM, x_stride)
-            panel += _GROUP
-            x += _STEP
-    return acc
-
-
-FORMAT = make_format("q5_k", 13, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
-                     panel_block_bytes=4 + 8 * _GROUP // LANES)
+FORMAT = make_grouped_format("q5_k", 13, _BYTES, FIFTHS + NIBBLES, quantize_block=quantize_block,
+                             dequantize_block=dequantize_block, pack_codes=_pack_codes, dot_codes=_dot_codes)

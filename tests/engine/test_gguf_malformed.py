@@ -120,7 +120,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "row of half a block": (gguf((), (info("t", (48, 2), Q4_0),), 64), "rows of 48 values, not a multiple of the 32"),
     "I2_S row of half a group": (
         gguf((), (info("t", (64, 2), 36),), 64),
-        "rows of 64 values, not a multiple of the 128",
+        "tensor 't' has rows of 64 values, not a multiple of the 128",
     ),
     # Tensor data.
     "misaligned": (gguf((), (info("t", (4,), offset=8),), 64), "tensor 't' is not aligned to 32 bytes"),

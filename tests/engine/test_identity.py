@@ -24,6 +24,8 @@ MIXTURE = {"attn_q.weight": "q8_0", "attn_k.weight": "q4_0", "attn_v.weight": "f
 PLAIN = {"embedding": 44, "feed_forward": 172, "heads": 3, "kv_heads": 1, "head_dim": 100, "vocab": 301}
 BLOCKS = {"embedding": 64, "feed_forward": 160, "heads": 4, "kv_heads": 2, "head_dim": 64, "vocab": 301}
 SUPERBLOCKS = {"embedding": 256, "feed_forward": 512, "heads": 1, "kv_heads": 1, "head_dim": 256, "vocab": 301}
+GROUPS = {"embedding": 128, "feed_forward": 384, "heads": 8, "kv_heads": 1, "head_dim": 16, "vocab": 301,
+          "architecture": "bitnet-b1.58"}
 MODELS = {
     "f32": ("f32", PLAIN),
     "f16": ("f16", PLAIN),
@@ -31,6 +33,7 @@ MODELS = {
     "q8_0": ("q8_0", BLOCKS | {"heads": 8, "kv_heads": 1, "head_dim": 8}),
     "q4_0": ("q4_0", BLOCKS),
     "q6_k": ("q6_k", SUPERBLOCKS),
+    "i2_s": ({"token_embd.weight": "f16", "output.weight": "f32", "": "i2_s"}, GROUPS),
     "mixture": (MIXTURE, SUPERBLOCKS | {"heads": 4, "kv_heads": 2, "head_dim": 64}),
 }
 TOKENS = np.random.default_rng(1).integers(3, 286, 700).tolist()
