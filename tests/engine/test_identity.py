@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +12,6 @@ from lcpu.engine.generate import GenerationOptions
 from lcpu.engine.gguf_file import GGUFFile
 from lcpu.engine.llm import LLM
 from lcpu.engine.model import BATCH, Model
-from lcpu.kernels import isa
 
 MIXTURE = {"attn_q.weight": "q8_0", "attn_k.weight": "q4_0", "attn_v.weight": "f16", "ffn_gate.weight": "q6_k",
            "ffn_up.weight": "bf16", "ffn_down.weight": "q4_0", "output.weight": "q6_k", "": "f32"}
@@ -170,13 +166,3 @@ def _spy(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 
     monkeypatch.setattr(llm, "_forward", spy)
     return seen
-
-
-@pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks for one path")
-@pytest.mark.parametrize("name", [name for name in isa.available() if name != isa.active().name])
-def test_other_paths(name: str) -> None:
-    """All of the above on every other SIMD path that this machine can execute: a process has one."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-                          cwd=Path(__file__).parents[2], env=os.environ | {"LCPU_ISA": name}, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stdout[-3000:]
