@@ -24,7 +24,7 @@ def logits(path: Path, output_type: str | None = None, threads: int = 2) -> np.n
 def test_as_a_file_that_has_it(write_llama: WriteLlama, name: str) -> None:
     """Rows enough for several pieces: the gguf package's quantizer and ours make the same bytes."""
     shape = {"embedding": 32, "vocab": 2500}
-    wanted = logits(write_llama({"output.weight": name, "": "f32"}, **shape))
+    wanted = logits(write_llama({"attn_output.weight": "f32", "output.weight": name, "": "f32"}, **shape))
     path = write_llama("f32", **shape)
     got = logits(path, name)
     assert np.array_equal(got.view(np.int32), wanted.view(np.int32))
