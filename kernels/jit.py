@@ -82,7 +82,9 @@ def bind(template: Callable[..., None], name: str, **names: Any) -> Callable[...
     return copy
 
 
-device = numba.njit(**{k: v for k, v in _OPTIONS.items() if k != "nopython"})  # a function that kernels call
+_DEVICE_OPTIONS = {k: v for k, v in _OPTIONS.items() if k != "nopython"}
+device = numba.njit(**_DEVICE_OPTIONS)  # a function that kernels call
+inlined = numba.njit(forceinline=True, **_DEVICE_OPTIONS)  # part of a tile: a call would send vectors through memory
 
 
 class _KernelCache(FunctionCache):

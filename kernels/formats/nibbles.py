@@ -6,7 +6,7 @@ Byte j of the fifth bits holds those of values j, j + 4, .. j + 28, from its low
 
 from numba import int32
 
-from ..jit import device
+from ..jit import device, inlined
 from ..simd import LANES, bits, dot4, get_i32, panel_bytes, put_i32, widen, zeros_narrow
 
 NIBBLES = 16  # bytes of a row
@@ -31,7 +31,7 @@ def gather_nibbles(source, high, panel, lane):
         put_i32(panel + _VECTOR * i + 4 * lane, int32(first | second << 4))
 
 
-@device
+@inlined
 def dot_nibbles(dots, panel, panel_stride, x, x_stride):
     """dots + 32 products."""
     for i in range(4):
@@ -41,7 +41,7 @@ def dot_nibbles(dots, panel, panel_stride, x, x_stride):
     return dots
 
 
-@device
+@inlined
 def dot_five_bits(total, panel, panel_stride, x, x_stride):
     """total + 32 products, the fifth bits in front of the nibbles. Four products of 5 bits fill a 16-bit sum."""
     fifths = panel_bytes(total, panel, panel_stride)

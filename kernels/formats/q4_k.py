@@ -17,7 +17,7 @@ from numba import float32, int32, int64, uint8
 
 from ..fitting import fit_scale_and_offset, inverse, ramp
 from ..activations import SCALE, SUM, Int8Blocks
-from ..jit import bind, device
+from ..jit import bind, device, inlined
 from ..simd import LANES, fma_tokens, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16, panel_i8
 from ..simd import put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32, splat_i32, stack, store_i8, to_i32
 from ..simd import widen, zeros_narrow
@@ -154,7 +154,7 @@ def _pack_codes(block, group, panel, lane):
     gather_nibbles(block + _CODES + 32 * (group // 2), group % 2, panel, lane)
 
 
-@device
+@inlined
 def _dot_codes(acc, panel, panel_stride, x, x_stride):
     return widen(dot_nibbles(zeros_narrow(acc), panel, panel_stride, x, x_stride))
 

@@ -10,7 +10,7 @@ each, and the fifth bits and the nibbles as in `nibbles`.
 from numba import float32, int32, int64
 
 from ..fitting import ramp
-from ..jit import device
+from ..jit import device, inlined
 from ..simd import LANES, get_f16, get_i32, get_u8, put_f32, put_i32, rint, splat_f32, splat_i32, store_i8, to_i32
 from ..simd import zeros_i32
 from .nibbles import FIFTHS, NIBBLES, dot_five_bits, gather_nibbles
@@ -62,7 +62,7 @@ def _pack_codes(block, group, panel, lane):
     gather_nibbles(block + _NIBBLES + 32 * (group // 2), group % 2, panel + FIFTHS * LANES, lane)
 
 
-@device
+@inlined
 def _dot_codes(acc, panel, panel_stride, x, x_stride):
     return dot_five_bits(zeros_i32(acc), panel, panel_stride, x, x_stride)
 
