@@ -14,12 +14,8 @@ from ..kernels.program import Program
 from ..kernels.quantizing import PIECE, SCRATCH_BYTES, convert
 from ..kernels.team import Team
 from .source import as_float32
-from .type_rules import TYPE_IDS
+from .type_rules import TYPE_IDS, largest_magnitude
 from .values import Values
-
-# The largest magnitude that a type takes: above, float16 values and scales round to infinity.
-_LIMITS = {"F32": float(np.finfo(np.float32).max), "BF16": float(np.finfo(np.float32).max)}
-_LIMIT = 65519.0
 
 
 class Encoder:
@@ -62,7 +58,7 @@ class Encoder:
             convert, values=rows.size, source=np.require(rows, requirements=["C", "A"]), source_block=source.block,
             source_bytes=PIECE // source.block * source.block_bytes, source_scale=1.0, decode=source.decode.address,
             target=target, target_block=wanted.block, target_bytes=PIECE // wanted.block * wanted.block_bytes,
-            encode=wanted.encode.address, unit=_unit(values), limit=_LIMITS.get(TENSOR_TYPES[type_id].name, _LIMIT),
+            encode=wanted.encode.address, unit=_unit(values), limit=largest_magnitude(type_id),
             scratch=self._scratch, refused=refused,
         )  # fmt: skip
         self._team.run(program.finish())

@@ -25,7 +25,7 @@ from ..kernels.program import Program
 from ..kernels.quantizing import PIECE, SCRATCH_BYTES, compare, convert, survey
 from ..kernels.team import Team
 from .gguf_writer import TensorToWrite, write_gguf
-from .type_rules import TYPE_IDS
+from .type_rules import TYPE_IDS, largest_magnitude
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,8 +33,6 @@ _F32, _BF16, _F64, _I2_S = (TYPE_IDS[name] for name in ("F32", "BF16", "F64", "I
 _FLOATS = (_F32, _BF16, _F64, TYPE_IDS["F16"])
 _TERNARY = (_I2_S, TYPE_IDS["TQ1_0"], TYPE_IDS["TQ2_0"])
 _SLICE = 512 * PIECE  # values between two looks at progress and Ctrl-C: some milliseconds
-_LARGEST_FLOAT = float(np.finfo(np.float32).max)
-_LARGEST = 65519.0  # what is above, float16 values and scales round to infinity
 _SPREAD = 1e-3  # how far apart, relatively, the magnitudes of ternary weights may be
 _LEAST_MEAN = 1e-5  # BitNet's
 _QUANTIZATION_VERSION = 2  # ggml's
@@ -189,11 +187,10 @@ class _Work:
         if new_type == _I2_S:
             data[-32:] = np.frombuffer(np.float32(scale).tobytes().ljust(32, b"\0"), np.uint8)
         target = _Blocks(data, FORMATS[new_type], scale if new_type == _I2_S else 1.0)
-        limit = _LARGEST_FLOAT if new_type in (_F32, _BF16) else _LARGEST
         refused = np.zeros(1, np.int64)
         self._run(convert, values, info.nbytes, source, {"target": (data, target.piece_bytes)},
                   target_bytes=target.piece_bytes, target_block=target.format.block,
-                  encode=target.format.encode.address, unit=unit, limit=limit, refused=refused)
+                  encode=target.format.encode.address, unit=unit, limit=largest_magnitude(new_type), refused=refused)
         if refused[0]:
             raise LcpuError(f"{self.file.path}: tensor '{info.name}' has values that are not finite, or too large for "
                             f"{TENSOR_TYPES[new_type].name}: the file is damaged, or take --tensor-type "

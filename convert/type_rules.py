@@ -14,6 +14,8 @@ from ..engine.gguf_metadata import Value
 from ..engine.gguf_types import TENSOR_TYPES
 from ..kernels.errors import LcpuError
 
+LARGEST_FLOAT32 = 3.4028234663852886e38
+LARGEST_FLOAT16 = 65519.0  # that is rounded to a finite one
 TYPE_IDS = {tensor_type.name: type_id for type_id, tensor_type in TENSOR_TYPES.items()}
 KEEP = "keep"  # in the place of a type: the one that the tensor has
 _KEEP_HALF = "keep half"  # the same, but F16 for F32
@@ -191,3 +193,8 @@ def _fitting(info: TensorInfo, wanted: str) -> str:
         if k % TENSOR_TYPES[TYPE_IDS[candidate]].block_values == 0:
             return candidate
     raise AssertionError("every row is whole blocks of F16")
+
+
+def largest_magnitude(type_id: int) -> float:
+    """What a type takes at most: above, float16 values and scales round to infinity."""
+    return LARGEST_FLOAT32 if type_id in (TYPE_IDS["F32"], TYPE_IDS["BF16"]) else LARGEST_FLOAT16
