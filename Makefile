@@ -33,7 +33,8 @@ bench-peers: $(VENV)/installed $(PEERS)/installed
 
 $(PEERS)/installed:
 	$(PYTHON) -m venv $(PEERS)
-	CMAKE_ARGS="-DGGML_NATIVE=ON $(PEER_CMAKE_ARGS)" $(PEERS)/bin/python -m pip install --disable-pip-version-check llama-cpp-python
+	CMAKE_ARGS="-DGGML_NATIVE=ON $(PEER_CMAKE_ARGS)" $(PEERS)/bin/python -m pip install --disable-pip-version-check --no-cache-dir \
+	    --no-binary llama-cpp-python llama-cpp-python
 	@touch $@
 
 wheel: $(VENV)/installed
