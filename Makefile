@@ -27,14 +27,14 @@ lint: $(VENV)/installed-lint
 	cd $(VENV)/types && ../bin/mypy -p lcpu --config-file lcpu/pyproject.toml
 
 # Where a processor has AMX that its virtual machine does not let programs use, llama.cpp ends with a fault: build it
-# without, PEER_CMAKE_ARGS="-DCMAKE_C_FLAGS=-mno-amx-tile -DCMAKE_CXX_FLAGS=-mno-amx-tile".
+# without, by -mno-amx-tile -mno-amx-int8 -mno-amx-bf16 in CFLAGS and in CXXFLAGS.
 bench-peers: $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python tests/benchmarks/peers.py --peer $(PEERS)/bin/python $(BENCH)
 
 $(PEERS)/installed:
 	$(PYTHON) -m venv $(PEERS)
-	CMAKE_ARGS="-DGGML_NATIVE=ON $(PEER_CMAKE_ARGS)" $(PEERS)/bin/python -m pip install --disable-pip-version-check --no-cache-dir \
-	    --no-binary llama-cpp-python llama-cpp-python
+	CMAKE_ARGS="-DGGML_NATIVE=ON" $(PEERS)/bin/python -m pip install --disable-pip-version-check \
+	    --no-cache-dir --no-binary llama-cpp-python llama-cpp-python
 	@touch $@
 
 wheel: $(VENV)/installed
