@@ -19,7 +19,7 @@ import typer
 from ..kernels.errors import LcpuError
 from . import bench_plot, bench_values, console
 from .bench_report import Report, Row, Run, counted
-from .options import UsageError
+from .options import ModelDraft, UsageError
 
 if TYPE_CHECKING:
     from ..engine.benchmark import Case
@@ -30,7 +30,9 @@ T = TypeVar("T")
 Opener = Callable[[], "GGUFFile"]
 
 PROMPT, GENERATED, BATCH, UBATCH, TYPE = 512, 128, 2048, 512, "q4_0"  # llama-bench's defaults, and a type for --shape
-
+REPETITIONS = 5
+SPEC_GENERATED, SPEC_REPETITIONS = 32, 2  # for there are a hundred cases
+SPEC_ACCEPTANCES, SPEC_DRAFTS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0), range(17)
 
 
 def _listed(*flags: str, help: str, default: object = None, metavar: str = "N,...") -> Any:
@@ -74,7 +76,24 @@ Ubatches = Annotated[
     list[str] | None,
     _listed("-ub", "--ubatch-size", help="Most tokens of a batch that one step computes.", default=UBATCH),
 ]
-Repetitions = Annotated[int, typer.Option("-r", "--repetitions", metavar="N", min=1, help="Runs of each test.")]
+Repetitions = Annotated[
+    int | None,
+    typer.Option("-r", "--repetitions", metavar="N", min=1, help="Runs of each test.", show_default=str(REPETITIONS)),
+]
+Spec = Annotated[
+    bool,
+    typer.Option("--spec", help="Measure generation with drafts (speculative decoding) and nothing else: of 32 tokens, "
+                 "twice, unless -n and -r say otherwise."),
+]  # fmt: skip
+Acceptances = Annotated[
+    list[str] | None,
+    _listed("--acceptance", metavar="A,...", help="How likely a drafted token of --spec is right.",
+            default=",".join(f"{rate:g}" for rate in SPEC_ACCEPTANCES)),
+]  # fmt: skip
+Drafts = Annotated[
+    list[str] | None,
+    _listed("--draft-n", help="Drafted tokens at each step of --spec; 0: as many as pays.", default="0-16"),
+]
 Output = Annotated[Literal["md", "csv", "json", "jsonl", "sql"], typer.Option("-o", "--output", help="Output format.")]
 NoWarmUp = Annotated[bool, typer.Option("--no-warmup", help="Do not run each test once before.")]
 Delay = Annotated[int, typer.Option("--delay", metavar="SECONDS", min=0, help="Rest before each test.")]
@@ -96,6 +115,8 @@ class Plan:
     depths: list[int]
     batches: list[int]
     ubatches: list[int]
+    acceptances: list[float]  # of speculative generation; then nothing else is measured
+    drafts: list[int]
     repetitions: int
     warm_up: bool
     delay: int
@@ -104,7 +125,11 @@ class Plan:
     def settings(self) -> list[tuple[int, int, Case]]:
         """Logical and physical batch, and what to measure with them, in llama-bench's order."""
         from ..engine.benchmark import Case, batch_cost
+        from ..engine.benchmark_speculation import speculative
 
+        if self.acceptances:
+            return [(self.batches[0], self.ubatches[0], speculative(*each))
+                    for each in product(self.generated, self.drafts, self.acceptances)]
         found = []
         for batch, ubatch, depth in product(self.batches, self.ubatches, self.depths):
             most = min(batch, ubatch)
@@ -129,7 +154,11 @@ def bench(
     depth: Depths = None,
     batch: Batches = None,
     ubatch: Ubatches = None,
-    repetitions: Repetitions = 5,
+    spec: Spec = False,
+    acceptance: Acceptances = None,
+    draft: Drafts = None,
+    model_draft: ModelDraft = None,
+    repetitions: Repetitions = None,
     output: Output = "md",
     plot: Plot = None,
     no_warmup: NoWarmUp = False,
@@ -141,16 +170,20 @@ def bench(
     Tests are prompts (pp), tokens one after another (tg), or both. N,... stands for lists such as 1,2,4 and ranges such
     as 1-4, 8-64+8 or 128-1024*2; flags may be repeated.
     """
+    if not spec and (acceptance or draft or model_draft):
+        raise UsageError("--acceptance, --draft-n and -md belong to --spec")
     plan = Plan(
         threads=bench_values.numbers(threads, [0], "-t", least=-1),
         prompts=bench_values.numbers(prompt, [PROMPT], "-p"),
-        generated=bench_values.numbers(generated, [GENERATED], "-n"),
+        generated=bench_values.numbers(generated, [SPEC_GENERATED if spec else GENERATED], "-n"),
         both=bench_values.pairs(both, "-pg"),
         costs=bench_values.numbers(batch_cost, [], "-tgb", least=1, most=UBATCH),
         depths=bench_values.numbers(depth, [0], "-d"),
         batches=bench_values.numbers(batch, [BATCH], "-b", least=1),
         ubatches=bench_values.numbers(ubatch, [UBATCH], "-ub", least=1, most=UBATCH),
-        repetitions=repetitions,
+        acceptances=bench_values.shares(acceptance, SPEC_ACCEPTANCES, "--acceptance") if spec else [],
+        drafts=bench_values.numbers(draft, SPEC_DRAFTS, "--draft-n", most=SPEC_DRAFTS[-1]),
+        repetitions=repetitions or (SPEC_REPETITIONS if spec else REPETITIONS),
         warm_up=not no_warmup,
         delay=delay,
         progress=progress,
@@ -164,11 +197,11 @@ def bench(
     jobs = [(opener, count) for opener in openers for count in _thread_counts(opener, plan)]
     if plot is not None:
         bench_plot.check(plot)
-    report = Report(output, [name for name, given in (("n_batch", batch), ("n_ubatch", ubatch),
-                                                      ("step cost", batch_cost)) if given])  # fmt: skip
+    columns = {"n_batch": batch, "n_ubatch": ubatch, "step cost": batch_cost, "speed-up": spec}
+    report = Report(output, [name for name, wanted in columns.items() if wanted])
     try:
         for opener, count in jobs:
-            for row in _rows(opener, count, plan):
+            for row in _rows(opener, model_draft, count, plan):
                 report.add(row)
             gc.collect()  # the memory of a model, before the next one is loaded
     finally:
@@ -220,9 +253,11 @@ def _usage(check: Callable[..., T], *values: object) -> T:
         raise UsageError(str(error)) from None
 
 
-def _rows(opener: Opener, threads: int, plan: Plan) -> Iterator[Row]:
+def _rows(opener: Opener, draft: Path | None, threads: int, plan: Plan) -> Iterator[Row]:
     """Loads a model for a number of threads and measures all of the plan."""
     from ..engine.benchmark import Benchmark, machine_peaks
+    from ..engine.benchmark_speculation import SpeculationBenchmark
+    from ..engine.gguf_file import GGUFFile
     from ..engine.model import Model
 
     settings = plan.settings()
@@ -231,10 +266,17 @@ def _rows(opener: Opener, threads: int, plan: Plan) -> Iterator[Row]:
         with console.LoadProgress() as progress:
             peaks = machine_peaks(threads, progress)  # before the model is there: this takes memory, for a moment
             started = time.perf_counter()
-            model = Model(file, max(case.context for _, _, case in settings), threads, progress=progress)
+            context = max(case.context for _, _, case in settings)
+            model = Model(file, context, threads, progress=progress)
+            stack.callback(model.close)
             run = _run(file, threads, time.perf_counter() - started, peaks)
-        stack.callback(model.close)
-        benchmark = Benchmark(model, peaks)
+            draft_model = None
+            if draft is not None:
+                draft_file = stack.enter_context(GGUFFile.open(draft))
+                draft_model = Model(draft_file, context, threads, team=model.team, progress=progress)
+        benchmark: Benchmark | SpeculationBenchmark = Benchmark(model, peaks)
+        if plan.acceptances:
+            benchmark = SpeculationBenchmark(model, draft_model)
         for number, (n_batch, n_ubatch, case) in enumerate(settings):
             time.sleep(plan.delay)
             label = f"{run.description}, {counted(threads)}, test {number + 1}/{len(settings)}, {case.name}"

@@ -21,8 +21,8 @@ Fields = dict[str, Value]
 
 # Columns of the table: title and width, to the left if negative. llama-bench's, and then lcpu's own.
 _COLUMNS = {"model": -30, "size": 10, "params": 10, "backend": -11, "threads": 7, "n_batch": 7, "n_ubatch": 8,
-            "test": 15, "t/s": 20, "step cost": 9, "of bandwidth": 12, "of peak": 8}  # fmt: skip
-OPTIONAL_COLUMNS = ("n_batch", "n_ubatch", "step cost")
+            "test": 15, "t/s": 20, "step cost": 9, "speed-up": 8, "of bandwidth": 12, "of peak": 8}  # fmt: skip
+OPTIONAL_COLUMNS = ("n_batch", "n_ubatch", "step cost", "speed-up")
 _SQL_TABLE = "lcpu_bench"  # not llama_bench: both may go into one database, and their columns differ
 _SQL_TYPES: dict[type, str] = {int: "INTEGER", str: "TEXT"}  # and REAL
 
@@ -82,6 +82,9 @@ def fields(row: Row) -> Fields:
         "load_seconds": run.load_seconds,
         "step_tokens": case.step,
         "step_cost": result.step_cost,
+        "draft_tokens": case.draft if case.acceptance is not None else None,  # 0: as many as the engine chooses
+        "acceptance": case.acceptance,
+        "speed_up": result.speed_up,
         "bandwidth_share": result.bandwidth_share,
         "peak_share": result.peak_share,
         "memory_bandwidth": run.peaks.bandwidth,
@@ -114,6 +117,7 @@ def _cells(row: Row) -> dict[str, str]:
         "test": result.case.name,
         "t/s": f"{result.avg_ts:.2f} ± {result.stddev_ts:.2f}",
         "step cost": "" if result.step_cost is None else f"{result.step_cost:.2f}",
+        "speed-up": "" if result.speed_up is None else f"{result.speed_up:.2f}",
         "of bandwidth": "" if result.bandwidth_share is None else f"{result.bandwidth_share:.1%}",
         "of peak": "" if result.peak_share is None else f"{result.peak_share:.1%}",
     }

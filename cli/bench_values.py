@@ -43,6 +43,16 @@ def _range(text: str, flag: str) -> list[int]:
     return values
 
 
+def shares(texts: Sequence[str] | None, default: Sequence[float], flag: str) -> list[float]:
+    """Numbers from 0 to 1."""
+    found = []
+    for part in names(texts):
+        if not re.fullmatch(r"[01]|0?\.\d+|1\.0+", part):
+            raise UsageError(f"Invalid value for '{flag}': {part!r} is not a share, 0 to 1, such as 0.8")
+        found.append(float(part))
+    return found or list(default)
+
+
 def pairs(texts: Sequence[str] | None, flag: str) -> list[tuple[int, int]]:
     """Of "512,128": a prompt of 512 tokens, then 128 generated ones."""
     found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..kernels.errors import LcpuError
 from . import console
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..engine.generate import Generation, GenerationOptions
     from ..engine.llm import LLM
 
+    Draft = LLM | Literal["ngram"] | None  # as LLM.stream takes it
     Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 HELP = "/exit or Ctrl-D end, /reset forgets the conversation, /system TEXT sets the system prompt; Ctrl-C stops a reply"
@@ -54,7 +55,8 @@ def context_full(llm: LLM) -> str:
     return f"the context of {llm.context} tokens is full; /reset forgets the conversation, -c N gives it more room"
 
 
-def converse(llm: LLM, sampling: GenerationOptions, system: str | None, *, first: str | None, verbose: bool) -> None:
+def converse(llm: LLM, sampling: GenerationOptions, draft: Draft, system: str | None, *, first: str | None,
+             verbose: bool) -> None:
     """Answers turn after turn until the turns end.
 
     Every turn renders the whole conversation anew; the engine computes only what its cache does not hold.
@@ -74,18 +76,19 @@ def converse(llm: LLM, sampling: GenerationOptions, system: str | None, *, first
             messages = [message for message in messages if message["role"] == "system"]
         elif command == "/system":
             messages = opening(argument or None) + [message for message in messages if message["role"] != "system"]
-        elif generation := answer(llm, sampling, messages, turn):
+        elif generation := answer(llm, sampling, draft, messages, turn):
             timings = timings.plus(generation)
             if verbose:
                 console.notice(Timings(llm.load_seconds).plus(generation).line())
     console.notice(timings.line())
 
 
-def answer(llm: LLM, sampling: GenerationOptions, messages: list[Message], turn: str) -> Generation | None:
+def answer(llm: LLM, sampling: GenerationOptions, draft: Draft, messages: list[Message],
+           turn: str) -> Generation | None:
     """Adds the user's turn and the model's reply to the messages; None when the turn cannot be answered."""
     user = {"role": "user", "content": turn}
     try:
-        generation = llm.stream(encode(llm, [*messages, user]), sampling)
+        generation = llm.stream(encode(llm, [*messages, user]), sampling, draft)
         reply = stream_reply(generation)
     except LcpuError as error:
         if not console.stdin_is_terminal():

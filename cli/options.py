@@ -7,7 +7,7 @@ where the text ends, --json) has none. This module imports neither numba, numpy 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -118,6 +118,20 @@ OutputType = Annotated[
     typer.Option(
         "--output-type", metavar="TYPE", envvar="LCPU_OUTPUT_TYPE", show_default="keep",
         help="Compute the output layer in this type, such as q8_0, q6_k or q4_0; keep: the file's.",
+    ),
+]  # fmt: skip
+ModelDraft = Annotated[
+    Path | None,
+    typer.Option(
+        "-md", "--model-draft", metavar="FILE", envvar="LCPU_MODEL_DRAFT", show_default=False,
+        help="A smaller GGUF model with the same vocabulary, which guesses tokens: the same text, but sooner.",
+    ),
+]  # fmt: skip
+Spec = Annotated[
+    Literal["auto", "ngram", "none"],
+    typer.Option(
+        "--spec", envvar="LCPU_SPEC",
+        help="How to guess tokens, wherever it pays: ngram, from what the text repeats; auto, so or by -md; none.",
     ),
 ]  # fmt: skip
 Chat = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import console
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..engine.generate import Generation
     from ..engine.gguf_metadata import Value
     from ..engine.llm import LLM
+    from ..engine.speculation import Figures
 
 
 HEAVY_OUTPUT = 0.4  # of the bytes that a token reads
@@ -31,6 +32,7 @@ class Timings:
     prompt_seconds: float = 0.0
     generated_tokens: int = 0
     generation_seconds: float = 0.0
+    speculation: Figures | None = None
 
     def plus(self, generation: Generation) -> Timings:
         return Timings(
@@ -40,6 +42,7 @@ class Timings:
             self.prompt_seconds + generation.prompt_seconds,
             self.generated_tokens + len(generation.generated_ids),
             self.generation_seconds + generation.generation_seconds,
+            self.speculation.plus(generation.speculation) if self.speculation else generation.speculation,
         )
 
     def line(self) -> str:
@@ -48,15 +51,24 @@ class Timings:
         if self.reused_tokens:
             prompt += f" ({self.reused_tokens} reused)"
         generation = f"generation {self.generated_tokens} tokens{speed(self.generated_tokens, self.generation_seconds)}"
-        return f"load {self.load_seconds:.2f} s · {prompt} · {generation}"
+        return f"load {self.load_seconds:.2f} s · {prompt} · {generation}{drafts(self.speculation)}"
 
 
 def speed(tokens: int, seconds: float) -> str:
     return f", {tokens / seconds:.1f} tok/s" if tokens and seconds > 0 else ""
 
 
+def drafts(figures: Figures | None) -> str:
+    """For example: · 60 of 80 drafted tokens accepted (75%), 2.4 a draft, 1.62 times as fast"""
+    if figures is None or not figures.drafts:
+        return ""
+    return (f" · {figures.accepted} of {figures.drafted} drafted tokens accepted ({figures.acceptance_rate:.0%}), "
+            f"{figures.mean_accepted:.1f} a draft, {figures.speed_up:.2f} times as fast")
+
+
 def document(llm: LLM, path: Path | None, prompt: str, seed: int, text: str, generation: Generation) -> str:
     """The JSON document of --json, on one line."""
+    timings, figures = asdict(Timings(llm.load_seconds).plus(generation)), generation.speculation
     content = {
         "prompt": prompt,
         "text": text,
@@ -68,12 +80,31 @@ def document(llm: LLM, path: Path | None, prompt: str, seed: int, text: str, gen
         "threads": llm.threads,
         "context": llm.context,
         "seed": seed,
-        "timings": asdict(Timings(llm.load_seconds).plus(generation)),
+        "timings": {name: value for name, value in timings.items() if name != "speculation"},
+        "speculation": {
+            "drafted": figures.drafted,
+            "accepted": figures.accepted,
+            "acceptance_rate": figures.acceptance_rate,
+            "mean_accepted": figures.mean_accepted,
+            "speed_up": figures.speed_up,
+        },
     }
     return json.dumps(content, ensure_ascii=False)
 
 
-def describe(llm: LLM, path: Path | None, threads: int | None, context: int | None, seed: int) -> None:
+def introduce(llm: LLM, path: Path | None, draft: LLM | Literal["ngram"] | None, threads: int | None,
+              context: int | None, seed: int, output_type: str | None, *, verbose: bool) -> None:
+    """Writes to stderr what is good to know before a text: everything of it if `verbose`."""
+    if verbose:
+        describe(llm, path, draft, threads, context, seed)
+    if output_type is None:
+        suggest_output_type(llm)
+    if llm.context > llm.trained_context:
+        console.notice(f"the model was trained for {llm.trained_context} tokens: past them, text may degrade")
+
+
+def describe(llm: LLM, path: Path | None, draft: LLM | Literal["ngram"] | None, threads: int | None,
+             context: int | None, seed: int) -> None:
     """Writes to stderr what runs, and why it runs so."""
     cores = "physical cores within this process's quota, fewer for a small model"
     asked = "as asked" if threads == llm.threads else f"{threads} asked, but there are no more processors"
@@ -85,6 +116,8 @@ def describe(llm: LLM, path: Path | None, threads: int | None, context: int | No
         ("simd path", f"{llm.isa.name} ({llm.isa.reason})"),
         ("threads", f"{llm.threads} ({threads_reason})"),
         ("context", f"{llm.context} tokens ({context_reason})"),
+        ("drafts", "none" if draft is None else "from n-grams" if draft == "ngram" else
+         f"from n-grams and {draft.description}"),
         ("seed", seed),
     ]
     width = max(len(name) for name, _ in rows)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from . import chat as conversation
 from . import console, options, prompt, report
@@ -12,6 +13,8 @@ from . import console, options, prompt, report
 if TYPE_CHECKING:
     from ..engine.generate import Generation
     from ..engine.llm import LLM
+
+    Draft = LLM | Literal["ngram"] | None
 
 DEFAULT_PROMPT = "Once upon a time"  # what the embedded model is asked when nothing else is
 
@@ -24,6 +27,8 @@ def run(
     context: options.Context = None,
     threads: options.Threads = None,
     output_type: options.OutputType = None,
+    model_draft: options.ModelDraft = None,
+    spec: options.Spec = "auto",
     temperature: options.Temperature = 0.8,
     top_k: options.TopK = 40,
     top_p: options.TopP = 0.95,
@@ -47,6 +52,8 @@ def run(
     """
     if system_prompt is not None and not chat:
         raise options.UsageError("-sys is the system prompt of a conversation: add --chat")
+    if model_draft is not None and spec != "auto":
+        raise options.UsageError(f"-md names a draft model, but --spec {spec} has no use for it: leave out one of them")
     text = prompt.read_prompt(prompt_text, file, escape=escape, pipe=json or not chat)
     # A prompt opens a conversation at a terminal; elsewhere it is the whole of it, and stdin is left alone.
     converse = chat and not json and (text is None or console.stdin_is_terminal())
@@ -70,19 +77,19 @@ def run(
         ignore_eos=ignore_eos,
     )
     system = None if system_prompt is None else unescape(system_prompt)
-    with load(model, threads, context, output_type, quiet=json) as llm:
-        if verbose and not json:
-            report.describe(llm, model, threads, context, seed)
-        if output_type is None and not json:
-            report.suggest_output_type(llm)
-        if llm.context > llm.trained_context and not json:
-            console.notice(f"the model was trained for {llm.trained_context} tokens: past them, text may degrade")
+    with ExitStack() as stack:
+        llm = stack.enter_context(load(model, threads, context, output_type, quiet=json))
+        draft: Draft = None if spec == "none" else "ngram"
+        if model_draft is not None:
+            draft = stack.enter_context(load_draft(model_draft, llm, quiet=json))
+        if not json:
+            report.introduce(llm, model, draft, threads, context, seed, output_type, verbose=verbose)
         if text is None or converse:
-            conversation.converse(llm, sampling, system, first=text, verbose=verbose)
+            conversation.converse(llm, sampling, draft, system, first=text, verbose=verbose)
             return
         messages = conversation.opening(system, text)
         ids = conversation.encode(llm, messages) if chat else llm.tokenize(text, parse_special=True)
-        generation = llm.stream(ids, sampling)
+        generation = llm.stream(ids, sampling, draft)
         if json:
             generated = "".join(generation)
             console.write(report.document(llm, model, text, seed, generated, generation) + "\n")
@@ -109,6 +116,14 @@ def load(model: Path | None, threads: int | None, context: int | None, output_ty
             output_type=output_type,
             progress=None if quiet else progress,
         )
+
+
+def load_draft(path: Path, target: LLM, *, quiet: bool) -> LLM:
+    """Loads a draft model for another one, on its threads and for the texts that it can hold."""
+    from ..engine.llm import LLM
+
+    with console.LoadProgress() as progress:
+        return LLM.load(path, context=target.context, beside=target, progress=None if quiet else progress)
 
 
 def print_text(llm: LLM, generation: Generation, *, before: str) -> None:

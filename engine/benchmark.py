@@ -24,6 +24,7 @@ from .model import BATCH, Model, Progress
 
 STEPS = 32  # of a batch-cost case, in each repetition
 WARM_UP_STEPS = 4
+SPECULATION_PROMPT = 4  # tokens before what is generated with drafts
 _OUTPUT_LAYERS = ("output.weight", "token_embd.weight")  # computed for wanted logits only
 
 
@@ -36,10 +37,14 @@ class Case:
     depth: int = 0  # tokens that are in the cache before
     batch: int = BATCH  # the most tokens of a prefill step
     step: int | None = None  # tokens of a generation step, each of which is then timed beside a step of one token
+    acceptance: float | None = None  # of speculative generation: how likely a drafted token is right
+    draft: int = 0  # tokens that are drafted at each step of it, 0: as many as the engine chooses
 
     @property
     def name(self) -> str:
-        """As llama-bench writes it: "pp512", "tg128", "pp512+tg128", "pp512 @ d4096"; and "tgB4"."""
+        """As llama-bench writes it: "pp512", "tg128", "pp512+tg128", "pp512 @ d4096"; and "tgB4", "tg32 a0.8 k4"."""
+        if self.acceptance is not None:
+            return f"tg{self.generated} a{self.acceptance:g} k{self.draft or '*'}"
         parts = [f"pp{self.prompt}"] if self.prompt else []
         if self.generated:
             parts.append(f"tgB{self.step}" if self.step else f"tg{self.generated}")
@@ -52,7 +57,7 @@ class Case:
     @property
     def context(self) -> int:
         """Positions that the cache must have room for."""
-        return self.depth + self.tokens
+        return self.depth + self.tokens + (SPECULATION_PROMPT if self.acceptance is not None else 0)
 
 
 def batch_cost(step: int, depth: int = 0) -> Case:
@@ -66,9 +71,10 @@ class Result:
 
     case: Case
     samples_ns: tuple[int, ...]
-    step_cost: float | None  # time of a step / time of a step of one token
-    bandwidth_share: float | None  # of decode: bytes that steps must read
-    peak_share: float | None  # of prefill: operations that tokens need
+    step_cost: float | None = None  # time of a step / time of a step of one token
+    bandwidth_share: float | None = None  # of decode: bytes that steps must read
+    peak_share: float | None = None  # of prefill: operations that tokens need
+    speed_up: float | None = None  # of speculative generation: time of plain steps / time
 
     @property
     def avg_ns(self) -> float:

@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from .options import GenerationOptions
 from .sampler import Sampler
+from .speculation import NO_DRAFT, Drafter, Figures, Speculator, StepCosts, verify
 from .tokenizer import Tokenizer, Utf8Stream
 
 __all__ = ["Generation", "GenerationOptions"]
 
-Forward = Callable[[Sequence[int]], tuple[np.ndarray, int]]
+
+class Forward(Protocol):
+    def __call__(self, ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
+        """(logits [1 + drafted][vocab] after the last id and after each drafted one, how many ids were cached)."""
 
 
 class Generation:
     """Iterate over it for the text, in pieces of whole characters; its attributes tell how far it is."""
 
     def __init__(self, forward: Forward, tokenizer: Tokenizer, ids: Sequence[int], context: int,
-                 options: GenerationOptions) -> None:
-        """forward(ids) -> (logits [vocab] after the last id, how many ids were found in the cache)."""
+                 options: GenerationOptions, drafters: Sequence[Drafter] = (), costs: StepCosts | None = None) -> None:
+        """drafters guess tokens, never change them; costs: of forward's steps."""
         self.prompt_tokens = len(ids)
         self.reused_tokens = 0  # of the prompt, found in the cache
         self.generated_ids: list[int] = []
         self.prompt_seconds = 0.0
         self.generation_seconds = 0.0
         self.finish_reason: str | None = None  # "stop", "length" or "context"
-        self._pieces = self._run(forward, tokenizer, list(ids), context, options)
+        sampler = Sampler(options, banned=tuple(tokenizer.end_ids) if options.ignore_eos else ())
+        self._speculator = Speculator(drafters, costs or StepCosts(), sampler)
+        self._pieces = self._run(forward, tokenizer, sampler, list(ids), context, options)
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
 
-    def _run(self, forward: Forward, tokenizer: Tokenizer, ids: list[int], context: int,
+    @property
+    def speculation(self) -> Figures:
+        """What came of the drafts so far."""
+        return self._speculator.figures
+
+    def _run(self, forward: Forward, tokenizer: Tokenizer, sampler: Sampler, ids: list[int], context: int,
              options: GenerationOptions) -> Iterator[str]:
-        sampler = Sampler(options, banned=tuple(tokenizer.end_ids) if options.ignore_eos else ())
         utf8, stops = Utf8Stream(), StopStrings(options.stop)
-        for token in self._tokens(forward, sampler, ids, context, options.max_tokens):
+        for token in self._tokens(forward, tokenizer, sampler, ids, context, options.max_tokens):
             if token in tokenizer.end_ids:
                 self.finish_reason = "stop"
                 break
@@ -52,25 +63,34 @@ class Generation:
         if rest:
             yield rest
 
-    def _tokens(self, forward: Forward, sampler: Sampler, ids: list[int], context: int,
+    def _tokens(self, forward: Forward, tokenizer: Tokenizer, sampler: Sampler, ids: list[int], context: int,
                 max_tokens: int) -> Iterator[int]:
-        while self.finish_reason is None:
-            if 0 <= max_tokens <= len(self.generated_ids):
-                self.finish_reason = "length"
-            elif len(ids) > context:
-                self.finish_reason = "context"
+        while room := self._room(len(ids), context, max_tokens):
+            is_prompt = len(ids) == self.prompt_tokens
+            started = time.perf_counter()
+            draft = NO_DRAFT if is_prompt else self._speculator.propose(ids, room - 1)
+            logits, reused = forward(ids, draft.tokens)
+            if is_prompt:
+                self._speculator.start(ids)
+            computed = time.perf_counter()
+            tokens = verify(sampler, logits, ids, draft.tokens, tokenizer.end_ids)
+            if is_prompt:
+                self.reused_tokens, self.prompt_seconds = reused, computed - started
+                self.generation_seconds += time.perf_counter() - computed
             else:
-                started = time.perf_counter()
-                logits, reused = forward(ids)
-                computed = time.perf_counter()
-                token = sampler.choose(logits, ids)
-                if len(ids) == self.prompt_tokens:
-                    self.reused_tokens = reused
-                    self.prompt_seconds += computed - started
-                    started = computed
+                self._speculator.observe(draft, len(tokens), computed - started)
                 self.generation_seconds += time.perf_counter() - started
+            for token in tokens:
                 ids.append(token)
                 yield token
+
+    def _room(self, length: int, context: int, max_tokens: int) -> int:
+        """How many tokens may still come. One more than the context holds: the last one is only chosen."""
+        room = context + 1 - length
+        left = max_tokens - (length - self.prompt_tokens) if max_tokens >= 0 else room
+        if min(room, left) <= 0:
+            self.finish_reason = "length" if left <= 0 else "context"
+        return max(0, min(room, left))
 
 
 class StopStrings:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 
@@ -19,46 +20,54 @@ from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
 from .model import BATCH, Model, Progress
+from .speculation import Drafter, DraftModel, NGrams, StepCosts, check_vocabulary
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
 
 
 class LLM:
-    """A loaded model. Its text depends on neither threads nor batches. Use `LLM.load`; a context manager."""
+    """A loaded model. Its text depends on neither threads, batches nor drafts. Use `LLM.load`; a context manager."""
 
-    def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, *, context: int, threads: int,
-                 load_seconds: float) -> None:
+    def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, lock: threading.Lock, *, context: int,
+                 threads: int, load_seconds: float) -> None:
+        """lock: held while the model's threads compute."""
         self.tokenizer, self.context, self.threads, self.load_seconds = tokenizer, context, threads, load_seconds
         self.isa: Isa = active()
         self.metadata: Mapping[str, Value] = file.metadata
         self.description = describe(file)
         self._file, self._model = file, model
         self._cached: list[int] = []  # the tokens whose keys and values are in the cache
-        self._lock = threading.Lock()
+        self._costs = StepCosts()
+        self._lock = lock
         self._closed = False
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None,
-             context: int | None = None, output_type: str | None = None, progress: Progress | None = None) -> LLM:
+             context: int | None = None, output_type: str | None = None, beside: LLM | None = None,
+             progress: Progress | None = None) -> LLM:
         """Load a GGUF file, or the embedded model without a path.
 
         threads: by default the physical cores that this process may use, fewer for a small model. context: the most
         tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
-        "q8_0" for the output layer, by default the file's. progress(stage, done, total) is
-        called while "loading" and "compiling". Raises LcpuError if the model cannot be run.
+        "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
+        as is best for a draft model. progress(stage, done, total) is called while "loading" and "compiling". Raises
+        LcpuError if the model cannot be run.
         """
+        if beside is not None and threads is not None:
+            raise LcpuError("a model beside another one has the other's threads: leave out `threads`")
         started = time.perf_counter()
         file = GGUFFile.open(path if path is not None else models.path())
         try:
-            count = thread_count(threads, sum(info.nbytes for info in file.tensors.values()))
+            weight_bytes = sum(info.nbytes for info in file.tensors.values())
+            count = beside.threads if beside else thread_count(threads, weight_bytes)
             tokenizer = from_metadata(file.metadata)
             model = Model(file, context, count, vocab_size=tokenizer.vocab_size, output_type=output_type,
-                          progress=progress)
+                          team=beside._model.team if beside else None, progress=progress)
         except BaseException:
             file.close()
             raise
-        return cls(file, model, tokenizer, context=model.context, threads=count,
-                   load_seconds=time.perf_counter() - started)
+        return cls(file, model, tokenizer, beside._lock if beside else threading.Lock(), context=model.context,
+                   threads=count, load_seconds=time.perf_counter() - started)
 
     def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of a text, as `Tokenizer.encode` makes them."""
@@ -76,39 +85,36 @@ class LLM:
         ids = self._checked(ids)
         if not 0 <= first < len(ids):
             raise LcpuError(f"first is {first}: with {len(ids)} tokens, it must be 0 to {len(ids) - 1}")
-        out = np.empty((len(ids) - first, self._model.h.vocab_size), np.float32)
-        with self._lock:
-            self._check_open()
-            reused = _common_prefix(self._cached, ids[:first])
-            del self._cached[reused:]
-            for start in range(reused, len(ids), BATCH):
-                piece = ids[start : start + BATCH]
-                wanted = range(max(first - start, 0), len(piece))
-                row = max(start - first, 0)
-                out[row : row + len(wanted)] = self._step(piece, wanted)
-        return out
+        return self._compute(ids, first)[0]
 
     def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
                  top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, seed: int | None = None,
-                 stop: Sequence[str] = ()) -> Iterator[str]:
-        """The text that follows a prompt, in pieces as they are computed."""
+                 stop: Sequence[str] = (), draft: LLM | Literal["ngram"] | None = "ngram") -> Iterator[str]:
+        """The text that follows a prompt, in pieces as they are computed. The draft only makes it faster (`stream`)."""
         options = GenerationOptions(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                     min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
                                     stop=(stop,) if isinstance(stop, str) else tuple(stop))
-        return iter(self.stream(self.tokenize(prompt), options))
+        return iter(self.stream(self.tokenize(prompt), options, draft))
 
-    def stream(self, ids: Sequence[int], options: GenerationOptions | None = None) -> Generation:
-        """A generation after the given ids. What the cache holds of them from before is not computed again."""
+    def stream(self, ids: Sequence[int], options: GenerationOptions | None = None,
+               draft: LLM | Literal["ngram"] | None = "ngram") -> Generation:
+        """A generation after the given ids. What the cache holds of them from before is not computed again.
+
+        draft: what the text repeats is guessed from it ("ngram"), or from it and by a smaller model with the same
+        vocabulary, whichever promises more at each step; or nothing is guessed (None). The text is always the same.
+        Raises LcpuError if the draft model's vocabulary is another.
+        """
         ids = self._checked(ids)
         self._check_open()
-        return Generation(self._forward, self.tokenizer, ids, self.context, options or GenerationOptions())
+        return Generation(self._forward, self.tokenizer, ids, self.context, options or GenerationOptions(),
+                          self._drafters(draft), self._costs)
 
     def close(self) -> None:
         """Give back threads and memory. What is called later raises LcpuError."""
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._model.close()
+                self._model.close()  # with its threads, if they are its own
                 self._file.close()
 
     def __enter__(self) -> LLM:
@@ -135,17 +141,36 @@ class LLM:
         template = self.metadata.get("tokenizer.chat_template")
         return template if isinstance(template, str) else None
 
-    def _forward(self, ids: Sequence[int]) -> tuple[np.ndarray, int]:
-        """(logits after the last id, how many ids were in the cache). Computes only what the cache lacks."""
+    def _drafters(self, draft: LLM | Literal["ngram"] | None) -> list[Drafter]:
+        if draft is None:
+            return []
+        if not isinstance(draft, LLM):
+            return [NGrams()]
+        check_vocabulary(self.tokenizer, draft.tokenizer)
+        return [NGrams(), DraftModel(lambda ids: draft._forward(ids)[0][0], draft.context, draft.tokenizer.vocab_size,
+                                     self.tokenizer.vocab_size)]
+
+    def _forward(self, ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
+        """(logits [1 + drafted] after the last id and each drafted one, how many ids were in the cache)."""
+        logits, reused = self._compute([*ids, *draft], len(ids) - 1)
+        return logits[:, : self.tokenizer.vocab_size], reused  # of tokens that have a text: tables may be longer
+
+    def _compute(self, ids: list[int], first: int) -> tuple[np.ndarray, int]:
+        """(logits after each of ids[first:], how many ids before were in the cache). Computes what the cache lacks."""
+        out = np.empty((len(ids) - first, self._model.h.vocab_size), np.float32)
         with self._lock:
             self._check_open()
-            reused = _common_prefix(self._cached, ids[:-1])
+            reused = _common_prefix(self._cached, ids[:first])
             del self._cached[reused:]
-            for first in range(reused, len(ids), BATCH):
-                piece = ids[first : first + BATCH]
-                logits = self._step(piece, [len(piece) - 1] if first + len(piece) == len(ids) else [])
-            # A copy, for another thread may run the next step. Of tokens that have a text: tables may be longer.
-            return logits[0, : self.tokenizer.vocab_size].copy(), reused
+            started = time.perf_counter()
+            for start in range(reused, len(ids), BATCH):
+                piece = ids[start : start + BATCH]
+                wanted = range(max(first - start, 0), len(piece))
+                row = max(start - first, 0)
+                out[row : row + len(wanted)] = self._step(piece, wanted)
+            if reused == first:
+                self._costs.record(len(ids) - first, time.perf_counter() - started)
+        return out, reused
 
     def _step(self, piece: Sequence[int], outputs: Sequence[int]) -> np.ndarray:
         """Compute tokens that follow the cached ones, and count them as cached once that has succeeded."""

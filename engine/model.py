@@ -27,12 +27,12 @@ class Model:
     """Computes logits for batches of tokens. One step runs at a time."""
 
     def __init__(self, file: GGUFFile, context: int | None, threads: int, *, slots: int = 1, vocab_size: int = 1,
-                 output_type: str | None = None, progress: Progress | None = None) -> None:
+                 output_type: str | None = None, team: Team | None = None, progress: Progress | None = None) -> None:
         """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
 
         context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
         vocab_size: how many tokens the model has to know at least. output_type: a block format's name, to compute the
-        output layer in another than the file's.
+        output layer in another than the file's. team: of so many threads, to share another model's.
         """
         build = architectures.builder_of(file)
         self.h = h = hyperparameters.read(file.metadata, file.path)
@@ -48,11 +48,11 @@ class Model:
         self._logits = build(builder)
         with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
             self._program = builder.program.finish()
-            self._team = Team(threads)
+            self.team, self._own_team = team or Team(threads), team is None
             try:
                 self._pack(progress or (lambda stage, done, total: None))
             except BaseException:
-                self._team.close()
+                self.close()
                 raise
 
     def _pack(self, progress: Progress) -> None:
@@ -60,7 +60,7 @@ class Model:
         total = sum(matrix.panels.nbytes for matrix in matrices)
         done = 0
         for matrix in matrices:
-            pack(self._team, matrix, self._file.data(matrix.name))
+            pack(self.team, matrix, self._file.data(matrix.name))
             self._file.release(matrix.name)
             done += matrix.panels.nbytes
             progress("loading", done, total)
@@ -79,7 +79,7 @@ class Model:
         """
         self._builder.rope_table.extend(max(positions) + 1)
         self.batch.fill(tokens, slots, positions, outputs)
-        self._team.run(self._program)
+        self.team.run(self._program)
         return self._logits.array[: len(outputs), : self.h.vocab_size]
 
     @property
@@ -88,7 +88,8 @@ class Model:
         return next(reversed(self.matrices.values()))
 
     def close(self) -> None:
-        self._team.close()
+        if self._own_team:
+            self.team.close()
 
 
 def _context(h: hyperparameters.Hyperparameters, wanted: int | None) -> int:

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
+from .errors import LcpuError
 from .jit import address_of, device, native
 from .program import COUNTER_BYTES, OPERANDS, RECORD_BYTES, Program
 from .simd import atomic_add, atomic_get, atomic_put, call_kernel, get_i64, pause, processor_of, sleep_while
@@ -120,7 +121,9 @@ class Team:
             worker.start()
 
     def run(self, program: Program) -> None:
-        """Execute the program once, on all threads."""
+        """Execute the program once, on all threads. Raises LcpuError once they have ended."""
+        if self._stopped:
+            raise LcpuError("the threads of this model have ended with the model that they belong to: load both again")
         program.counters[:] = 0
         self._slots[_PROGRAM // 8] = address_of(program.records)
         self._slots[_COUNTERS // 8] = address_of(program.counters)

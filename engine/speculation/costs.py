@@ -1,0 +1,55 @@
+"""How long a model's steps take, by their number of tokens: measured while it works, and guessed in between."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .drafter import MOST
+
+_REMEMBERED = 7  # measurements of each size; their median is not impressed by what else the machine does
+_SLOPE = 0.1  # of a step's cost, for one token more: a guess, until a step of more tokens has been measured
+
+
+class StepCosts:
+    """Medians of the last steps of 1 to MOST + 1 tokens."""
+
+    def __init__(self) -> None:
+        self._measured: dict[int, deque[float]] = {}
+        self._medians: dict[int, float] = {}
+        self._table: list[float] | None = None
+
+    def record(self, tokens: int, seconds: float) -> None:
+        """A step of so many tokens, all with logits, took so long."""
+        if tokens <= MOST + 1:
+            measured = self._measured.setdefault(tokens, deque(maxlen=_REMEMBERED))
+            measured.append(seconds)
+            self._medians[tokens] = sorted(measured)[len(measured) // 2]
+            self._table = None
+
+    @property
+    def plain(self) -> float:
+        """Seconds of a step of one token; 0 as long as none was measured."""
+        return self._medians.get(1, 0.0)
+
+    def seconds(self, tokens: int) -> float:
+        """What a step would cost; nothing as long as no step of one token was measured."""
+        if tokens == 1 or not self.plain:
+            return self.plain
+        return self.table[min(tokens, MOST + 1)] + max(0, tokens - MOST - 1) * _SLOPE * self.plain
+
+    @property
+    def table(self) -> list[float]:
+        """Seconds by number of tokens, 0 to MOST + 1, never less for more tokens. Steps of one must be known."""
+        if self._table is None:
+            self._table = self._interpolated()
+        return self._table
+
+    def _interpolated(self) -> list[float]:
+        table = [0.0]
+        for size in sorted(self._medians):
+            low, high = table[-1], max(table[-1], self._medians[size])
+            gap = size - len(table) + 1
+            table += [low + (high - low) * step / gap for step in range(1, gap + 1)]
+        for _ in range(len(table), MOST + 2):
+            table.append(table[-1] + _SLOPE * self.plain)
+        return table

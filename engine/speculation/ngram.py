@@ -1,0 +1,52 @@
+"""Drafts from the text itself: what followed the last tokens when they stood there before (prompt lookup).
+
+Source: Saxena, "Prompt Lookup Decoding", 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ..sampler import Sampler
+from .drafter import Acceptance, Offer
+
+# How many tokens must agree, the longest first, for it is right most often: and how often that is, as a first guess.
+_PRIORS = {6: 0.8, 4: 0.6, 2: 0.4}
+
+
+class NGrams:
+    """An index of all sequences of so many tokens. A token costs the same few operations however long the text is."""
+
+    credit = 0.5
+
+    def __init__(self) -> None:
+        self._after: dict[int, dict[tuple[int, ...], int]] = {length: {} for length in _PRIORS}
+        self._acceptances = {length: Acceptance(prior, weight=2) for length, prior in _PRIORS.items()}
+        self._indexed = 0  # sequences that end before here are in it
+
+    def start(self, ids: Sequence[int]) -> None:
+        self._index(ids)
+
+    def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:
+        """What followed the longest sequence that the text ends with, where it stood last."""
+        self._index(ids)
+        for length, after in self._after.items():
+            position = after.get(tuple(ids[-length:]))
+            if position is not None:
+                return Offer(self._acceptances[length], partial(_following, ids, position))
+        return None
+
+    def _index(self, ids: Sequence[int]) -> None:
+        """Remember what comes after every sequence that something comes after: not after the one that ends the text."""
+        for end in range(self._indexed + 1, len(ids)):
+            for length, after in self._after.items():
+                if end >= length:
+                    after[tuple(ids[end - length : end])] = end
+        self._indexed = max(self._indexed, len(ids) - 1)
+
+
+def _following(ids: Sequence[int], position: int, count: int) -> list[int]:
+    """The tokens from a position on. Where they run into the end of the text, it repeats itself and may go on so."""
+    period = len(ids) - position
+    return [ids[position + i % period] for i in range(count)]
