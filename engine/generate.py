@@ -86,11 +86,13 @@ class Generation:
 
     def _room(self, length: int, context: int, max_tokens: int) -> int:
         """How many tokens may still come. One more than the context holds: the last one is only chosen."""
-        room = context + 1 - length
-        left = max_tokens - (length - self.prompt_tokens) if max_tokens >= 0 else room
-        if min(room, left) <= 0:
-            self.finish_reason = "length" if left <= 0 else "context"
-        return max(0, min(room, left))
+        limits = {"context": context + 1 - length}
+        if max_tokens >= 0:
+            limits["length"] = max_tokens - (length - self.prompt_tokens)
+        first = min(limits, key=lambda reason: limits[reason])
+        if limits[first] <= 0:
+            self.finish_reason = first
+        return max(0, limits[first])
 
 
 class StopStrings:

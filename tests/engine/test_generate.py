@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.engine.generate import Generation, GenerationOptions, StopStrings
+from lcpu.engine.generate import Forward, Generation, GenerationOptions, StopStrings
 from lcpu.engine.llm import LLM
 from lcpu.engine.tokenizer import Tokenizer
 from lcpu.kernels.errors import LcpuError
@@ -36,14 +36,15 @@ def tokenizer(llm: LLM) -> Tokenizer:
     return llm.tokenizer
 
 
-def script(ids: Sequence[int]) -> Callable[[Sequence[int]], tuple[np.ndarray, int]]:
+def script(ids: Sequence[int]) -> Forward:
     """A model that says these ids, one after another, and then the first again."""
     prompt: list[int] = []
 
-    def forward(given: Sequence[int]) -> tuple[np.ndarray, int]:
+    def forward(given: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
         prompt.append(len(given)) if not prompt else None
-        logits = np.zeros(286, np.float32)
-        logits[ids[(len(given) - prompt[0]) % len(ids)]] = 9
+        logits = np.zeros((1 + len(draft), 286), np.float32)
+        for row in range(1 + len(draft)):
+            logits[row, ids[(len(given) + row - prompt[0]) % len(ids)]] = 9
         return logits, 0
 
     return forward
@@ -72,9 +73,9 @@ def test_end_at_once(tokenizer: Tokenizer) -> None:
 
 
 def test_ignore_eos(tokenizer: Tokenizer) -> None:
-    def forward(ids: Sequence[int]) -> tuple[np.ndarray, int]:
-        logits = np.zeros(286, np.float32)
-        logits[EOS], logits[3 + ord("x")] = 9, 8
+    def forward(ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
+        logits = np.zeros((1 + len(draft), 286), np.float32)
+        logits[:, EOS], logits[:, 3 + ord("x")] = 9, 8
         return logits, 0
 
     generation = Generation(forward, tokenizer, PROMPT, 1000,
@@ -92,7 +93,7 @@ def test_max_tokens(tokenizer: Tokenizer, count: int) -> None:
 
 
 def test_no_prompt_is_computed_for_no_tokens(tokenizer: Tokenizer) -> None:
-    def forward(ids: Sequence[int]) -> tuple[np.ndarray, int]:
+    def forward(ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
         raise AssertionError
 
     assert list(Generation(forward, tokenizer, PROMPT, 9, GenerationOptions(max_tokens=0))) == []

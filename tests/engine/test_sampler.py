@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcpu.engine.options import GenerationOptions
-from lcpu.engine.sampler import Sampler, top_k
+from lcpu.engine.sampler import Sampler, gumbel, top_k
 from lcpu.kernels.errors import LcpuError
 
 NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 1}
@@ -42,8 +43,10 @@ def twin(logits: np.ndarray, ids: list[int], options: GenerationOptions) -> dict
 
 
 def draws(logits: np.ndarray, ids: list[int], options: GenerationOptions, count: int) -> Counter[int]:
-    sampler = Sampler(options)
-    return Counter(sampler.choose(logits, ids) for _ in range(count))
+    """What as many seeds choose: one seed chooses the same token of a text again and again."""
+    assert options.seed is not None
+    samplers = (Sampler(replace(options, seed=options.seed + number)) for number in range(count))
+    return Counter(sampler.choose(logits, ids) for sampler in samplers)
 
 
 def assert_like(counted: Counter[int], expected: dict[int, float]) -> None:
@@ -134,7 +137,7 @@ def test_impossible_tokens_are_never_drawn() -> None:
     logits = np.array([-np.inf, 1, -np.inf, 1], np.float32)
     assert set(draws(logits, [], GenerationOptions(**NEUTRAL), 200)) == {1, 3}
     banned = Sampler(GenerationOptions(**NEUTRAL), banned=(7, 2))
-    assert {banned.choose(LOGITS, []) for _ in range(2000)} == set(range(10)) - {2, 7}
+    assert {banned.choose(LOGITS, [0] * length) for length in range(2000)} == set(range(10)) - {2, 7}
     assert Sampler(GenerationOptions(temperature=0.0), banned=(2,)).choose(LOGITS, []) == 7
 
 
@@ -154,12 +157,37 @@ def test_logits_stay_as_they_are() -> None:
 def test_seeds() -> None:
     def tokens(seed: int | None) -> list[int]:
         sampler = Sampler(GenerationOptions(**NEUTRAL | {"seed": seed}))
-        return [sampler.choose(LOGITS, []) for _ in range(40)]
+        return [sampler.choose(LOGITS, [0] * length) for length in range(40)]
 
     assert tokens(7) == tokens(7)
     assert tokens(7) != tokens(8)
     assert tokens(None) != tokens(None)
     assert tokens(2**80) == tokens(2**80)
+    assert tokens(2**80) != tokens(0)
+
+
+def test_positions_of_one_text() -> None:
+    """Along a text with one seed, tokens come as often as they should, and independently of those before."""
+    sampler = Sampler(GenerationOptions(**NEUTRAL))
+    text = [sampler.choose(LOGITS, [0] * length) for length in range(6000)]
+    expected = twin(LOGITS, [], GenerationOptions(**NEUTRAL))
+    assert_like(Counter(text), expected)
+    pairs = {(a, b): p * q for a, p in expected.items() for b, q in expected.items()}
+    assert_like(Counter(zip(text[::2], text[1::2], strict=True)), pairs)
+
+
+def test_a_token_is_chosen_whatever_was_chosen_before() -> None:
+    forwards, backwards = (Sampler(GenerationOptions(**NEUTRAL)) for _ in range(2))
+    chosen = [forwards.choose(LOGITS, [0] * length) for length in range(50)]
+    assert [backwards.choose(LOGITS, [0] * length) for length in reversed(range(50))] == chosen[::-1]
+
+
+def test_gumbel_noise() -> None:
+    noise = gumbel(7, 3, np.arange(100_000))
+    assert np.isfinite(noise).all()
+    assert abs(noise.mean() - np.euler_gamma) < 0.02
+    assert abs(noise.var() - np.pi**2 / 6) < 0.04
+    assert np.array_equal(gumbel(7, 3, np.array([5, 17, 5])), noise[[5, 17, 5]])
 
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=400), st.integers(1, 450))

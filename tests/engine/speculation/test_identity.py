@@ -1,0 +1,121 @@
+"""Text with drafts is, byte for byte, the text without: every drafter, threads, greedy and sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lcpu import models
+from lcpu.engine.llm import LLM
+from lcpu.engine.options import GenerationOptions
+from lcpu.engine.sampler import Sampler
+from lcpu.engine.speculation import MOST, Acceptance, Offer, StepCosts
+
+TOKENS = 200
+NAMES = ("Tom", "Sue", "Ben", "Mia", "Lily", "Max", "Anna", "Sam", "Leo", "Zoe")
+OPENINGS = ("Once upon a time, {} had a", "One day {} went to the", "{} and the little dog", "In the morning {} saw",
+            "{} was sad because")
+PROMPTS = [opening.format(name) for opening in OPENINGS for name in NAMES]
+DRAFT = models.path().parent / "stories-draft.gguf"
+
+pytestmark = pytest.mark.skipif(not DRAFT.exists(), reason="the embedded models are not there")
+
+
+class Contrary:
+    """Drafts random tokens, of which now and then one is right, and is always listened to."""
+
+    credit = 1e9
+
+    def __init__(self, seed: int) -> None:
+        self._random, self._acceptance = np.random.default_rng(seed), Acceptance(1.0, 1e9)
+
+    def start(self, ids: Sequence[int]) -> None:
+        pass
+
+    def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer:
+        known = [*ids, *range(300)]
+        return Offer(self._acceptance, lambda count: self._random.choice(known, count).tolist(),
+                     most=int(self._random.integers(1, 9)))
+
+
+class Flat(StepCosts):
+    """Every step costs the same."""
+
+    def record(self, tokens: int, seconds: float) -> None:
+        super().record(1, 1.0)
+        super().record(MOST + 1, 1.0)
+
+
+class Free(StepCosts):
+    """No step costs anything."""
+
+    def record(self, tokens: int, seconds: float) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def drafts_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that they are made whatever this machine is busy with."""
+    monkeypatch.setattr("lcpu.engine.llm.StepCosts", Flat)
+    monkeypatch.setattr("lcpu.engine.speculation.draft_model.StepCosts", Free)
+
+
+@pytest.fixture(params=[1, 2])
+def pair(request: pytest.FixtureRequest, drafts_pay: None) -> Iterator[tuple[LLM, LLM]]:
+    with LLM.load(threads=request.param) as target, LLM.load(DRAFT, beside=target) as draft:
+        yield target, draft
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[tuple[str, float], list[int]]:
+    """What one thread says without drafts."""
+    with LLM.load(threads=1) as llm:
+        return {(prompt, temperature): ids(llm, prompt, temperature, None)[0]
+                for temperature, prompts in ((0.0, PROMPTS), (0.8, PROMPTS[::5])) for prompt in prompts}
+
+
+def ids(llm: LLM, prompt: str, temperature: float, draft: LLM | str | None) -> tuple[list[int], int]:
+    """The ids of a text, and how many tokens were drafted."""
+    options = GenerationOptions(max_tokens=TOKENS, temperature=temperature, seed=7, ignore_eos=True)
+    generation = llm.stream(llm.tokenize(prompt), options, draft)  # type: ignore[arg-type]
+    "".join(generation)
+    return generation.generated_ids, generation.speculation.drafted
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("kind", ["n-grams", "model", "contrary"])
+def test_fifty_stories(pair: tuple[LLM, LLM], expected: dict[tuple[str, float], list[int]], kind: str,
+                       temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, draft_model = pair
+    draft: LLM | str = draft_model if kind == "model" else "ngram"
+    if kind == "contrary":
+        seeds = iter(range(1000))
+        monkeypatch.setattr("lcpu.engine.llm.NGrams", lambda: Contrary(next(seeds)))
+    drafted = 0
+    for prompt in PROMPTS if temperature == 0 and kind != "contrary" else PROMPTS[::5]:
+        found, count = ids(target, prompt, temperature, draft)
+        assert found == expected[prompt, temperature]
+        drafted += count
+    assert drafted > TOKENS
+
+
+def test_the_prompts_differ(expected: dict[tuple[str, float], list[int]]) -> None:
+    assert len(PROMPTS) >= 50
+    assert len({tuple(text) for text in expected.values()}) > 50
+    assert all(len(text) == TOKENS for text in expected.values())
+
+
+@pytest.mark.parametrize("name", ["f32", "q8_0"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_stories260k(shared: Path, name: str, threads: int) -> None:
+    path = shared / "models" / f"stories260K-{name}.gguf"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    with LLM.load(path, threads=threads) as llm, LLM.load(path, beside=llm) as itself:
+        for prompt in PROMPTS[:50:10]:
+            plain, _ = ids(llm, prompt, 0.0, None)
+            assert ids(llm, prompt, 0.0, "ngram")[0] == plain
+            assert ids(llm, prompt, 0.0, itself)[0] == plain
