@@ -12,11 +12,12 @@ from datetime import datetime, timezone
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from ..kernels.errors import LcpuError
+from . import bench_options as options
 from . import bench_plot, bench_values, console
 from .bench_report import Report, Row, Run, counted
 from .options import ModelDraft, UsageError
@@ -28,79 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Opener = Callable[[], "GGUFFile"]
-
-PROMPT, GENERATED, BATCH, UBATCH, TYPE = 512, 128, 2048, 512, "q4_0"  # llama-bench's defaults, and a type for --shape
-REPETITIONS = 5
-SPEC_GENERATED, SPEC_REPETITIONS = 32, 2  # for there are a hundred cases
-SPEC_ACCEPTANCES, SPEC_DRAFTS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0), range(17)
-
-
-def _listed(*flags: str, help: str, default: object = None, metavar: str = "N,...") -> Any:
-    """A flag that takes lists and may be repeated. bench_values reads what it is given, and knows what is left out."""
-    shown = "" if default is None else f"  [default: {default}]"
-    return typer.Option(*flags, metavar=metavar, help=help + shown, show_default=False)
-
-
-Models = Annotated[
-    list[Path] | None,
-    typer.Option("-m", "--model", metavar="FILE,...", envvar="LCPU_MODEL", help="GGUF model files.",
-                 show_default="the embedded model"),
-]  # fmt: skip
-Threads = Annotated[
-    list[str] | None,
-    typer.Option("-t", "--threads", metavar="N,...", envvar="LCPU_THREADS", help="Threads.",
-                 show_default="physical cores this process may use, fewer for a small model"),
-]  # fmt: skip
-Shapes = Annotated[
-    list[str] | None,
-    _listed("--shape", metavar="NAME,...", help="Random weights in a real model's shape, such as llama3-8b."),
-]
-Types = Annotated[
-    list[str] | None, _listed("--type", metavar="TYPE,...", help="Type of the random weights.", default=TYPE)
-]
-Prompts = Annotated[
-    list[str] | None, _listed("-p", "--n-prompt", help="Tokens of a prompt; 0: no such test.", default=PROMPT)
-]
-Generated = Annotated[
-    list[str] | None, _listed("-n", "--n-gen", help="Tokens to generate; 0: no such test.", default=GENERATED)
-]
-PromptsAndGenerated = Annotated[
-    list[str] | None, _listed("-pg", metavar="P,N", help="A prompt of P tokens, then N generated ones.")
-]
-BatchCosts = Annotated[
-    list[str] | None, _listed("-tgb", "--batch-cost", help="Steps of N tokens, compared with steps of one.")
-]
-Depths = Annotated[list[str] | None, _listed("-d", "--n-depth", help="Tokens in the cache before.", default=0)]
-Batches = Annotated[list[str] | None, _listed("-b", "--batch-size", help="Most tokens of a batch.", default=BATCH)]
-Ubatches = Annotated[
-    list[str] | None,
-    _listed("-ub", "--ubatch-size", help="Most tokens of a batch that one step computes.", default=UBATCH),
-]
-Repetitions = Annotated[
-    int | None,
-    typer.Option("-r", "--repetitions", metavar="N", min=1, help="Runs of each test.", show_default=str(REPETITIONS)),
-]
-Spec = Annotated[
-    bool,
-    typer.Option("--spec", help="Measure generation with drafts (speculative decoding) and nothing else: of 32 tokens, "
-                 "twice, unless -n and -r say otherwise."),
-]  # fmt: skip
-Acceptances = Annotated[
-    list[str] | None,
-    _listed("--acceptance", metavar="A,...", help="How likely a drafted token of --spec is right.",
-            default=",".join(f"{rate:g}" for rate in SPEC_ACCEPTANCES)),
-]  # fmt: skip
-Drafts = Annotated[
-    list[str] | None,
-    _listed("--draft-n", help="Drafted tokens at each step of --spec; 0: as many as pays.", default="0-16"),
-]
-Output = Annotated[Literal["md", "csv", "json", "jsonl", "sql"], typer.Option("-o", "--output", help="Output format.")]
-NoWarmUp = Annotated[bool, typer.Option("--no-warmup", help="Do not run each test once before.")]
-Delay = Annotated[int, typer.Option("--delay", metavar="SECONDS", min=0, help="Rest before each test.")]
-Plot = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the results: .svg, .png or .pdf (needs matplotlib).")
-]
-Progress = Annotated[bool, typer.Option("--progress", help="Say on stderr what is being measured.")]
 
 
 @dataclass(frozen=True)
@@ -129,7 +57,7 @@ class Plan:
 
         if self.acceptances:
             return [(self.batches[0], self.ubatches[0], speculative(*each))
-                    for each in product(self.generated, self.drafts, self.acceptances)]
+                    for each in product(filter(None, self.generated), self.drafts, self.acceptances)]
         found = []
         for batch, ubatch, depth in product(self.batches, self.ubatches, self.depths):
             most = min(batch, ubatch)
@@ -143,71 +71,84 @@ class Plan:
 
 def bench(
     context: typer.Context,
-    model: Models = None,
-    shape: Shapes = None,
-    type_name: Types = None,
-    threads: Threads = None,
-    prompt: Prompts = None,
-    generated: Generated = None,
-    both: PromptsAndGenerated = None,
-    batch_cost: BatchCosts = None,
-    depth: Depths = None,
-    batch: Batches = None,
-    ubatch: Ubatches = None,
-    spec: Spec = False,
-    acceptance: Acceptances = None,
-    draft: Drafts = None,
+    model: options.Models = None,
+    shape: options.Shapes = None,
+    type_name: options.Types = None,
+    threads: options.Threads = None,
+    prompt: options.Prompts = None,
+    generated: options.Generated = None,
+    both: options.PromptsAndGenerated = None,
+    batch_cost: options.BatchCosts = None,
+    depth: options.Depths = None,
+    batch: options.Batches = None,
+    ubatch: options.Ubatches = None,
+    spec: options.Spec = False,
+    acceptance: options.Acceptances = None,
+    draft: options.Drafts = None,
     model_draft: ModelDraft = None,
-    repetitions: Repetitions = None,
-    output: Output = "md",
-    plot: Plot = None,
-    no_warmup: NoWarmUp = False,
-    delay: Delay = 0,
-    progress: Progress = False,
+    repetitions: options.Repetitions = None,
+    output: options.Output = "md",
+    plot: options.Plot = None,
+    no_warmup: options.NoWarmUp = False,
+    delay: options.Delay = 0,
+    progress: options.Progress = False,
 ) -> None:
     """Measure how fast models run, as llama-bench does.
 
     Tests are prompts (pp), tokens one after another (tg), or both. N,... stands for lists such as 1,2,4 and ranges such
     as 1-4, 8-64+8 or 128-1024*2; flags may be repeated.
     """
+    if not spec and _from_environment(context, "model_draft"):
+        model_draft = None  # a setting of runs, not a wish to measure drafts
     if not spec and (acceptance or draft or model_draft):
         raise UsageError("--acceptance, --draft-n and -md belong to --spec")
     plan = Plan(
         threads=bench_values.numbers(threads, [0], "-t", least=-1),
-        prompts=bench_values.numbers(prompt, [PROMPT], "-p"),
-        generated=bench_values.numbers(generated, [SPEC_GENERATED if spec else GENERATED], "-n"),
+        prompts=bench_values.numbers(prompt, [0 if spec else options.PROMPT], "-p"),
+        generated=bench_values.numbers(generated, [options.SPEC_GENERATED if spec else options.GENERATED], "-n"),
         both=bench_values.pairs(both, "-pg"),
-        costs=bench_values.numbers(batch_cost, [], "-tgb", least=1, most=UBATCH),
+        costs=bench_values.numbers(batch_cost, [], "-tgb", least=1, most=options.UBATCH),
         depths=bench_values.numbers(depth, [0], "-d"),
-        batches=bench_values.numbers(batch, [BATCH], "-b", least=1),
-        ubatches=bench_values.numbers(ubatch, [UBATCH], "-ub", least=1, most=UBATCH),
-        acceptances=bench_values.shares(acceptance, SPEC_ACCEPTANCES, "--acceptance") if spec else [],
-        drafts=bench_values.numbers(draft, SPEC_DRAFTS, "--draft-n", most=SPEC_DRAFTS[-1]),
-        repetitions=repetitions or (SPEC_REPETITIONS if spec else REPETITIONS),
+        batches=bench_values.numbers(batch, [options.BATCH], "-b", least=1),
+        ubatches=bench_values.numbers(ubatch, [options.UBATCH], "-ub", least=1, most=options.UBATCH),
+        acceptances=bench_values.shares(acceptance, options.SPEC_ACCEPTANCES, "--acceptance") if spec else [],
+        drafts=bench_values.numbers(draft, options.SPEC_DRAFTS, "--draft-n", most=options.SPEC_DRAFTS[-1]),
+        repetitions=repetitions or (options.SPEC_REPETITIONS if spec else options.REPETITIONS),
         warm_up=not no_warmup,
         delay=delay,
         progress=progress,
     )
-    if not any([*plan.prompts, *plan.generated, *plan.both, *plan.costs]):
-        raise UsageError("nothing to measure: -p, -n, -pg and -tgb are all 0 or left out")
-    source = context.get_parameter_source("model")
-    if shape and source is not None and source.name == "ENVIRONMENT":
+    _check(plan)
+    if shape and _from_environment(context, "model"):
         model = None  # the command line names what it wants
     openers = _openers(bench_values.files(model), bench_values.names(shape), bench_values.names(type_name))
     jobs = [(opener, count) for opener in openers for count in _thread_counts(opener, plan)]
+    draft_opener = _draft_opener(model_draft)
     if plot is not None:
         bench_plot.check(plot)
     columns = {"n_batch": batch, "n_ubatch": ubatch, "step cost": batch_cost, "speed-up": spec}
     report = Report(output, [name for name, wanted in columns.items() if wanted])
     try:
         for opener, count in jobs:
-            for row in _rows(opener, model_draft, count, plan):
+            for row in _rows(opener, draft_opener, count, plan):
                 report.add(row)
             gc.collect()  # the memory of a model, before the next one is loaded
     finally:
         report.end()  # also of what was measured before an error or Ctrl-C
     if plot is not None:
         bench_plot.draw(plot, report.rows)
+
+
+def _from_environment(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "ENVIRONMENT"
+
+
+def _check(plan: Plan) -> None:
+    if plan.acceptances and any([*plan.prompts, *plan.both, *plan.costs, *plan.depths]):
+        raise UsageError("--spec measures generation with drafts and nothing else: leave out -p, -pg, -tgb and -d")
+    if not any([*plan.prompts, *plan.generated, *plan.both, *plan.costs]):
+        raise UsageError("nothing to measure: -p, -n, -pg and -tgb are all 0 or left out")
 
 
 def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str]) -> list[Opener]:
@@ -218,12 +159,22 @@ def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str])
 
     if types and not shapes:
         raise UsageError("--type is the type of random weights: name their shape with --shape")
-    random = list(product(shapes, types or [TYPE]))
+    random = list(product(shapes, types or [options.TYPE]))
     for names in random:
         _usage(random_model.check, *names)
     openers: list[Opener] = [partial(GGUFFile.open, path) for path in files]
     openers += [partial(random_model.RandomModel, *names) for names in random]
     return openers or [partial(GGUFFile.open, models.path())]
+
+
+def _draft_opener(path: Path | None) -> Opener | None:
+    """What opens the draft model. It is opened once, as the models are: see `_thread_counts`."""
+    from ..engine.gguf_file import GGUFFile
+
+    if path is None:
+        return None
+    GGUFFile.open(path).close()
+    return partial(GGUFFile.open, path)
 
 
 def _thread_counts(opener: Opener, plan: Plan) -> list[int]:
@@ -253,11 +204,10 @@ def _usage(check: Callable[..., T], *values: object) -> T:
         raise UsageError(str(error)) from None
 
 
-def _rows(opener: Opener, draft: Path | None, threads: int, plan: Plan) -> Iterator[Row]:
+def _rows(opener: Opener, draft: Opener | None, threads: int, plan: Plan) -> Iterator[Row]:
     """Loads a model for a number of threads and measures all of the plan."""
     from ..engine.benchmark import Benchmark, machine_peaks
     from ..engine.benchmark_speculation import SpeculationBenchmark
-    from ..engine.gguf_file import GGUFFile
     from ..engine.model import Model
 
     settings = plan.settings()
@@ -272,8 +222,7 @@ def _rows(opener: Opener, draft: Path | None, threads: int, plan: Plan) -> Itera
             run = _run(file, threads, time.perf_counter() - started, peaks)
             draft_model = None
             if draft is not None:
-                draft_file = stack.enter_context(GGUFFile.open(draft))
-                draft_model = Model(draft_file, context, threads, team=model.team, progress=progress)
+                draft_model = Model(stack.enter_context(draft()), context, threads, team=model.team, progress=progress)
         benchmark: Benchmark | SpeculationBenchmark = Benchmark(model, peaks)
         if plan.acceptances:
             benchmark = SpeculationBenchmark(model, draft_model)

@@ -1,14 +1,17 @@
-"""The figure of `lcpu bench --plot`: tokens per second as bars, drawn with matplotlib."""
+"""The figure of `lcpu bench --plot`, drawn with matplotlib: tokens per second as bars, or what drafts bring as lines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..kernels.errors import LcpuError
 from .bench_report import Row, counted
 from .options import UsageError
+
+if TYPE_CHECKING:
+    from ..engine.benchmark import Result
 
 # Prefill is many times faster than decode: kinds of tests have axes of their own.
 _KINDS = {"prefill": "Prefill", "decode": "Decode", "step": "Decode, several tokens a step", "both": "Prefill + decode"}
@@ -28,6 +31,16 @@ def check(path: Path) -> None:
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Draws what one call of `lcpu bench` measured: tests without drafts, or all with drafts."""
+    figure = _bars(rows) if rows[0].result.case.acceptance is None else _speed_ups(rows)
+    figure.suptitle(f"lcpu bench: {rows[0].run.cpu}, {rows[0].run.isa}")
+    figure.savefig(path)
+
+
+# ---- bars ----
+
+
+def _bars(rows: Sequence[Row]) -> Any:
     """One panel for each kind of test: a group of bars for each test, a colour for each model and its settings."""
     from matplotlib.figure import Figure
 
@@ -41,8 +54,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
         axes.set(title=_KINDS[kind], xlabel="test", ylabel="tokens per second")
     handles, labels = _legend(all_axes)
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False)
-    figure.suptitle(f"lcpu bench: {rows[0].run.cpu}, {rows[0].run.isa}")
-    figure.savefig(path)
+    return figure
 
 
 def _draw_panel(axes: Any, found: Sequence[Row], rows: Sequence[Row], series: Sequence[str]) -> None:
@@ -85,3 +97,54 @@ def _series(row: Row, rows: Sequence[Row]) -> str:
     name = run.description if len(files) == 1 else f"{run.description} ({Path(run.filename).name})"
     batches = len({(other.n_batch, other.n_ubatch) for other in rows}) > 1
     return f"{name}, {counted(run.threads)}" + (f", batch {row.n_batch}/{row.n_ubatch}" if batches else "")
+
+
+# ---- lines ----
+
+
+def _speed_ups(rows: Sequence[Row]) -> Any:
+    """One panel for each model and its settings: the speed-up by the length of drafts, a line for each acceptance.
+
+    Where the engine chose the length at each step, its speed-up is a dashed line across, in the colour of the acceptance.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys(_panel(row, rows) for row in rows))
+    rates = sorted({_rate(row) for row in rows}, reverse=True)  # as the lines lie
+    drafts = {row.result.case.draft for row in rows}
+    colors = [colormaps["viridis"](0.9 * number / max(len(rates) - 1, 1)) for number in range(len(rates))]
+    figure = Figure(figsize=(1 + 5.5 * len(panels), 5), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, panel in zip(all_axes, panels, strict=True):
+        axes.axhline(1, color="0.6", linewidth=0.8)
+        for rate, color in zip(rates, colors, strict=True):
+            mine = [row.result for row in rows if _panel(row, rows) == panel and _rate(row) == rate]
+            _draw_rate(axes, mine, f"{100 * rate:g}% right", color)
+        axes.set(title=panel, xlabel="drafted tokens a step", xticks=range(1, max(drafts) + 1),
+                 xlim=(0.5, max(drafts | {1}) + 0.5))
+        axes.grid(alpha=0.3)
+    all_axes[0].set(ylabel="speed-up over plain decoding", ylim=(0, None))  # of all, once everything is drawn
+    if 0 in drafts:
+        all_axes[-1].plot([], [], "--", color="0.4", label="chosen by lcpu")
+    handles, labels = _legend(all_axes)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4 * len(panels), frameon=False)
+    return figure
+
+
+def _draw_rate(axes: Any, results: Sequence[Result], label: str, color: Any) -> None:
+    fixed = sorted((result.case.draft, result.speed_up) for result in results if result.case.draft)
+    axes.plot([draft for draft, _ in fixed], [speed_up for _, speed_up in fixed], ".-", label=label, color=color)
+    for result in results:
+        if not result.case.draft:
+            axes.axhline(result.speed_up, color=color, linestyle="--", linewidth=1)
+
+
+def _rate(row: Row) -> float:
+    return row.result.case.acceptance or 0.0
+
+
+def _panel(row: Row, rows: Sequence[Row]) -> str:
+    """The model and the settings; and how many tokens are generated, if that differs."""
+    counts = {other.result.case.generated for other in rows}
+    return _series(row, rows) + (f", tg{row.result.case.generated}" if len(counts) > 1 else "")

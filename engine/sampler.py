@@ -15,7 +15,7 @@ import numpy as np
 from ..kernels.errors import LcpuError
 from .options import GenerationOptions
 
-_CHUNK = 64
+_GROUP = 32
 _WORD = 2**64 - 1
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # splitmix64's
 
@@ -81,18 +81,11 @@ def _splitmix(word: Any) -> Any:
 def top_k(logits: np.ndarray, k: int) -> np.ndarray:
     """The ids of the k largest logits, largest first, the smaller id first among equals."""
     candidates = np.arange(len(logits))
-    if k < len(logits):
-        whole = len(logits) // _CHUNK * _CHUNK
-        if k < whole // _CHUNK:
-            # The k largest are among the k chunks with the largest maxima (and the rest past the last whole chunk).
-            chunks = logits[:whole].reshape(-1, _CHUNK)
-            maxima = chunks.max(axis=1)
-            least = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
-            inside = np.nonzero(maxima >= least)[0][:, None] * _CHUNK + np.arange(_CHUNK)
-            candidates = np.concatenate([inside.ravel(), np.arange(whole, len(logits))])
-        values = logits[candidates]
-        least = np.partition(values, len(values) - k)[len(values) - k]
-        candidates = candidates[values >= least]
+    groups = len(logits) // _GROUP
+    if k < groups:
+        # At least k tokens reach the k-th largest maximum of as many groups, so the k largest are among those.
+        maxima = logits[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
+        candidates = np.flatnonzero(logits >= np.partition(maxima, groups - k)[groups - k])
     order = np.argsort(-logits[candidates], kind="stable")
     return candidates[order[:k]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from lcpu.cli.main import exit_code
+from lcpu.kernels.probe import Peaks
+
+from .fake_model import FakeModel
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 
@@ -66,3 +72,27 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes, bool], None
         monkeypatch.setattr(sys, "stdin", stream)
 
     return set_stdin
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
+    """The models that `lcpu bench` loads, none of which computes, on a machine of eight processors."""
+    loaded: list[FakeModel] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(FakeModel, "loaded", loaded, raising=False)
+    monkeypatch.setattr("lcpu.engine.model.Model", FakeModel)
+    monkeypatch.setattr("lcpu.engine.benchmark.machine_peaks", lambda threads, progress: Peaks(threads, 1e9, 2e9, 3e9))
+    return loaded
+
+
+@pytest.fixture
+def tests(models: list[FakeModel], capsys: pytest.CaptureFixture[str]) -> Callable[[str], list[str]]:
+    """tests(arguments) -> the tests of the rows that `lcpu bench` prints."""
+
+    def run(arguments: str) -> list[str]:
+        assert exit_code(["bench", "-r", "1", "-o", "jsonl", *arguments.split()]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return [json.loads(line)["test"] for line in out.splitlines()]
+
+    return run

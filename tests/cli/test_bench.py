@@ -3,79 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lcpu.cli import bench_values
 from lcpu.cli.main import exit_code
 from lcpu.cli.options import UsageError
 from lcpu.kernels.errors import LcpuError
-from lcpu.kernels.probe import Peaks
 
-
-class FakeModel:
-    """Remembers what it was loaded with, and the number of tokens and the first position of each step."""
-
-    loaded: list[FakeModel]
-    error_after: int | None = None  # steps
-
-    def __init__(self, file, context, threads, *, progress=None) -> None:
-        from lcpu.engine import hyperparameters
-
-        self.h = hyperparameters.read(file.metadata)
-        self.name, self.context, self.threads = file.path.name, context, threads
-        self.matrices: dict[str, object] = {}
-        self.sizes: list[int] = []
-        self.positions: list[int] = []
-        self.closed = False
-        self.loaded.append(self)
-
-    def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
-             outputs: Sequence[int]) -> np.ndarray:
-        assert not self.closed
-        assert max(positions) < self.context
-        self.sizes.append(len(tokens))
-        self.positions.append(positions[0])
-        if self.error_after is not None and len(self.sizes) > self.error_after:
-            raise KeyboardInterrupt
-        return np.zeros((len(outputs), self.h.vocab_size), np.float32)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-@pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
-    """The models that a command loads, none of which computes, on a machine of eight processors."""
-    loaded: list[FakeModel] = []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(FakeModel, "loaded", loaded, raising=False)
-    monkeypatch.setattr("lcpu.engine.model.Model", FakeModel)
-    monkeypatch.setattr("lcpu.engine.benchmark.machine_peaks", lambda threads, progress: Peaks(threads, 1e9, 2e9, 3e9))
-    return loaded
-
-
-Tests = Callable[..., list[str]]
-
-
-@pytest.fixture
-def tests(models: list[FakeModel], capsys: pytest.CaptureFixture[str]) -> Tests:
-    """tests(arguments) -> the tests of the rows that `lcpu bench` prints."""
-
-    def run(arguments: str) -> list[str]:
-        assert exit_code(["bench", "-r", "1", "-o", "jsonl", *arguments.split()]) == 0
-        out, err = capsys.readouterr()
-        assert err == ""
-        return [json.loads(line)["test"] for line in out.splitlines()]
-
-    return run
+from .fake_model import FakeModel
 
 
 # ---- values ----
@@ -102,6 +41,14 @@ def test_pairs():
     for text in ("512", "1,2,3", "a,b", "-1,2", "", "1,99999999"):
         with pytest.raises(UsageError, match=r"Invalid value for '-pg': .*PROMPT,GENERATED"):
             bench_values.pairs([text], "-pg")
+
+
+def test_shares():
+    assert bench_values.shares(["0,0.5,.25", " 1 ,1.0"], [0.1], "--acceptance") == [0, 0.5, 0.25, 1, 1]
+    assert bench_values.shares(None, [0.1], "--acceptance") == [0.1]
+    for text in ("1.5", "-0.5", "80%", "nan", "2", "0.", "1e-3"):
+        with pytest.raises(UsageError, match=r"Invalid value for '--acceptance': .* is not a share, 0 to 1"):
+            bench_values.shares([text], [0.1], "--acceptance")
 
 
 def test_files(tmp_path):
@@ -272,47 +219,6 @@ def test_a_model_that_cannot_run_prints_no_table(models, capsys, monkeypatch):
     monkeypatch.setattr("lcpu.engine.model.Model", refuse)
     assert exit_code(["bench", "-o", "json"]) == 1
     assert capsys.readouterr() == ("", "lcpu: error: x.gguf: cannot be run\n")
-
-
-# ---- the figure ----
-
-
-def test_a_figure_without_matplotlib(models, capsys, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert exit_code(["bench", "--plot", str(tmp_path / "x.svg")]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("lcpu: error: --plot needs matplotlib, which is not installed: pip install")
-    assert err.count("\n") == 1
-    assert models == []
-
-
-@pytest.mark.parametrize(("name", "message"), [
-    ("x.txt", "must end in one of"),
-    ("x", "must end in one of"),
-    ("nowhere/x.svg", "does not exist"),
-])
-def test_a_figure_that_could_not_be_saved(models, capsys, tmp_path, name, message):
-    pytest.importorskip("matplotlib")
-    assert exit_code(["bench", "--plot", str(tmp_path / name)]) == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.count("\n") == 1
-    assert models == []
-
-
-def test_a_figure(models, capsys, monkeypatch, tmp_path):
-    matplotlib = pytest.importorskip("matplotlib")
-    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # texts as such, not as outlines
-    path = tmp_path / "x.svg"
-    arguments = "-p 4,8 -n 2 -pg 4,2 -tgb 2 -d 0,16 -t 1,2 -r 2"
-    assert exit_code(["bench", *arguments.split(), "--plot", str(path)]) == 0
-    svg = path.read_text()
-    for text in ("Prefill", "Decode", "tokens per second", "pp8 @ d16", "pp4+tg2", "tgB2", "F16, 1 thread",
-                 "F16, 2 threads"):
-        assert f"{text}<" in svg, text
-    assert len(re.findall("^[|]", capsys.readouterr().out, re.MULTILINE)) == 2 + 20
 
 
 # ---- all of it ----
