@@ -20,7 +20,7 @@ from ..kernels.errors import LcpuError
 from . import bench_options as options
 from . import bench_plot, bench_values, console
 from .bench_report import Report, Row, Run, counted
-from .options import ModelDraft, UsageError
+from .options import UsageError
 
 if TYPE_CHECKING:
     from ..engine.benchmark import Case
@@ -85,7 +85,7 @@ def bench(
     spec: options.Spec = False,
     acceptance: options.Acceptances = None,
     draft: options.Drafts = None,
-    model_draft: ModelDraft = None,
+    model_draft: options.DraftModel = None,
     repetitions: options.Repetitions = None,
     output: options.Output = "md",
     plot: options.Plot = None,

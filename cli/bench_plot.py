@@ -1,4 +1,4 @@
-"""The figure of `lcpu bench --plot`, drawn with matplotlib: tokens per second as bars, or what drafts bring as lines."""
+"""The figure of `lcpu bench --plot`, drawn with matplotlib: tokens per second as bars, or speed-ups as lines."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _series(row: Row, rows: Sequence[Row]) -> str:
 def _speed_ups(rows: Sequence[Row]) -> Any:
     """One panel for each model and its settings: the speed-up by the length of drafts, a line for each acceptance.
 
-    Where the engine chose the length at each step, its speed-up is a dashed line across, in the colour of the acceptance.
+    Where the engine chose the length at each step, its speed-up is a dashed line across, in the same colour.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure

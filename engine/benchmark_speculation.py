@@ -9,17 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import fmean
+from statistics import median
 
 import numpy as np
 
 from .benchmark import SPECULATION_PROMPT, Case, Result
-from .model import Model
+from .model import BATCH, Model
 from .options import GenerationOptions
 from .sampler import Sampler
 from .speculation import Acceptance, Draft, Offer, Speculator, StepCosts, verify
 
 _WARM_UP_TOKENS = 8
+
+Timed = tuple[int, float]  # a step's tokens, and its seconds with the drafting
 
 
 def speculative(generated: int, draft: int, acceptance: float) -> Case:
@@ -44,13 +46,15 @@ class SpeculationBenchmark:
         if warm_up:
             progress("warm-up")
             self._measure(case, 0, min(case.generated, _WARM_UP_TOKENS))
-        samples, plain = [], []
+        samples, all_plain, all_drafted = [], [], []
         for repetition in range(repetitions):
             progress(f"run {repetition + 1}/{repetitions}")
-            seconds, plain_seconds = self._measure(case, repetition, case.generated)
-            samples.append(round(1e9 * seconds))
-            plain.append(1e9 * plain_seconds)
-        return Result(case, tuple(samples), speed_up=fmean(plain) / fmean(samples))
+            plain, drafted = self._measure(case, repetition, case.generated)
+            samples.append(round(1e9 * sum(seconds for _, seconds in drafted)))
+            all_plain += plain
+            all_drafted += drafted
+        single = median(seconds for _, seconds in all_plain)
+        return Result(case, tuple(samples), speed_up=single * repetitions * case.generated / _steady(all_drafted))
 
     def _extend(self, length: int) -> None:
         """Let the model continue the text greedily. Of what it knows, measuring leaves all as it was."""
@@ -59,13 +63,13 @@ class SpeculationBenchmark:
         while len(self._text) < length:
             self._text += self._advance(len(self._text), [])
 
-    def _measure(self, case: Case, seed: int, generated: int) -> tuple[float, float]:
-        """Seconds that generating took; and in plain steps, one of which is timed before each step with a draft."""
+    def _measure(self, case: Case, seed: int, generated: int) -> tuple[list[Timed], list[Timed]]:
+        """Steps of a generation, and before each of them a plain one."""
         drafter = _Drafter(self._text, case, np.random.default_rng(seed), self._draft_model, self._draft_costs)
         speculator = Speculator([drafter], self._costs, self._sampler)
         position, end = SPECULATION_PROMPT, SPECULATION_PROMPT + generated
-        seconds = plain_seconds = 0.0
-        steps = 0
+        plain: list[Timed] = []
+        drafted: list[Timed] = []
         while position < end:
             started = time.perf_counter()
             self._advance(position, [])
@@ -76,11 +80,10 @@ class SpeculationBenchmark:
             tokens = self._advance(position, draft.tokens)
             ended = time.perf_counter()
             speculator.observe(draft, len(tokens), ended - between)
-            plain_seconds += between - started
-            seconds += ended - between
+            plain.append((1, between - started))
+            drafted.append((1 + len(draft.tokens), ended - between))
             position += len(tokens)
-            steps += 1
-        return seconds, plain_seconds / steps * generated
+        return plain, drafted
 
     def _advance(self, position: int, draft: Sequence[int]) -> list[int]:
         """One step after the first `position` tokens: what the model says."""
@@ -106,8 +109,8 @@ class _Drafter:
         pass
 
     def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer:
-        seconds = self._costs.seconds(1)
-        return Offer(self.acceptance, partial(self.tokens, len(ids)), first_seconds=seconds, next_seconds=seconds)
+        return Offer(self.acceptance, partial(self.tokens, len(ids)), next_seconds=self._costs.plain,
+                     first_seconds=self._costs.seconds(len(ids) - min(self._seen, len(ids) - 1)))
 
     def tokens(self, position: int, count: int) -> list[int]:
         if self._model is not None:
@@ -125,6 +128,18 @@ class _Drafter:
 
 
 def _step(model: Model, tokens: Sequence[int], position: int) -> np.ndarray:
-    """Logits after each of these tokens, all of which the model is made to know."""
-    size, count = model.h.vocab_size, len(tokens)
-    return model.step([token % size for token in tokens], [0] * count, range(position, position + count), range(count))
+    """Logits after each of these tokens; of more than a batch, after the last ones."""
+    size = model.h.vocab_size
+    for first in range(0, len(tokens), BATCH):
+        piece = [token % size for token in tokens[first : first + BATCH]]
+        start, count = position + first, len(piece)
+        logits = model.step(piece, [0] * count, range(start, start + count), range(count))
+    return logits
+
+
+def _steady(steps: Sequence[Timed]) -> float:
+    """Seconds of all steps if each took the median of its size: what else the machine did meanwhile does not count."""
+    by_size: dict[int, list[float]] = {}
+    for size, seconds in steps:
+        by_size.setdefault(size, []).append(seconds)
+    return sum(len(times) * median(times) for times in by_size.values())

@@ -144,8 +144,10 @@ class LLM:
     def _drafters(self, draft: LLM | Literal["ngram"] | None) -> list[Drafter]:
         if draft is None:
             return []
-        if not isinstance(draft, LLM):
+        if draft == "ngram":
             return [NGrams()]
+        if not isinstance(draft, LLM):
+            raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
         check_vocabulary(self.tokenizer, draft.tokenizer)
         return [NGrams(), DraftModel(lambda ids: draft._forward(ids)[0][0], draft.context, draft.tokenizer.vocab_size,
                                      self.tokenizer.vocab_size)]

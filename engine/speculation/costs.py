@@ -7,6 +7,7 @@ from collections import deque
 from .drafter import MOST
 
 _REMEMBERED = 7  # measurements of each size; their median is not impressed by what else the machine does
+_STALE = 100  # steps after which a size is no longer known: else, one slow step could end drafting for good
 _SLOPE = 0.1  # of a step's cost, for one token more: a guess, until a step of more tokens has been measured
 
 
@@ -15,7 +16,8 @@ class StepCosts:
 
     def __init__(self) -> None:
         self._measured: dict[int, deque[float]] = {}
-        self._medians: dict[int, float] = {}
+        self._medians: dict[int, tuple[float, int]] = {}  # and the step when it was last measured
+        self._steps = 0
         self._table: list[float] | None = None
 
     def record(self, tokens: int, seconds: float) -> None:
@@ -23,13 +25,14 @@ class StepCosts:
         if tokens <= MOST + 1:
             measured = self._measured.setdefault(tokens, deque(maxlen=_REMEMBERED))
             measured.append(seconds)
-            self._medians[tokens] = sorted(measured)[len(measured) // 2]
+            self._steps += 1
+            self._medians[tokens] = sorted(measured)[(len(measured) - 1) // 2], self._steps
             self._table = None
 
     @property
     def plain(self) -> float:
         """Seconds of a step of one token; 0 as long as none was measured."""
-        return self._medians.get(1, 0.0)
+        return self._medians[1][0] if 1 in self._medians else 0.0
 
     def seconds(self, tokens: int) -> float:
         """What a step would cost; nothing as long as no step of one token was measured."""
@@ -46,8 +49,10 @@ class StepCosts:
 
     def _interpolated(self) -> list[float]:
         table = [0.0]
-        for size in sorted(self._medians):
-            low, high = table[-1], max(table[-1], self._medians[size])
+        for size, (seconds, step) in sorted(self._medians.items()):
+            if size > 1 and self._steps - step > _STALE:
+                continue
+            low, high = table[-1], max(table[-1], seconds)
             gap = size - len(table) + 1
             table += [low + (high - low) * step / gap for step in range(1, gap + 1)]
         for _ in range(len(table), MOST + 2):

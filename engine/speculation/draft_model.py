@@ -19,6 +19,8 @@ from ..tokenizer import Tokenizer
 from .costs import StepCosts
 from .drafter import MOST, Acceptance, Offer
 
+_TRIALS = 3
+
 Forward = Callable[[Sequence[int]], np.ndarray]
 
 
@@ -36,10 +38,12 @@ class DraftModel:
         self._computed = 0  # ids that the model has seen, if all that it drafted was right
 
     def start(self, ids: Sequence[int]) -> None:
-        """Compute the prompt, its last token by itself, so that the cost of one is known."""
-        if len(ids) <= self._context:
-            if len(ids) > 1:
-                self._forward(self._known(ids[:-1]))
+        """Compute the prompt, and its last token a few times, so that the cost of one is known."""
+        if len(ids) > self._context:
+            return
+        if len(ids) > 1:
+            self._forward(self._known(ids[:-1]))
+        for _ in range(_TRIALS):
             started = time.perf_counter()
             self._logits(ids)
             self._costs.record(1, time.perf_counter() - started)

@@ -12,6 +12,7 @@ from .costs import StepCosts
 from .drafter import Acceptance, Drafter, Offer
 
 _STAKE = 0.01  # of the time that plain decoding takes, each drafter may lose at most, beyond the credit it begins with
+_PAUSE = 3.0  # times longer than expected is not what a step costs
 _LONGEST_REST = 7  # steps, where offers are declined again and again: looking at them takes time, too
 _HOPELESS = 0.02  # chance that a drafted token is reached, below which a longer draft is not looked at
 
@@ -23,7 +24,8 @@ class Draft:
     tokens: list[int]
     acceptance: Acceptance | None = None
     drafter: int = 0  # its number
-    seconds: float = 0.0  # that drafting them was expected to take
+    drafting: float = 0.0  # seconds that drafting them was expected to take
+    seconds: float = 0.0  # and all of the step
 
 
 NO_DRAFT = Draft([])
@@ -97,8 +99,9 @@ class Speculator:
             self._rest = self._next_rest if declined else 0
             return NO_DRAFT
         number, offer, length = chosen
-        seconds = offer.first_seconds + (length - 1) * offer.next_seconds
-        return Draft(offer.tokens(length), offer.acceptance, number, seconds)
+        drafting = offer.first_seconds + (length - 1) * offer.next_seconds
+        seconds = self._costs.seconds(1 + length) + drafting
+        return Draft(offer.tokens(length), offer.acceptance, number, drafting, seconds)
 
     def _best_length(self, offer: Offer, room: int, balance: float) -> tuple[int, float]:
         """The most profitable length, and the tokens that it promises in the time of a plain step; (0, 1) for none."""
@@ -127,8 +130,8 @@ class Speculator:
         self.figures.plain_seconds += seconds if draft.acceptance is None else self._costs.plain * tokens
         if draft.acceptance is None:
             return
-        # By what such steps usually take: a pause of the machine is not the draft's fault.
-        spent = self._costs.seconds(1 + drafted) + draft.seconds
+        # By what such steps usually take, and not much more than expected: a machine's pause is not the draft's fault.
+        spent = min(self._costs.seconds(1 + drafted) + draft.drafting, _PAUSE * draft.seconds)
         self._balances[draft.drafter] += tokens - spent / self._costs.plain
         draft.acceptance.observe(drafted, accepted)
         if accepted:

@@ -10,14 +10,18 @@ import sys
 import time
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
+from typing import Literal
+
+from lcpu.engine.speculation import Figures
 
 BOS = 256
 TEXT = [" there", " was", " a", " caf", "é", "."]
 
 
 class Generation:
-    def __init__(self, pieces: Iterator[str], prompt: list[int]):
+    def __init__(self, pieces: Iterator[str], prompt: list[int], speculation: Figures):
         self.pieces = pieces
+        self.speculation = speculation
         self.prompt_tokens, self.reused_tokens = len(prompt), 0
         self.prompt_seconds = self.generation_seconds = 0.5
         self.generated_ids: list[int] = []
@@ -47,7 +51,10 @@ class LLM:
     stages: tuple[tuple[str, int, int], ...] = ()
     knows_chatml = False
     loads: tuple[dict[str, object], ...] = ()
-    streams: tuple[tuple[list[int], SimpleNamespace], ...] = ()
+    loaded: tuple[LLM, ...] = ()
+    closed: tuple[LLM, ...] = ()
+    streams: tuple[tuple[list[int], SimpleNamespace, LLM | Literal["ngram"] | None], ...] = ()
+    speculation = Figures()  # of every generation
     error: BaseException | None = None
 
     def __init__(self) -> None:
@@ -58,19 +65,20 @@ class LLM:
         }
 
     @classmethod
-    def load(cls, path=None, *, threads=None, context=None, output_type=None, progress=None) -> LLM:
-        cls.loads += ({"path": path, "threads": threads, "context": context},)
+    def load(cls, path=None, *, threads=None, context=None, output_type=None, beside=None, progress=None) -> LLM:
+        cls.loads += ({"path": path, "threads": threads, "context": context, "beside": beside},)
         if cls.error is not None:
             raise cls.error
         for stage in cls.stages if progress else ():
             progress(*stage)
-        return cls()
+        cls.loaded += (cls(),)
+        return cls.loaded[-1]
 
     def __enter__(self) -> LLM:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        type(self).closed += (self,)
 
     def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         if text == "<|im_start|>" and self.knows_chatml:
@@ -78,11 +86,12 @@ class LLM:
         special = text.startswith("<s>") and parse_special
         return [BOS] * (add_bos + special) + list(text.removeprefix("<s>" if special else "").encode())
 
-    def stream(self, ids: list[int], options: SimpleNamespace) -> Generation:
-        type(self).streams += ((ids, options),)
+    def stream(self, ids: list[int], options: SimpleNamespace,
+               draft: LLM | Literal["ngram"] | None) -> Generation:
+        type(self).streams += ((ids, options, draft),)
         prompt = prompt_of(ids)
         pieces = forever() if "forever" in prompt.rpartition("user:")[2] else iter(TEXT)
-        return Generation(pieces, ids)
+        return Generation(pieces, ids, self.speculation)
 
 
 def prompt_of(ids: list[int]) -> str:

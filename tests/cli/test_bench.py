@@ -16,7 +16,6 @@ from lcpu.kernels.errors import LcpuError
 
 from .fake_model import FakeModel
 
-
 # ---- values ----
 
 

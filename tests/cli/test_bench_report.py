@@ -12,14 +12,15 @@ import pytest
 from lcpu import __version__
 from lcpu.cli.bench_report import FORMATS, Report, Row, Run
 from lcpu.engine.benchmark import Case, Result, batch_cost
+from lcpu.engine.benchmark_speculation import speculative
 from lcpu.kernels.probe import Peaks
 
 LLAMA_BENCH = (  # its fields that mean something here, in its order
     "build_commit cpu_info backends model_filename model_type model_size model_n_params n_batch n_ubatch n_threads "
     "type_k type_v n_prompt n_gen n_depth test_time avg_ns stddev_ns avg_ts stddev_ts"
 ).split()
-OURS = ("test isa load_seconds step_tokens step_cost bandwidth_share peak_share memory_bandwidth int8_peak "
-        "float32_peak").split()  # fmt: skip
+OURS = ("test isa load_seconds step_tokens step_cost draft_tokens acceptance speed_up bandwidth_share peak_share "
+        "memory_bandwidth int8_peak float32_peak").split()  # fmt: skip
 TEXTS = {"build_commit", "cpu_info", "backends", "model_filename", "model_type", "type_k", "type_v", "test_time",
          "test", "isa"}  # fmt: skip
 FILE = "it's \"a\", model.gguf"
@@ -34,6 +35,10 @@ ROWS = [
     Row(run(), Result(Case(prompt=512), (2_000_000_000, 4_000_000_000), None, None, 0.5004), 2048, 512, "2026-01-02"),
     Row(run(), Result(Case(generated=128, depth=64), (1_000_000_000,), None, 0.931, None), 2048, 512, "2026-01-02"),
     Row(run(2), Result(batch_cost(4), (1_000_000_000, 1_000_000_000), 1.625, 0.7, None), 64, 32, "2026-01-03"),
+]
+DRAFTED = [
+    Row(run(), Result(speculative(32, 0, 0.8), (500_000_000, 500_000_000), speed_up=1.625), 2048, 512, "2026-01-02"),
+    Row(run(), Result(speculative(32, 4, 1.0), (250_000_000,), speed_up=3.5), 2048, 512, "2026-01-02"),
 ]
 
 
@@ -75,6 +80,7 @@ def test_json(written):
     assert rows[0]["samples_ts"] == [256, 128]
     assert [row["step_cost"] for row in rows] == [None, None, 1.625]
     assert [row["step_tokens"] for row in rows] == [None, None, 4]
+    assert {row[name] for row in rows for name in ("draft_tokens", "acceptance", "speed_up")} == {None}
     assert [row["bandwidth_share"] for row in rows] == [None, 0.931, 0.7]
     assert [row["peak_share"] for row in rows] == [0.5004, None, None]
     assert (rows[0]["memory_bandwidth"], rows[0]["int8_peak"], rows[0]["float32_peak"]) == (12.34e9, 500.2e9, 100e9)
@@ -108,6 +114,37 @@ def test_sql(written):
     assert {name for name, kind in types.items() if kind == "TEXT"} == TEXTS
     assert types["avg_ns"] == types["model_size"] == types["n_prompt"] == "INTEGER"
     assert types["avg_ts"] == types["step_cost"] == types["bandwidth_share"] == "REAL"
+
+
+def check_drafts(rows: list[dict]) -> None:
+    """Figures of DRAFTED."""
+    assert [row["test"] for row in rows] == ["tg32 a0.8 k*", "tg32 a1 k4"]
+    assert [int(row["draft_tokens"]) for row in rows] == [0, 4]
+    assert [float(row["acceptance"]) for row in rows] == [0.8, 1]
+    assert [float(row["speed_up"]) for row in rows] == [1.625, 3.5]
+    assert [float(row["avg_ts"]) for row in rows] == [64, 128]
+    assert {row[name] for row in rows for name in ("step_cost", "bandwidth_share", "peak_share")} <= {None, ""}
+
+
+def test_drafts_in_every_format(written):
+    rows = json.loads(written("json", rows=DRAFTED))
+    check_drafts(rows)
+    assert [json.loads(line) for line in written("jsonl", rows=DRAFTED).splitlines()] == rows
+    check_drafts(list(csv.DictReader(io.StringIO(written("csv", rows=DRAFTED)))))
+    database = sqlite3.connect(":memory:")
+    database.row_factory = sqlite3.Row
+    database.executescript(written("sql", rows=DRAFTED))
+    check_drafts([dict(row) for row in database.execute("SELECT * FROM lcpu_bench")])
+
+
+def test_drafts_in_the_table(written):
+    lines = written("md", ("speed-up",), DRAFTED).splitlines()
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert cells(lines[0])[5:8] == ["test", "t/s", "speed-up"]
+    assert [cells(line)[5:8] for line in lines[2:4]] == [
+        ["tg32 a0.8 k*", "64.00 ± 0.00", "1.62"],
+        ["tg32 a1 k4", "128.00 ± 0.00", "3.50"],
+    ]
 
 
 def cells(line: str) -> list[str]:

@@ -7,13 +7,14 @@ import json
 import pytest
 
 from lcpu.cli.main import exit_code
+from lcpu.engine.speculation import Figures
 
 REPLY = " there was a café."
 
 
 def asked(engine) -> list[str]:
     """The conversations that the engine was asked to continue."""
-    return [engine.prompt_of(ids) for ids, _ in engine.LLM.streams]
+    return [engine.prompt_of(ids) for ids, _, _ in engine.LLM.streams]
 
 
 def test_lines_of_a_pipe_are_turns(engine, stdin, capsys):
@@ -34,7 +35,7 @@ def test_bos_is_the_template_s_or_the_tokenizer_s_but_never_twice(engine, monkey
     assert exit_code(["run", "-cnv", "-p", "hi"]) == 0
     monkeypatch.setattr(engine.sys.modules["lcpu.engine.chat"], "render", lambda *_, **__: "user:hi\n")
     assert exit_code(["run", "-cnv", "-p", "hi"]) == 0
-    assert [ids for ids, _ in engine.LLM.streams] == [[engine.BOS, *b"user:hi\n"]] * 2
+    assert [ids for ids, _, _ in engine.LLM.streams] == [[engine.BOS, *b"user:hi\n"]] * 2
 
 
 def test_commands(engine, stdin):
@@ -109,3 +110,31 @@ def test_speeds_of_every_turn_are_for_verbose(engine, stdin, capsys, verbose):
     stdin("one\ntwo\n")
     assert exit_code(["run", "--chat", *["-v"] * verbose]) == 0
     assert capsys.readouterr().err.count("generation ") == (3 if verbose else 1)
+
+
+@pytest.mark.parametrize(("flags", "draft"), [([], "ngram"), (["--spec", "none"], None)])
+def test_every_turn_has_drafts(engine, stdin, flags, draft):
+    stdin("one\ntwo\n")
+    assert exit_code(["run", "--chat", *flags]) == 0
+    assert [each for _, _, each in engine.LLM.streams] == [draft] * 2
+
+
+def test_a_draft_model_is_loaded_once_for_all_turns(engine, stdin):
+    stdin("one\ntwo\n")
+    assert exit_code(["run", "--chat", "-md", "small.gguf"]) == 0
+    _, draft = engine.LLM.loaded
+    assert [each for _, _, each in engine.LLM.streams] == [draft] * 2
+
+
+def test_what_drafts_brought_adds_up(engine, stdin, capsys):
+    engine.LLM.speculation = Figures(drafted=10, accepted=6, drafts=4, seconds=2.0, plain_seconds=3.0)
+    stdin("one\ntwo\n")
+    assert exit_code(["run", "--chat", "-v"]) == 0
+    *_, one, two, total = capsys.readouterr().err.splitlines()
+    for turn in (one, two):
+        assert turn.endswith(" · 6 of 10 drafted tokens accepted (60%), 1.5 a draft, 1.50 times as fast")
+    assert total.endswith(" · 12 of 20 drafted tokens accepted (60%), 1.5 a draft, 1.50 times as fast")
+    engine.LLM.speculation = Figures(seconds=2.0, plain_seconds=2.0)
+    stdin("one\ntwo\n")
+    assert exit_code(["run", "--chat", "-v"]) == 0
+    assert "draft" not in capsys.readouterr().err.partition("seed")[2]

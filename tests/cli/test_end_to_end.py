@@ -14,6 +14,7 @@ import pytest
 
 COMMAND = [sys.executable, "-m", "lcpu", "run"]
 GREEDY = ("--temp", "0", "-n", "16")
+DRAFT_MODEL = Path(__file__).parents[2] / "models" / "stories-draft.gguf"
 COMPILING = "compiling kernels for this processor (first run only)...\n"
 
 Lcpu = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -95,6 +96,40 @@ def test_seeds_reproduce(lcpu):
 def test_threads_never_change_the_text(lcpu):
     sampled = ("run", "-p", "Once upon a time", "-n", "32", "-s", "3", "--json")
     assert ids(lcpu(*sampled, "-t", "1")) == ids(lcpu(*sampled, "-t", "2")) == ids(lcpu(*sampled, "-t", "3"))
+
+
+@pytest.mark.parametrize("sampling", [("--temp", "0"), ("--temp", "1", "-s", "3")])
+def test_drafts_never_change_the_text(lcpu, sampling):
+    command = ("run", "-p", "Once upon a time", "-n", "60", *sampling)
+    plain = lcpu(*command, "--spec", "none")
+    assert (plain.returncode, len(plain.stdout.split()) > 20) == (0, True)
+    assert "draft" not in plain.stderr
+    for flags in (["--spec", "ngram"], ["--spec", "auto"], ["-md", str(DRAFT_MODEL)]):
+        done = lcpu(*command, *flags)
+        assert (done.returncode, done.stdout) == (0, plain.stdout), flags
+
+
+def test_a_draft_model_is_named_and_accounted_for(lcpu):
+    """Whether it drafts anything depends on how fast it is."""
+    command = ("run", "-p", "Once upon a time", *GREEDY, "-md", str(DRAFT_MODEL))
+    rows = dict(line.split("  ", 1) for line in lcpu(*command, "-v").stderr.splitlines() if "  " in line)
+    assert rows["drafts"].strip().startswith("from n-grams and llama ")
+    done = lcpu(*command, "--json")
+    assert done.stderr == ""
+    figures = json.loads(done.stdout)["speculation"]
+    drafted, accepted = figures["drafted"], figures["accepted"]
+    assert 0 <= accepted <= drafted
+    assert accepted < 16, "the first token is never drafted"
+    assert figures["acceptance_rate"] == (accepted / drafted if drafted else 0)
+    assert figures["speed_up"] > 0
+
+
+def test_a_draft_model_with_another_vocabulary_is_one_line(lcpu, tiny_gguf):
+    done = lcpu("run", "-p", "Once upon a time", *GREEDY, "-md", str(tiny_gguf))
+    assert (done.returncode, done.stdout) == (1, "")
+    error = done.stderr.removeprefix(COMPILING)
+    assert error.startswith("lcpu: error: the draft model has another vocabulary: token ")
+    assert error.count("\n") == 1
 
 
 def test_stop_text_ends_before_it(lcpu, greedy_text):

@@ -9,9 +9,11 @@ import pytest
 
 from lcpu.cli.main import exit_code
 from lcpu.cli.report import Timings
+from lcpu.engine.speculation import Figures
 
 TEXT = " there was a café."
 SPEEDS = "load 0.25 s · prompt 3 tokens, 6.0 tok/s · generation 6 tokens, 12.0 tok/s\n"
+FIGURES = Figures(drafted=80, accepted=60, drafts=25, seconds=2.0, plain_seconds=3.24)
 
 
 def test_text_on_stdout_and_speeds_on_stderr(engine, capsys):
@@ -53,7 +55,7 @@ def test_another_model_has_none(engine, capsys, stdin, terminal):
 
 def test_defaults_are_llama_cpp_s(engine):
     assert exit_code(["run", "-p", "hi"]) == 0
-    assert engine.LLM.loads == ({"path": None, "threads": None, "context": None},)
+    assert engine.LLM.loads == ({"path": None, "threads": None, "context": None, "beside": None},)
     options = vars(engine.LLM.streams[0][1])
     assert 0 <= options.pop("seed") < 2**32
     assert options == {
@@ -75,7 +77,7 @@ def test_flags_reach_the_engine(engine):
         r"-s 42 -r \n --stop END --reverse-prompt User: --ignore-eos"
     )
     assert exit_code(["run", "-p", "hi", *flags.split()]) == 0
-    assert engine.LLM.loads == ({"path": Path("x.gguf"), "threads": 3, "context": 64},)
+    assert engine.LLM.loads == ({"path": Path("x.gguf"), "threads": 3, "context": 64, "beside": None},)
     assert vars(engine.LLM.streams[0][1]) == {
         "max_tokens": 7,
         "temperature": 0.0,
@@ -95,7 +97,7 @@ def test_environment_twins_yield_to_the_command_line(engine, monkeypatch):
     for name, value in twins.items():
         monkeypatch.setenv(f"LCPU_{name}", value)
     assert exit_code(["run", "-p", "hi", "-t", "1", "--temp", "0"]) == 0
-    assert engine.LLM.loads == ({"path": Path("x.gguf"), "threads": 1, "context": 64},)
+    assert engine.LLM.loads == ({"path": Path("x.gguf"), "threads": 1, "context": 64, "beside": None},)
     options = engine.LLM.streams[0][1]
     assert (options.max_tokens, options.temperature, options.seed) == (7, 0.0, 9)
 
@@ -103,7 +105,7 @@ def test_environment_twins_yield_to_the_command_line(engine, monkeypatch):
 @pytest.mark.parametrize("flags", [["-t", "-1", "-c", "0"], ["-t", "0", "-c", "0"]])
 def test_zero_is_the_engine_s_choice(engine, flags):
     assert exit_code(["run", "-p", "hi", *flags]) == 0
-    assert engine.LLM.loads == ({"path": None, "threads": None, "context": None},)
+    assert engine.LLM.loads == ({"path": None, "threads": None, "context": None, "beside": None},)
 
 
 def test_special_tokens_of_the_prompt_are_read(engine):
@@ -135,6 +137,7 @@ def test_json_is_one_document_and_nothing_else(engine, capsys):
             "generated_tokens": 6,
             "generation_seconds": 0.5,
         },
+        "speculation": {"drafted": 0, "accepted": 0, "acceptance_rate": 0, "mean_accepted": 0, "speed_up": 1},
     }
 
 
@@ -149,6 +152,7 @@ def test_verbose_describes_on_stderr(engine, capsys):
         "simd path         generic (a test)",
         "threads           2 (as asked)",
         "context           120 tokens (the model's own)",
+        "drafts            from n-grams",
         "seed              5",
         SPEEDS.strip(),
     ]
@@ -184,3 +188,83 @@ def test_speeds_without_tokens_or_time_are_not_invented():
     assert Timings(1.0, 5, 7, 0.5, 1, 0.0).line() == (
         "load 1.00 s · prompt 5 tokens, 10.0 tok/s (7 reused) · generation 1 tokens"
     )
+
+
+# ---- drafts ----
+
+
+@pytest.mark.parametrize(("flags", "draft"), [
+    ("", "ngram"), ("--spec auto", "ngram"), ("--spec ngram", "ngram"), ("--spec none", None),
+])  # fmt: skip
+def test_what_drafts(engine, flags, draft):
+    assert exit_code(["run", "-p", "hi", *flags.split()]) == 0
+    assert engine.LLM.streams[0][2] == draft
+    assert len(engine.LLM.loads) == 1
+
+
+@pytest.mark.parametrize("flags", [["-md"], ["--spec", "auto", "--model-draft"]])
+def test_a_draft_model_is_loaded_beside_the_model(engine, flags):
+    assert exit_code(["run", "-p", "hi", "-t", "3", "-c", "64", *flags, "small.gguf"]) == 0
+    target, draft = engine.LLM.loaded
+    assert engine.LLM.loads == (
+        {"path": None, "threads": 3, "context": 64, "beside": None},
+        {"path": Path("small.gguf"), "threads": None, "context": target.context, "beside": target},
+    )
+    assert engine.LLM.streams[0][2] is draft
+    assert engine.LLM.closed == (draft, target), "the draft model runs on the other one's threads"
+
+
+@pytest.mark.parametrize("spec", ["ngram", "none"])
+def test_a_draft_model_of_no_use(engine, capsys, spec):
+    assert exit_code(["run", "-p", "hi", "-md", "small.gguf", "--spec", spec]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"lcpu: error: -md names a draft model, but --spec {spec} has no use for it")
+    assert err.count("\n") == 1
+    assert engine.LLM.loads == ()
+
+
+def test_unknown_ways_to_draft(engine, capsys):
+    assert exit_code(["run", "-p", "hi", "--spec", "often"]) == 2
+    assert capsys.readouterr().err.startswith("lcpu: error: Invalid value for '--spec'")
+
+
+def test_drafts_of_the_environment(engine, monkeypatch):
+    monkeypatch.setenv("LCPU_SPEC", "none")
+    assert exit_code(["run", "-p", "hi"]) == 0
+    assert exit_code(["run", "-p", "hi", "--spec", "ngram"]) == 0
+    assert [draft for _, _, draft in engine.LLM.streams] == [None, "ngram"]
+
+
+def test_a_draft_model_of_the_environment(engine, monkeypatch):
+    monkeypatch.setenv("LCPU_MODEL_DRAFT", "small.gguf")
+    assert exit_code(["run", "-p", "hi"]) == 0
+    assert exit_code(["run", "-p", "hi", "-md", "smaller.gguf"]) == 0
+    assert [load["path"] for load in engine.LLM.loads] == [None, Path("small.gguf"), None, Path("smaller.gguf")]
+    assert [draft for _, _, draft in engine.LLM.streams] == [engine.LLM.loaded[1], engine.LLM.loaded[3]]
+
+
+def test_what_drafts_brought_is_said(engine, capsys):
+    engine.LLM.speculation = FIGURES
+    assert exit_code(["run", "-p", "hi"]) == 0
+    drafts = "60 of 80 drafted tokens accepted (75%), 2.4 a draft, 1.62 times as fast"
+    assert capsys.readouterr() == (TEXT + "\n", f"{SPEEDS.rstrip()} · {drafts}\n")
+
+
+def test_what_drafts_brought_is_in_the_json(engine, capsys):
+    engine.LLM.speculation = FIGURES
+    assert exit_code(["run", "-p", "hi", "--json", "-md", "small.gguf"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    document = json.loads(out)
+    assert document["speculation"] == {
+        "drafted": 80, "accepted": 60, "acceptance_rate": 0.75, "mean_accepted": 2.4, "speed_up": 1.62}  # fmt: skip
+    assert "speculation" not in document["timings"]
+
+
+@pytest.mark.parametrize(("flags", "drafts"), [
+    ("--spec none", "none"), ("--spec ngram", "from n-grams"), ("-md small.gguf", "from n-grams and fake 1K F32"),
+])  # fmt: skip
+def test_verbose_names_what_drafts(engine, capsys, flags, drafts):
+    assert exit_code(["run", "-p", "hi", "-v", *flags.split()]) == 0
+    assert f"drafts            {drafts}\n" in capsys.readouterr().err
