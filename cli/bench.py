@@ -20,7 +20,7 @@ from ..kernels.errors import LcpuError
 from . import bench_options as options
 from . import bench_plot, bench_values, console
 from .bench_report import Report, Row, Run, counted
-from .options import UsageError
+from .options import UsageError, from_environment
 
 if TYPE_CHECKING:
     from ..engine.benchmark import Case
@@ -98,7 +98,7 @@ def bench(
     Tests are prompts (pp), tokens one after another (tg), or both. N,... stands for lists such as 1,2,4 and ranges such
     as 1-4, 8-64+8 or 128-1024*2; flags may be repeated.
     """
-    if not spec and _from_environment(context, "model_draft"):
+    if not spec and from_environment(context, "model_draft"):
         model_draft = None  # a setting of runs, not a wish to measure drafts
     if not spec and (acceptance or draft or model_draft):
         raise UsageError("--acceptance, --draft-n and -md belong to --spec")
@@ -119,7 +119,7 @@ def bench(
         progress=progress,
     )
     _check(plan)
-    if shape and _from_environment(context, "model"):
+    if shape and from_environment(context, "model"):
         model = None  # the command line names what it wants
     openers = _openers(bench_values.files(model), bench_values.names(shape), bench_values.names(type_name))
     jobs = [(opener, count) for opener in openers for count in _thread_counts(opener, plan)]
@@ -137,11 +137,6 @@ def bench(
         report.end()  # also of what was measured before an error or Ctrl-C
     if plot is not None:
         bench_plot.draw(plot, report.rows)
-
-
-def _from_environment(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "ENVIRONMENT"
 
 
 def _check(plan: Plan) -> None:

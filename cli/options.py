@@ -14,6 +14,13 @@ import typer
 # The class of every command-line error. Newer typers carry a click of their own, so it is reached through typer.
 UsageError: Any = typer.BadParameter.__base__
 
+
+def from_environment(context: typer.Context, name: str) -> bool:
+    """Whether a parameter has its value from there and not from the command line, which wins."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "ENVIRONMENT"
+
+
 Model = Annotated[
     Path | None,
     typer.Option(

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import typer
+
 from . import chat as conversation
 from . import console, options, prompt, report
 
@@ -20,6 +22,7 @@ DEFAULT_PROMPT = "Once upon a time"  # what the embedded model is asked when not
 
 
 def run(
+    settings: typer.Context,
     model: options.Model = None,
     prompt_text: options.Prompt = None,
     file: options.PromptFile = None,
@@ -53,7 +56,7 @@ def run(
     if system_prompt is not None and not chat:
         raise options.UsageError("-sys is the system prompt of a conversation: add --chat")
     if model_draft is not None and spec != "auto":
-        raise options.UsageError(f"-md names a draft model, but --spec {spec} has no use for it: leave out one of them")
+        model_draft, spec = without_conflict(settings, model_draft, spec)
     text = prompt.read_prompt(prompt_text, file, escape=escape, pipe=json or not chat)
     # A prompt opens a conversation at a terminal; elsewhere it is the whole of it, and stdin is left alone.
     converse = chat and not json and (text is None or console.stdin_is_terminal())
@@ -95,6 +98,16 @@ def run(
             console.write(report.document(llm, model, text, seed, generated, generation) + "\n")
         else:
             print_text(llm, generation, before=text if echo else "")
+
+
+def without_conflict(settings: typer.Context, model_draft: Path,
+                     spec: options.Spec) -> tuple[Path | None, options.Spec]:
+    """-md and a --spec that has no use for it: whichever the environment says gives way to the command line."""
+    if options.from_environment(settings, "model_draft"):
+        return None, spec
+    if options.from_environment(settings, "spec"):
+        return model_draft, "auto"
+    raise options.UsageError(f"-md names a draft model, but --spec {spec} has no use for it: leave out one of them")
 
 
 def default_prompt(model: Path | None, chat: bool) -> str:

@@ -244,6 +244,17 @@ def test_a_draft_model_of_the_environment(engine, monkeypatch):
     assert [draft for _, _, draft in engine.LLM.streams] == [engine.LLM.loaded[1], engine.LLM.loaded[3]]
 
 
+def test_the_command_line_wins_over_a_draft_of_the_environment(engine, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("LCPU_MODEL_DRAFT", "small.gguf")
+        assert exit_code(["run", "-p", "hi", "--spec", "none"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("LCPU_SPEC", "none")
+        assert exit_code(["run", "-p", "hi", "-md", "small.gguf"]) == 0
+    assert [load["path"] for load in engine.LLM.loads] == [None, None, Path("small.gguf")]
+    assert [draft for _, _, draft in engine.LLM.streams] == [None, engine.LLM.loaded[2]]
+
+
 def test_what_drafts_brought_is_said(engine, capsys):
     engine.LLM.speculation = FIGURES
     assert exit_code(["run", "-p", "hi"]) == 0

@@ -26,6 +26,19 @@ def test_medians() -> None:
     assert costs.plain == 3.0  # old ones are forgotten
 
 
+def test_old_ones_are_not_known_any_more() -> None:
+    """Except what a step of one costs."""
+    costs = StepCosts()
+    costs.record(1, 1.0)
+    costs.record(5, 30.0)
+    costs.record(1, 1.0)
+    assert costs.seconds(5) == 30.0
+    for _ in range(200):
+        costs.record(2, 1.05)
+    assert costs.plain == 1.0
+    assert costs.seconds(5) == pytest.approx(1.35)
+
+
 def test_between_and_beyond() -> None:
     costs = StepCosts()
     costs.record(1, 1.0)

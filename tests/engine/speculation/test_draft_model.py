@@ -38,7 +38,7 @@ def test_it_drafts_what_it_would_say() -> None:
     offer = drafter.offer([1, 2, 3, 4], GREEDY)
     assert offer is not None
     assert offer.tokens(3) == [5, 6, 7]
-    assert model.lengths == [2, 3, 4, 5, 6]  # the prompt's last token by itself, for its cost
+    assert model.lengths == [2, 3, 3, 3, 4, 5, 6]  # the prompt's last token a few times, for its cost
 
 
 def test_what_it_has_not_seen_costs_more() -> None:
@@ -69,7 +69,7 @@ def test_a_smaller_vocabulary() -> None:
     offer = drafter.offer([1, 7, 6, 2], GREEDY)
     assert offer is not None
     assert offer.tokens(4) == [3, 4, 0, 1]
-    assert model.texts[2] == [1, 0, 0, 2]
+    assert model.texts[4] == [1, 0, 0, 2]
 
 
 def test_a_larger_vocabulary() -> None:

@@ -124,6 +124,25 @@ def test_a_drafter_that_gets_better_gets_another_chance() -> None:
     assert drafted_late > 2000
 
 
+@pytest.mark.parametrize("pause", [2.0, 5.0, 50.0])
+def test_a_pause_of_the_machine_does_not_end_drafting(pause: float) -> None:
+    """The first step of several tokens takes far too long, as when something else ran meanwhile."""
+    costs = StepCosts()
+    costs.record(1, 1.0)
+    speculator, paused = Speculator([Scripted()], costs, GREEDY), False
+    tokens = steps = 0
+    while tokens < 1500:
+        draft = speculator.propose([1, 2, 3], 100)
+        seconds = flat(1 + len(draft.tokens))
+        if draft.tokens and not paused:
+            seconds, paused = seconds * pause, True
+        costs.record(1 + len(draft.tokens), seconds)
+        speculator.observe(draft, 1 + len(draft.tokens), seconds)
+        tokens += 1 + len(draft.tokens)
+        steps += 1
+    assert tokens / steps > 4
+
+
 def test_start_reaches_every_drafter() -> None:
     drafters = [Scripted(), Scripted()]
     Speculator(drafters, StepCosts(), GREEDY).start([4, 5])
