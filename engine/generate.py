@@ -10,7 +10,7 @@ import numpy as np
 
 from .options import GenerationOptions
 from .sampler import Sampler
-from .speculation import NO_DRAFT, Drafter, Figures, Speculator, StepCosts, verify
+from .speculation import Drafter, Figures, Speculator, StepCosts, verify
 from .tokenizer import Tokenizer, Utf8Stream
 
 __all__ = ["Generation", "GenerationOptions"]
@@ -33,9 +33,11 @@ class Generation:
         self.prompt_seconds = 0.0
         self.generation_seconds = 0.0
         self.finish_reason: str | None = None  # "stop", "length" or "context"
-        sampler = Sampler(options, banned=tuple(tokenizer.end_ids) if options.ignore_eos else ())
-        self._speculator = Speculator(drafters, costs or StepCosts(), sampler)
-        self._pieces = self._run(forward, tokenizer, sampler, list(ids), context, options)
+        self._forward, self._tokenizer, self._context, self._options = forward, tokenizer, context, options
+        self._ids = list(ids)
+        self._sampler = Sampler(options, banned=tuple(tokenizer.end_ids) if options.ignore_eos else ())
+        self._speculator = Speculator(drafters, costs or StepCosts(), self._sampler)
+        self._pieces = self._run()
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
@@ -45,15 +47,14 @@ class Generation:
         """What came of the drafts so far."""
         return self._speculator.figures
 
-    def _run(self, forward: Forward, tokenizer: Tokenizer, sampler: Sampler, ids: list[int], context: int,
-             options: GenerationOptions) -> Iterator[str]:
-        utf8, stops = Utf8Stream(), StopStrings(options.stop)
-        for token in self._tokens(forward, tokenizer, sampler, ids, context, options.max_tokens):
-            if token in tokenizer.end_ids:
+    def _run(self) -> Iterator[str]:
+        utf8, stops = Utf8Stream(), StopStrings(self._options.stop)
+        for token in self._tokens():
+            if token in self._tokenizer.end_ids:
                 self.finish_reason = "stop"
                 break
             self.generated_ids.append(token)
-            piece = stops.feed(utf8.feed(tokenizer.token_bytes(token)))
+            piece = stops.feed(utf8.feed(self._tokenizer.token_bytes(token)))
             if piece:
                 yield piece
             if stops.found:
@@ -63,32 +64,41 @@ class Generation:
         if rest:
             yield rest
 
-    def _tokens(self, forward: Forward, tokenizer: Tokenizer, sampler: Sampler, ids: list[int], context: int,
-                max_tokens: int) -> Iterator[int]:
-        while room := self._room(len(ids), context, max_tokens):
-            is_prompt = len(ids) == self.prompt_tokens
-            started = time.perf_counter()
-            draft = NO_DRAFT if is_prompt else self._speculator.propose(ids, room - 1)
-            logits, reused = forward(ids, draft.tokens)
-            if is_prompt:
-                self._speculator.start(ids)
-            computed = time.perf_counter()
-            tokens = verify(sampler, logits, ids, draft.tokens, tokenizer.end_ids)
-            if is_prompt:
-                self.reused_tokens, self.prompt_seconds = reused, computed - started
-                self.generation_seconds += time.perf_counter() - computed
-            else:
-                self._speculator.observe(draft, len(tokens), computed - started)
-                self.generation_seconds += time.perf_counter() - started
-            for token in tokens:
-                ids.append(token)
+    def _tokens(self) -> Iterator[int]:
+        step = self._prompt_step
+        while room := self._room():
+            for token in step(room):
+                self._ids.append(token)
                 yield token
+            step = self._step
 
-    def _room(self, length: int, context: int, max_tokens: int) -> int:
+    def _prompt_step(self, room: int) -> list[int]:
+        """The prompt, and the token after it."""
+        started = time.perf_counter()
+        logits, self.reused_tokens = self._forward(self._ids)
+        self._speculator.start(self._ids)
+        computed = time.perf_counter()
+        tokens = verify(self._sampler, logits, self._ids, ())
+        self.prompt_seconds += computed - started
+        self.generation_seconds += time.perf_counter() - computed
+        return tokens
+
+    def _step(self, room: int) -> list[int]:
+        """The next token, and up to room - 1 more if they are guessed rightly."""
+        started = time.perf_counter()
+        draft = self._speculator.propose(self._ids, room - 1)
+        logits, _ = self._forward(self._ids, draft.tokens)
+        computed = time.perf_counter()
+        tokens = verify(self._sampler, logits, self._ids, draft.tokens, self._tokenizer.end_ids)
+        self._speculator.observe(draft, len(tokens), computed - started)
+        self.generation_seconds += time.perf_counter() - started
+        return tokens
+
+    def _room(self) -> int:
         """How many tokens may still come. One more than the context holds: the last one is only chosen."""
-        limits = {"context": context + 1 - length}
-        if max_tokens >= 0:
-            limits["length"] = max_tokens - (length - self.prompt_tokens)
+        limits = {"context": self._context + 1 - len(self._ids)}
+        if self._options.max_tokens >= 0:
+            limits["length"] = self._options.max_tokens - (len(self._ids) - self.prompt_tokens)
         first = min(limits, key=lambda reason: limits[reason])
         if limits[first] <= 0:
             self.finish_reason = first
