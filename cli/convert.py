@@ -59,8 +59,8 @@ def convert(
     The checkpoint is in safetensors or PyTorch files (nothing in them is executed). From the hub, it is downloaded into
     the hub's cache; HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and HF_HOME work as everywhere.
     """
+    from ..convert.output import check_free
     from ..convert.plan import plan
-    from ..convert.quantize import check_free
     from ..convert.type_rules import ALIASES, Overrides
     from ..convert.types import TYPES
     from ..convert.write import default_path, write_plan

@@ -79,8 +79,9 @@ def quantize(
     Which tensor gets which type is as in llama.cpp. OUT appears when it is whole. stdout gets a table of the types, and
     with --check the error of each tensor: its root mean square (RMSE), and relative to that of the values.
     """
-    from ..convert.quantize import check_free, quantized_again
+    from ..convert.output import check_free
     from ..convert.quantize import quantize as write_quantized
+    from ..convert.quantize import quantized_again
     from ..convert.type_rules import Overrides, choose_types
     from ..engine.gguf_file import GGUFFile
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from ..kernels.program import Program
 from ..kernels.quantizing import PIECE, SCRATCH_BYTES, compare, convert, survey
 from ..kernels.team import Team
 from .gguf_writer import TensorToWrite, write_gguf
+from .output import check_free, check_space
 from .type_rules import TYPE_IDS, largest_magnitude
 
 Progress = Callable[[str, int, int], None]
@@ -36,7 +36,6 @@ _SLICE = 512 * PIECE  # values between two looks at progress and Ctrl-C: some mi
 _SPREAD = 1e-3  # how far apart, relatively, the magnitudes of ternary weights may be
 _LEAST_MEAN = 1e-5  # BitNet's
 _QUANTIZATION_VERSION = 2  # ggml's
-_HEADROOM = 1 << 20  # bytes of a file besides its tensors, more or less
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def quantize(
     """
     infos = file.tensors.values()
     check_free(out, force)
-    _check_space(out, sum(TENSOR_TYPES[types[info.name]].nbytes(info.shape) for info in infos))
+    check_space(out, sum(TENSOR_TYPES[types[info.name]].nbytes(info.shape) for info in infos))
     for info in infos:
         if types[info.name] != info.type_id and info.type_id not in (*FORMATS, _F64):
             raise LcpuError(f"{file.path}: tensor '{info.name}' is {info.type_name}, which lcpu cannot dequantize: "
@@ -99,24 +98,6 @@ def quantize(
                    for info in infos]
         write_gguf(out, _metadata(file, file_type), tensors)
     return work.results
-
-
-def check_free(out: Path, force: bool) -> None:
-    """Raises LcpuError if a file is in the way and must not be overwritten."""
-    if out.is_dir() or (out.exists() and not out.is_file()):
-        raise LcpuError(f"{out}: is not a file: name the file to write")
-    if out.exists() and not force:
-        raise LcpuError(f"{out}: is there already; --force overwrites it")
-
-
-def _check_space(out: Path, nbytes: int) -> None:
-    folder = out.resolve().parent
-    if not folder.is_dir():
-        raise LcpuError(f"{folder}: no such folder: make it first")
-    free = shutil.disk_usage(folder).free
-    if free < nbytes + _HEADROOM:
-        raise LcpuError(f"{out}: needs {nbytes / 2**30:.2f} GiB, but the disk has {free / 2**30:.2f} GiB left: "
-                        "make room, or take a smaller type")
 
 
 def _metadata(file: GGUFFile, file_type: int | None) -> dict[str, object]:

@@ -144,7 +144,7 @@ def test_an_interrupted_conversion_leaves_nothing(folder):
         (["./none"], "./none: no such folder, nor a model's name on the hub"),
         (["Tiny-1B/config.json"], "Tiny-1B/config.json: is a file: name the folder of the checkpoint"),
         (["."], "config.json: no such file: this is not a Hugging Face model"),
-        (["Tiny-1B", "-o", "absent/a.gguf"], "absent: no such folder: make it first, or write elsewhere with -o"),
+        (["Tiny-1B", "-o", "absent/a.gguf"], "absent: no such folder: make it first, or write elsewhere"),
         (["Tiny-1B", "-o", "."], ".: is not a file: name the file to write"),
     ],
 )

@@ -82,7 +82,7 @@ def test_not_enough_room(tmp_path, monkeypatch):
     with open_checkpoint(write_checkpoint(tmp_path / "Tiny")) as checkpoint:
         planned = plan(checkpoint, "auto", "Tiny")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, planned.nbytes))
-        with pytest.raises(LcpuError, match=r"a\.gguf: needs 0\.00 GiB, but the disk has 0\.00 GiB left; make room"):
+        with pytest.raises(LcpuError, match=r"a\.gguf: needs 0\.00 GiB, but the disk has 0\.00 GiB left: make room"):
             write_plan(planned, tmp_path / "a.gguf")
     assert not (tmp_path / "a.gguf").exists()
 

@@ -319,7 +319,7 @@ def test_places_that_cannot_be_written(tmp_path, model, name, message):
 
 
 def test_a_full_disk_is_noticed_before(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(LcpuError, match=r"out\.gguf: needs 0\.00 GiB, but the disk has 0\.00 GiB left"):
         run(model, tmp_path / "out.gguf", "q8_0")
     assert os.listdir(tmp_path) == []
