@@ -18,7 +18,7 @@ run: $(VENV)/installed
 	@$(BIN)/lcpu run -p "$(PROMPT)" </dev/null
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

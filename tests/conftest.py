@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,39 @@ import pytest
 from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
 
 EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD_DIM, LAYERS, CONTEXT = 32, 64, 4, 2, 8, 2, 64
+OTHER_PATHS = "tests/test_every_isa.py"
+
+
+# ---- processes that share the tests: `make test` ----
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives a process one unit after the other, in the order of the tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Units(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest come first; what comes after the tests of kernels finds those compiled."""
+    if hasattr(config, "workerinput"):  # pytest-xdist sets it in such processes
+        items.sort(key=lambda item: (unit_of(item.nodeid) != "kernels", not item.nodeid.startswith(OTHER_PATHS)))
+
+
+def unit_of(nodeid: str) -> str:
+    """What one process does alone, so that no two compile the same: all tests of kernels, another path, or a file."""
+    if nodeid.startswith(OTHER_PATHS):
+        return nodeid
+    return "kernels" if nodeid.startswith("tests/kernels/") else nodeid.partition("::")[0]
+
+
+# ---- a model ----
 
 
 def tiny_metadata() -> dict[str, object]:
