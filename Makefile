@@ -17,6 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 run: $(VENV)/installed
 	@$(BIN)/lcpu run -p "$(PROMPT)" </dev/null
 
+# Processes share the tests, as tests/conftest.py says; more than four would only compile the same at once.
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
