@@ -20,7 +20,7 @@ from ..kernels.jit import Kernel
 from ..kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from ..kernels.memory import zeros
 from ..kernels.program import Program
-from ..kernels.simd import ISA, LANES
+from ..kernels.simd import LANES
 from .batch import QUERY_ROWS, Batch
 from .cache import KVCache
 from .gguf_file import GGUFFile
@@ -210,8 +210,7 @@ class Builder:
     def _share(self, panels: int, panel_bytes: int) -> int:
         """How many panels a thread takes at a time."""
         share = min(panels // (_SHARES * self._threads), _LARGEST_SHARE // panel_bytes)
-        group = ISA.tall_panels if share >= ISA.tall_panels else PANEL_GROUP
-        return max(1, share // group) * group
+        return max(1, share // PANEL_GROUP) * PANEL_GROUP
 
     def _input(self, x: Rows, activation: Activation) -> np.ndarray:
         """x as a format's matmul takes it, made once for all that share it."""

@@ -21,7 +21,6 @@ class Isa:
     dot: str  # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd) or "generic" (plain LLVM vectors)
     tile_panels: tuple[int, int, int, int]  # of matmul tiles of 8, 4, 2 and 1 tokens: what suits the registers
     needs: tuple[tuple[str, ...], ...] = ()  # alternatives; each is a set of LLVM feature names that suffices
-    tall_panels: int = 4  # of the tile of one token where there are so many: more streams read more of memory
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
 
     def runs_on(self, features: frozenset[str]) -> bool:
@@ -36,7 +35,7 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 ISAS = {  # best first
     isa.name: isa
     for isa in (
-        Isa("avx512-vnni", 16, "vnni", (2, 4, 4, 4), (_AVX512,), tall_panels=8),
+        Isa("avx512-vnni", 16, "vnni", (2, 4, 4, 4), (_AVX512,)),
         Isa("avx-vnni", 8, "vnni", (1, 2, 2, 4), ((*_AVX2, "avxvnni"), _AVX512)),
         Isa("avx2", 8, "maddubs", (1, 2, 2, 4), (_AVX2,)),
         Isa("generic", 4, "generic", (1, 1, 1, 4), _GENERIC),

@@ -12,9 +12,8 @@ from .simd import ISA, LANES, atomic_add, get_i64, keep_if, load_tile, panels_of
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 MAX_TOKENS = 8  # the widest tile: rows of scratch past the last token that a tile may read and write
-PANEL_GROUP = 4  # panels of tiles, but for the tall one: matrices, their results and shares of them are whole groups
+PANEL_GROUP = 4  # the tallest tile: matrices, their results and shares of them are whole groups of panels
 _PANELS_8, _PANELS_4, _PANELS_2, _PANELS_1 = ISA.tile_panels  # of a tile of so many tokens
-_TALL = ISA.tall_panels
 
 
 def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate):
@@ -50,28 +49,14 @@ def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_
                    accumulate)
             token += 2
         else:
-            _sweep_one(weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
+            _sweep(zeros(_PANELS_1, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+                   accumulate)
             token += 1
 
 
-def _sweep_one(weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate):
-    """One token."""
-    _sweep(zeros(_PANELS_1, 1), weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate)
-
-
-def _sweep_tall(weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate):
-    """One token, in taller tiles as far as the panels go."""
-    rest = last - (last - first) % _TALL
-    _sweep(zeros(_TALL, 1), weights, x, out, x_stride, out_stride, first, rest, panel_stride, blocks, accumulate)
-    _sweep(zeros(_PANELS_1, 1), weights, x, out, x_stride, out_stride, rest, last, panel_stride, blocks, accumulate)
-
-
-def multiplier(tile: Callable[..., Any], name: str, *, tall: bool = False) -> Callable[..., Any]:
-    """`_multiply` for a format's tile, as a function that kernels call; `tall`: for matrices of many panels."""
-    sweep = device(bind(_sweep, f"sweep_{name}", tile=tile))
-    one = _sweep_tall if tall and _TALL > _PANELS_1 else _sweep_one
-    return device(bind(_multiply, f"multiply_{name}", _sweep=sweep,
-                       _sweep_one=device(bind(one, f"sweep_one_{name}", _sweep=sweep))))
+def multiplier(tile: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """`_multiply` for a format's tile, as a function that kernels call."""
+    return device(bind(_multiply, f"multiply_{name}", _sweep=device(bind(_sweep, f"sweep_{name}", tile=tile))))
 
 
 def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, panels, panel_stride, blocks, share,

@@ -7,10 +7,12 @@ from numba import int64, uint16
 
 from ..activations import Float32
 from ..jit import device
-from ..simd import LANES, bits_to_float, fma_tokens, get_i32, get_u16, panel_bf16, panel_high_bf16, panel_low_bf16
-from ..simd import put_f32, put_u16, zeros_f32
+from ..simd import LANES, ahead, bits_to_float, fma_tokens, get_i32, get_u16, panel_bf16, panel_high_bf16
+from ..simd import panel_low_bf16, prefetch, put_f32, put_u16, zeros_f32
 from .floats import RUN, float_decoder
 from .format import make_format
+
+_PAIRS = 4 * LANES  # panel bytes of two values of each row
 
 
 @device
@@ -35,12 +37,15 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    end = panel + panel_stride
     while blocks > 0:
-        sums = zeros_f32(acc)
+        sums, next = zeros_f32(acc), ahead(acc, panel, end, panel_stride)
         for _ in range((min(blocks, RUN) + 1) // 2):  # after an odd k comes a zero
+            prefetch(acc, next, panel_stride, _PAIRS)
             sums = fma_tokens(sums, panel_low_bf16(acc, panel, panel_stride), x, x_stride)
             sums = fma_tokens(sums, panel_high_bf16(acc, panel, panel_stride), x + 4, x_stride)
-            panel += 4 * LANES
+            panel += _PAIRS
+            next += _PAIRS
             x += 8
         acc = acc + sums
         blocks -= RUN

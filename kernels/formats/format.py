@@ -60,7 +60,7 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
         activation=activation,
         pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block, panel_block_bytes=panel_block_bytes,
                          together=together)),
-        matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiplier(tile, name, tall=True))),
+        matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiplier(tile, name))),
         dequantize=kernel(bind(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block)),
         panel_block_bytes=panel_block_bytes,
         together=together,

@@ -11,13 +11,14 @@ from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, kernel
-from ..simd import LANES, absolute, atomic_add, bits, dot4, fma, get_f32, get_i32, get_u8, load_f32, maximum, minimum
-from ..simd import panel_bytes, panel_f32, put_f32, put_i32, scale_add, splat_f32, splat_i32, start_signed_dots
-from ..simd import store_i8, to_i32, widen, zeros_narrow
+from ..simd import LANES, absolute, ahead, atomic_add, bits, dot4, fma, get_f32, get_i32, get_u8, load_f32, maximum
+from ..simd import minimum, panel_bytes, panel_f32, prefetch, put_f32, put_i32, scale_add, splat_f32, splat_i32
+from ..simd import start_signed_dots, store_i8, to_i32, widen, zeros_narrow
 from .format import make_format
 
 _BYTES = 32
 _PANEL_BLOCK = _BYTES * LANES
+_VECTOR = 4 * LANES
 _ZEROS = 0x55555555  # a code of 1 in every place
 LEAST = 1.0000001e-06  # the lowest float32 magnitude that is not 0: bitnet.cpp compares with a float64 1e-6
 
@@ -74,13 +75,16 @@ def pack_i2_s(work, thread, threads, source, panels, rows, blocks, block_bytes):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    end = panel + panel_stride
     weight_scale = panel_f32(acc, panel, panel_stride)
     panel += 4 * LANES
     values = x + ROW_VALUES
     total = start_signed_dots(acc, x + ROW_BIAS, x_stride)
     for _ in range(blocks):
+        next = ahead(acc, panel, end, panel_stride)
         dots = zeros_narrow(acc)
         for i in range(8):
+            prefetch(acc, next + 4 * LANES * i, panel_stride, _VECTOR)
             packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
             dots = dot4(dots, bits(packed, 6, 3), values + 4 * i, x_stride)
             dots = dot4(dots, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)

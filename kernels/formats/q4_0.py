@@ -9,7 +9,7 @@ from numba import float32, int32
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import inverse, peak
 from ..jit import device
-from ..simd import LANES, finish_dots, get_f16, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch, put_f16
+from ..simd import LANES, ahead, finish_dots, get_f16, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch, put_f16
 from ..simd import put_f32, put_u16, scale_add, splat_f32, splat_i32, start_dots, store_i8, to_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_nibbles
@@ -52,8 +52,9 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    end = panel + panel_stride
     for _ in range(blocks):
-        prefetch(panel + 3072, _PANEL_BLOCK)
+        prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         dots = dot_nibbles(start_dots(acc, x + BIAS, x_stride), panel + 2 * LANES, panel_stride, x, x_stride)
         sums = finish_dots(dots, x + BIAS, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)

@@ -10,13 +10,14 @@ from numba import float32
 from ..fitting import extremes, inverse
 from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import device
-from ..simd import LANES, fma_tokens, get_f16, get_i32, get_u16, load_f32, minimum, panel_f16, put_f16, put_f32, put_u16
-from ..simd import scale_add, splat_f32, stack, store_i8, to_i32, zeros_i32
+from ..simd import LANES, ahead, fma_tokens, get_f16, get_i32, get_u16, load_f32, minimum, panel_f16, prefetch, put_f16
+from ..simd import put_f32, put_u16, scale_add, splat_f32, stack, store_i8, to_i32, zeros_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_five_bits
 from .q5_0 import pack_fifths, get_code, put_codes
 
 _BYTES = 24
+_PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(summed=True)
 _STEP = _ACTIVATION.block_bytes
 
@@ -51,11 +52,13 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    end = panel + panel_stride
     for _ in range(blocks):
+        prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         sums = dot_five_bits(zeros_i32(acc), panel + 4 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         acc = fma_tokens(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)
-        panel += _BYTES * LANES
+        panel += _PANEL_BLOCK
         x += _STEP
     return acc
 

@@ -10,9 +10,9 @@ from numba import float32, int8, int32, int64, uint8
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import fit_scale, inverse, ramp
 from ..jit import device
-from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum
-from ..simd import panel_bytes, panel_f16, panel_i8, put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32
-from ..simd import splat_i32, stack, start_dots, store_i8, to_i32, widen, zeros_narrow
+from ..simd import LANES, ahead, bits, dot4, finish_dots, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum
+from ..simd import panel_bytes, panel_f16, panel_i8, prefetch, put_f16, put_f32, put_u16, put_u8, rint, scale_add
+from ..simd import splat_f32, splat_i32, stack, start_dots, store_i8, to_i32, widen, zeros_narrow
 from .format import make_format
 
 _BYTES = 210
@@ -99,11 +99,13 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    end = panel + panel_stride
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         panel += 2 * LANES
         for _ in range(8):
             for half in range(2):
+                prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _GROUP)
                 group_scale = scale * panel_i8(acc, panel, panel_stride)
                 low = panel_bytes(acc, panel + LANES, panel_stride)
                 high = panel_bytes(acc, panel + 5 * LANES, panel_stride)

@@ -11,12 +11,13 @@ from numba import float32, int32, int64
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device
-from ..simd import LANES, bits, dot4, finish_dots, get_f16, get_f32, get_u16, panel_bytes, panel_f16, put_i32, put_u16
-from ..simd import scale_add, stack, start_dots
+from ..simd import LANES, ahead, bits, dot4, finish_dots, get_f16, get_f32, get_u16, panel_bytes, panel_f16, prefetch
+from ..simd import put_i32, put_u16, scale_add, stack, start_dots
 
 ACTIVATION = Int8Blocks(offset=1)
 PANEL_BLOCK_BYTES = 66
 _STEP = ACTIVATION.block_bytes
+_CODES = 8 * LANES  # panel bytes of 32 values
 
 
 def _pack_block(block, panel, lane):
@@ -40,10 +41,12 @@ def block_packer(name: str, dequantize_block: Callable[..., Any], scale_at: int)
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    end = panel + panel_stride
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         panel += 2 * LANES
         for _ in range(8):
+            prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _CODES)
             dots = start_dots(acc, x + BIAS, x_stride)
             for i in range(2):
                 packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
@@ -53,6 +56,6 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
                 dots = dot4(dots, bits(packed, 4, 3), values + 8, x_stride)
                 dots = dot4(dots, bits(packed, 6, 3), values + 12, x_stride)
             acc = scale_add(acc, finish_dots(dots, x + BIAS, x_stride), scale, x + SCALE, x_stride)
-            panel += 8 * LANES
+            panel += _CODES
             x += _STEP
     return acc

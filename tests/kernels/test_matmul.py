@@ -77,9 +77,9 @@ def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
     return x @ weights.T, abs(x) @ magnitudes.T
 
 
-shapes = given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 200), length=st.integers(1, 600),
+shapes = given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 150), length=st.integers(1, 600),
                tokens=st.integers(1, 40), threads=st.integers(1, 3),
-               share=st.integers(1, 4).map(lambda groups: groups * PANEL_GROUP))
+               share=st.integers(1, 3).map(lambda groups: groups * PANEL_GROUP))
 
 
 @every_format
