@@ -144,12 +144,12 @@ def test_reused_prompt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, options = TOKENS[:560], GenerationOptions(max_tokens=2, temperature=0.0)
     with LLM.load(path, threads=2) as llm:
         seen = _spy(llm, monkeypatch)
-        list(llm.stream(prompt, options))
+        list(llm.stream(prompt, options, None))
         fresh = seen[:]
         for before in (prompt[:300], prompt[:520] + TOKENS[:20], prompt):
             list(llm.stream(before, GenerationOptions(max_tokens=1)))
             seen.clear()
-            again = llm.stream(prompt, options)
+            again = llm.stream(prompt, options, None)
             list(again)
             assert again.reused_tokens in (300, 520, 559)
             assert all(same(a, b) for a, b in zip(seen, fresh, strict=True))
@@ -159,8 +159,8 @@ def _spy(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     seen: list[np.ndarray] = []
     forward = llm._forward
 
-    def spy(ids: Sequence[int]) -> tuple[np.ndarray, int]:
-        logits, reused = forward(ids)
+    def spy(ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
+        logits, reused = forward(ids, draft)
         seen.append(logits.copy())
         return logits, reused
 
