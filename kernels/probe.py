@@ -61,8 +61,7 @@ def read_memory(work, thread, threads, buffer, pieces, out):
     while piece < pieces:
         source = buffer + piece * _PIECE
         for at in range(0, _STREAM, _VECTOR):
-            for stream in range(_STREAMS):
-                prefetch(source + at + stream * _STREAM + 1024, 1)
+            prefetch(sums, source + at + 1024, _STREAM, 1)
             sums = sums + load_tile(sums, source + at, _STREAM, 0)
         piece = atomic_add(work, 1)
     store_tile(sums, out + thread * _STREAMS * _VECTOR, _VECTOR, 0)
