@@ -8,6 +8,7 @@ from .drafter import MOST
 
 _REMEMBERED = 7  # measurements of each size; their median is not impressed by what else the machine does
 _STALE = 100  # steps after which a size is no longer known: else, one slow step could end drafting for good
+_TOLERANCE, _RENEWAL = 0.02, 32  # the table is made anew for changes larger than this share, or after so many steps
 _SLOPE = 0.1  # of a step's cost, for one token more: a guess, until a step of more tokens has been measured
 
 
@@ -25,9 +26,12 @@ class StepCosts:
         if tokens <= MOST + 1:
             measured = self._measured.setdefault(tokens, deque(maxlen=_REMEMBERED))
             measured.append(seconds)
+            middle = sorted(measured)[(len(measured) - 1) // 2]
+            before, _ = self._medians.get(tokens, (0.0, 0))
             self._steps += 1
-            self._medians[tokens] = sorted(measured)[(len(measured) - 1) // 2], self._steps
-            self._table = None
+            self._medians[tokens] = middle, self._steps
+            if abs(middle - before) > _TOLERANCE * before or self._steps % _RENEWAL == 0:
+                self._table = None
 
     @property
     def plain(self) -> float:

@@ -18,11 +18,11 @@ _PRIORS = {6: 0.8, 4: 0.6, 2: 0.4}
 class NGrams:
     """An index of all sequences of so many tokens. A token costs the same few operations however long the text is."""
 
-    credit = 0.5
+    credit = 0.25
 
     def __init__(self) -> None:
-        self._after: dict[int, dict[tuple[int, ...], int]] = {length: {} for length in _PRIORS}
-        self._acceptances = {length: Acceptance(prior, weight=2) for length, prior in _PRIORS.items()}
+        self._kinds = [(length, {}, Acceptance(prior, weight=2))  # type: ignore[var-annotated]
+                       for length, prior in _PRIORS.items()]
         self._indexed = 0  # sequences that end before here are in it
 
     def start(self, ids: Sequence[int]) -> None:
@@ -31,18 +31,17 @@ class NGrams:
     def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:
         """What followed the longest sequence that the text ends with, where it stood last."""
         self._index(ids)
-        for length, after in self._after.items():
+        for length, after, acceptance in self._kinds:
             position = after.get(tuple(ids[-length:]))
             if position is not None:
-                return Offer(self._acceptances[length], partial(_following, ids, position))
+                return Offer(acceptance, partial(_following, ids, position))
         return None
 
     def _index(self, ids: Sequence[int]) -> None:
         """Remember what comes after every sequence that something comes after: not after the one that ends the text."""
         for end in range(self._indexed + 1, len(ids)):
-            for length, after in self._after.items():
-                if end >= length:
-                    after[tuple(ids[end - length : end])] = end
+            for length, after, _ in self._kinds:
+                after[tuple(ids[end - length : end])] = end  # before that many tokens, a sequence that none is equal to
         self._indexed = max(self._indexed, len(ids) - 1)
 
 

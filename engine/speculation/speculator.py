@@ -11,9 +11,9 @@ from ..sampler import Sampler
 from .costs import StepCosts
 from .drafter import Acceptance, Drafter, Offer
 
-_STAKE = 0.01  # of the time that plain decoding takes, each drafter may lose at most, beyond the credit it begins with
+_STAKE = 0.005  # of the time that plain decoding takes, each drafter may lose at most, beyond its credit
 _PAUSE = 3.0  # times longer than expected is not what a step costs
-_LONGEST_REST = 7  # steps, where offers are declined again and again: looking at them takes time, too
+_LONGEST_REST = 7  # steps without a look for drafts, where none was made again and again: looking takes time, too
 _HOPELESS = 0.02  # chance that a drafted token is reached, below which a longer draft is not looked at
 
 
@@ -83,7 +83,7 @@ class Speculator:
             self._rest = max(0, self._rest - 1)
             return NO_DRAFT
         chosen: tuple[int, Offer, int] | None = None
-        best, declined = 1.0, False
+        best = 1.0
         for number, drafter in enumerate(self._drafters):
             offer = drafter.offer(ids, self._sampler)
             if offer is None:
@@ -92,11 +92,9 @@ class Speculator:
             if gain > best:
                 best, chosen = gain, (number, offer, length)
             elif length == 0:
-                declined = True
                 offer.acceptance.forget()
         if chosen is None:
-            self._next_rest = min(2 * self._next_rest + 1, _LONGEST_REST) if declined else self._next_rest
-            self._rest = self._next_rest if declined else 0
+            self._rest = self._next_rest = min(2 * self._next_rest + 1, _LONGEST_REST)
             return NO_DRAFT
         number, offer, length = chosen
         drafting = offer.first_seconds + (length - 1) * offer.next_seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ OPENINGS = ("Once upon a time, {} had a", "One day {} went to the", "{} and the 
 PROMPTS = [opening.format(name) for opening in OPENINGS for name in NAMES]
 DRAFT = models.path().parent / "stories-draft.gguf"
 
-pytestmark = pytest.mark.skipif(not DRAFT.exists(), reason="the embedded models are not there")
+needs_models = pytest.mark.skipif(not DRAFT.exists(), reason="the embedded models are not there")
 
 
 class Contrary:
@@ -36,7 +36,7 @@ class Contrary:
         pass
 
     def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer:
-        known = [*ids, *range(300)]
+        known = [*ids, *range(280)]
         return Offer(self._acceptance, lambda count: self._random.choice(known, count).tolist(),
                      most=int(self._random.integers(1, 9)))
 
@@ -85,6 +85,7 @@ def ids(llm: LLM, prompt: str, temperature: float, draft: LLM | str | None) -> t
     return generation.generated_ids, generation.speculation.drafted
 
 
+@needs_models
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("kind", ["n-grams", "model", "contrary"])
 def test_fifty_stories(pair: tuple[LLM, LLM], expected: dict[tuple[str, float], list[int]], kind: str,
@@ -102,10 +103,37 @@ def test_fifty_stories(pair: tuple[LLM, LLM], expected: dict[tuple[str, float], 
     assert drafted > TOKENS
 
 
+@needs_models
 def test_the_prompts_differ(expected: dict[tuple[str, float], list[int]]) -> None:
     assert len(PROMPTS) >= 50
     assert len({tuple(text) for text in expected.values()}) > 50
     assert all(len(text) == TOKENS for text in expected.values())
+
+
+TERNARY = {"token_embd.weight": "f16", "output.weight": "f16", "": "i2_s"}
+TERNARY_SHAPE = {"embedding": 128, "feed_forward": 128, "heads": 16, "kv_heads": 4}
+MODELS = {
+    "llama f16": ("f16", "llama", {}), "llama bf16": ("bf16", "llama", {}), "qwen2 q8_0": ("q8_0", "qwen2", {}),
+    "qwen3 q4_0": ("q4_0", "qwen3", {}), "llama q6_k": ("q6_k", "llama", {"embedding": 256, "feed_forward": 256,
+                                                                        "heads": 32, "kv_heads": 8}),
+    "llama i2_s": (TERNARY, "llama", TERNARY_SHAPE), "bitnet i2_s": (TERNARY, "bitnet", TERNARY_SHAPE),
+    "bitnet-b1.58 i2_s": (TERNARY, "bitnet-b1.58", TERNARY_SHAPE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_formats_and_architectures(write_llama: Callable[..., Path], model: str,
+                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds, architecture, shape = MODELS[model]
+    seeds = iter(range(1000))
+    monkeypatch.setattr("lcpu.engine.llm.NGrams", lambda: Contrary(next(seeds)))
+    with LLM.load(write_llama(kinds, architecture=architecture, **shape), threads=2) as llm:
+        for temperature in (0.0, 1.0):
+            plain, _ = ids(llm, "one two", temperature, None)
+            for _ in range(3):
+                found, drafted = ids(llm, "one two", temperature, "ngram")
+                assert found == plain
+                assert drafted > 50
 
 
 @pytest.mark.parametrize("name", ["f32", "q8_0"])
