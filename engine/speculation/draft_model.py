@@ -27,7 +27,7 @@ Forward = Callable[[Sequence[int]], np.ndarray]
 class DraftModel:
     """A model that drafts one token after another."""
 
-    credit = 3.0  # who names a draft model thinks well of it
+    credit = 2.0  # who names a draft model thinks well of it
 
     def __init__(self, forward: Forward, context: int, vocab_size: int, target_vocab_size: int) -> None:
         """forward(ids) -> logits [vocab_size] after the last id; it computes only what follows the ids before."""
