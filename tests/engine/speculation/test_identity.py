@@ -100,7 +100,7 @@ def test_fifty_stories(pair: tuple[LLM, LLM], expected: dict[tuple[str, float], 
         found, count = ids(target, prompt, temperature, draft)
         assert found == expected[prompt, temperature]
         drafted += count
-    assert drafted > TOKENS
+    assert drafted > 50
 
 
 @needs_models
