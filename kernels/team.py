@@ -1,12 +1,13 @@
 """A team of threads that walks a program: instructions one after another, meeting at barriers.
 
 Python starts a step and waits for its end; in between, no thread holds the GIL. Threads spin for about a millisecond
-between steps, then sleep on a condition, so an idle team uses no processor.
+between steps, then sleep, so an idle team uses no processor.
 """
 
 from __future__ import annotations
 
 import threading
+from queue import SimpleQueue
 from types import TracebackType
 
 import numpy as np
@@ -110,8 +111,9 @@ class Team:
         self._control = np.zeros((_PLACES + 64) // 8 + threads, np.int64)
         self._address = -(-address_of(self._control) // 64) * 64
         self._slots = self._control[(self._address - address_of(self._control)) // 8 :]
-        self._condition = threading.Condition()
-        self._sleeping = 0
+        # What ends sleep must be whole or not at all when a Ctrl-C comes: a Condition could keep its lock for ever.
+        self._calls: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(threads)]
+        self._sleeping = [False] * threads
         self._due = 0  # the last step that threads should be awake for
         self._stopped = False
         _walk.call, _lead.call, _await_step.call  # noqa: B018  compile before threads race to it
@@ -141,25 +143,26 @@ class Team:
     def _wake(self) -> None:
         # `_due` changes before `_sleeping` is read, a sleeper does it the other way round: no wake-up is lost.
         self._due = self._epoch + 1
-        if self._sleeping:
-            with self._condition:
-                self._condition.notify_all()
+        for call, sleeping in zip(self._calls, self._sleeping, strict=True):
+            if sleeping:
+                call.put(None)
 
     def _work(self, thread: int) -> None:
         seen = 0
         while True:
             while not _await_step.call(self._address, thread, seen):
-                self._sleep(seen)
+                self._sleep(thread, seen)
             seen += 1
             if self._stopped:
                 return
             _walk.call(self._address, thread, self.threads)
 
-    def _sleep(self, seen: int) -> None:
-        with self._condition:
-            self._sleeping += 1
-            self._condition.wait_for(lambda: self._due != seen)
-            self._sleeping -= 1
+    def _sleep(self, thread: int, seen: int) -> None:
+        """Sleep until a step other than `seen` is due; a call that came too late for the last sleep ends this one."""
+        self._sleeping[thread] = True
+        if self._due == seen:
+            self._calls[thread].get()
+        self._sleeping[thread] = False
 
     def close(self) -> None:
         """End the threads."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,3 +235,48 @@ def test_interrupted_before_a_step_begins(monkeypatch, asleep):
         assert time.process_time() - used < REST / 2
         team.run(program)
     assert a.tolist() == [(i + 20) % 37 + 20 for i in range(37)]
+
+
+def interrupted_after(opcodes: int, call: Callable[[], None]) -> bool:
+    """Call, with a KeyboardInterrupt after so many opcodes of Python in it; False if it had ended before."""
+    left = opcodes
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_interrupted_at_any_opcode_while_the_threads_sleep():
+    """No Ctrl-C leaves a lock held that the threads need to wake up, wherever it strikes."""
+    counters, seen = np.zeros(2, np.int64), np.zeros(1, np.int64)
+    program = Program()
+    program.add(count_threads, counters=counters, seen=seen)
+    program.finish()
+    with Team(2) as team:
+        for opcodes in itertools.count():
+            while not team._sleeping[1]:
+                time.sleep(0.001)
+            before = counters[0]
+            interrupted = interrupted_after(opcodes, lambda: team.run(program))
+            assert counters[0] == counters[1] <= before + 1  # the step was executed by all threads, or by none
+            team.run(program)
+            assert counters[0] == counters[1]
+            if not interrupted:
+                break
+    assert opcodes > 50
