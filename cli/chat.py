@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ..kernels.errors import LcpuError
 from . import console
@@ -14,9 +14,8 @@ from .report import Timings
 
 if TYPE_CHECKING:
     from ..engine.generate import Generation, GenerationOptions
-    from ..engine.llm import LLM
+    from ..engine.llm import LLM, DraftSource
 
-    Draft = LLM | Literal["ngram"] | None  # as LLM.stream takes it
     Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 HELP = "/exit or Ctrl-D end, /reset forgets the conversation, /system TEXT sets the system prompt; Ctrl-C stops a reply"
@@ -55,7 +54,7 @@ def context_full(llm: LLM) -> str:
     return f"the context of {llm.context} tokens is full; /reset forgets the conversation, -c N gives it more room"
 
 
-def converse(llm: LLM, sampling: GenerationOptions, draft: Draft, system: str | None, *, first: str | None,
+def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: str | None, *, first: str | None,
              verbose: bool) -> None:
     """Answers turn after turn until the turns end.
 
@@ -83,7 +82,7 @@ def converse(llm: LLM, sampling: GenerationOptions, draft: Draft, system: str | 
     console.notice(timings.line())
 
 
-def answer(llm: LLM, sampling: GenerationOptions, draft: Draft, messages: list[Message],
+def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: list[Message],
            turn: str) -> Generation | None:
     """Adds the user's turn and the model's reply to the messages; None when the turn cannot be answered."""
     user = {"role": "user", "content": turn}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from . import console
 
 if TYPE_CHECKING:
     from ..engine.generate import Generation
     from ..engine.gguf_metadata import Value
-    from ..engine.llm import LLM
+    from ..engine.llm import LLM, DraftSource
     from ..engine.speculation import Figures
 
 
@@ -92,7 +92,7 @@ def document(llm: LLM, path: Path | None, prompt: str, seed: int, text: str, gen
     return json.dumps(content, ensure_ascii=False)
 
 
-def introduce(llm: LLM, path: Path | None, draft: LLM | Literal["ngram"] | None, threads: int | None,
+def introduce(llm: LLM, path: Path | None, draft: DraftSource, threads: int | None,
               context: int | None, seed: int, output_type: str | None, *, verbose: bool) -> None:
     """Writes to stderr what is good to know before a text: everything of it if `verbose`."""
     if verbose:
@@ -103,7 +103,7 @@ def introduce(llm: LLM, path: Path | None, draft: LLM | Literal["ngram"] | None,
         console.notice(f"the model was trained for {llm.trained_context} tokens: past them, text may degrade")
 
 
-def describe(llm: LLM, path: Path | None, draft: LLM | Literal["ngram"] | None, threads: int | None,
+def describe(llm: LLM, path: Path | None, draft: DraftSource, threads: int | None,
              context: int | None, seed: int) -> None:
     """Writes to stderr what runs, and why it runs so."""
     cores = "physical cores within this process's quota, fewer for a small model"

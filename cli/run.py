@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,9 +14,7 @@ from . import console, options, prompt, report
 
 if TYPE_CHECKING:
     from ..engine.generate import Generation
-    from ..engine.llm import LLM
-
-    Draft = LLM | Literal["ngram"] | None
+    from ..engine.llm import LLM, DraftSource
 
 DEFAULT_PROMPT = "Once upon a time"  # what the embedded model is asked when nothing else is
 
@@ -82,9 +80,9 @@ def run(
     system = None if system_prompt is None else unescape(system_prompt)
     with ExitStack() as stack:
         llm = stack.enter_context(load(model, threads, context, output_type, quiet=json))
-        draft: Draft = None if spec == "none" else "ngram"
+        draft: DraftSource = None if spec == "none" else "ngram"
         if model_draft is not None:
-            draft = stack.enter_context(load_draft(model_draft, llm, quiet=json))
+            draft = stack.enter_context(load(model_draft, context=llm.context, beside=llm, quiet=json))
         if not json:
             report.introduce(llm, model, draft, threads, context, seed, output_type, verbose=verbose)
         if text is None or converse:
@@ -116,27 +114,20 @@ def default_prompt(model: Path | None, chat: bool) -> str:
     raise options.UsageError("no prompt: give -p TEXT, -f FILE or a pipe on stdin, or converse with --chat")
 
 
-def load(model: Path | None, threads: int | None, context: int | None, output_type: str | None, *,
-         quiet: bool) -> LLM:
-    """Loads the model. As in llama.cpp, 0 (and -1 threads) leaves the choice to the engine."""
+def load(path: Path | None, threads: int | None = None, context: int | None = None, output_type: str | None = None, *,
+         beside: LLM | None = None, quiet: bool) -> LLM:
+    """Loads a model, on its own threads or another's. As in llama.cpp, 0 (and -1 threads) lets the engine choose."""
     from ..engine.llm import LLM
 
     with console.LoadProgress() as progress:
         return LLM.load(
-            model,
+            path,
             threads=threads if threads and threads > 0 else None,
             context=context or None,
             output_type=output_type,
+            beside=beside,
             progress=None if quiet else progress,
         )
-
-
-def load_draft(path: Path, target: LLM, *, quiet: bool) -> LLM:
-    """Loads a draft model for another one, on its threads and for the texts that it can hold."""
-    from ..engine.llm import LLM
-
-    with console.LoadProgress() as progress:
-        return LLM.load(path, context=target.context, beside=target, progress=None if quiet else progress)
 
 
 def print_text(llm: LLM, generation: Generation, *, before: str) -> None:

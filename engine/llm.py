@@ -89,7 +89,7 @@ class LLM:
 
     def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
                  top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, seed: int | None = None,
-                 stop: Sequence[str] = (), draft: LLM | Literal["ngram"] | None = "ngram") -> Iterator[str]:
+                 stop: Sequence[str] = (), draft: DraftSource = "ngram") -> Iterator[str]:
         """The text that follows a prompt, in pieces as they are computed. The draft only makes it faster (`stream`)."""
         options = GenerationOptions(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                     min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
@@ -97,7 +97,7 @@ class LLM:
         return iter(self.stream(self.tokenize(prompt), options, draft))
 
     def stream(self, ids: Sequence[int], options: GenerationOptions | None = None,
-               draft: LLM | Literal["ngram"] | None = "ngram") -> Generation:
+               draft: DraftSource = "ngram") -> Generation:
         """A generation after the given ids. What the cache holds of them from before is not computed again.
 
         draft: what the text repeats is guessed from it ("ngram"), or from it and by a smaller model with the same
@@ -141,7 +141,7 @@ class LLM:
         template = self.metadata.get("tokenizer.chat_template")
         return template if isinstance(template, str) else None
 
-    def _drafters(self, draft: LLM | Literal["ngram"] | None) -> list[Drafter]:
+    def _drafters(self, draft: DraftSource) -> list[Drafter]:
         if draft is None:
             return []
         if draft == "ngram":
@@ -196,6 +196,9 @@ class LLM:
     def _check_open(self) -> None:
         if self._closed:
             raise LcpuError("the model is closed: load it again")
+
+
+DraftSource = LLM | Literal["ngram"] | None  # what `LLM.stream` may guess by
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

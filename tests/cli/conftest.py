@@ -96,3 +96,18 @@ def tests(models: list[FakeModel], capsys: pytest.CaptureFixture[str]) -> Callab
         return [json.loads(line)["test"] for line in out.splitlines()]
 
     return run
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[str, str], None]:
+    """refused(arguments, message): `lcpu bench ARGUMENTS` is a wrong command line, and one line says why."""
+
+    def check(arguments: str, message: str) -> None:
+        assert exit_code(["bench", *arguments.split()]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"lcpu: error: {message}")
+        assert err.endswith("; see 'lcpu bench --help'\n")
+        assert err.count("\n") == 1
+
+    return check

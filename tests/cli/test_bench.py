@@ -173,13 +173,8 @@ def test_delay(models, monkeypatch):
     ("--shape llama3-8b --type q4", "no type is named 'q4': choose one of f32, "),
     ("--nonsense", "No such option"),
 ])
-def test_wrong_values(models, capsys, arguments, message):
-    assert exit_code(["bench", *arguments.split()]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"lcpu: error: {message}")
-    assert err.endswith("; see 'lcpu bench --help'\n")
-    assert err.count("\n") == 1
+def test_wrong_values(models, refused, arguments, message):
+    refused(arguments, message)
     assert models == []
 
 

@@ -119,13 +119,8 @@ def test_a_bad_draft_file_shows_before_anything_is_loaded(models, capsys, tmp_pa
     *((f"--spec {flag}", "--spec measures generation with drafts and nothing else: leave out -p, -pg, -tgb and -d")
       for flag in ("-p 8", "-pg 8,4", "-tgb 2", "-d 16")),
 ])  # fmt: skip
-def test_wrong_values(models, capsys, arguments, message):
-    assert exit_code(["bench", *arguments.split()]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"lcpu: error: {message}")
-    assert err.endswith("; see 'lcpu bench --help'\n")
-    assert err.count("\n") == 1
+def test_wrong_values(models, refused, arguments, message):
+    refused(arguments, message)
     assert models == []
 
 
