@@ -13,6 +13,15 @@ from .errors import LcpuError
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """What matmul tiles ask for before they need it."""
+
+    tokens: int = 1  # of a tile that asks, at least; one that computes little reads far enough ahead by itself
+    distance: int = 2048  # bytes, in each panel
+    level: int = 1  # of the cache that it is to go to
+
+
+@dataclass(frozen=True)
 class Isa:
     """One way to compute: how wide a vector is and how four int8 products are summed into a 32-bit lane."""
 
@@ -21,6 +30,7 @@ class Isa:
     dot: str  # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd) or "generic" (plain LLVM vectors)
     tile_panels: tuple[int, int, int, int]  # of matmul tiles of 8, 4, 2 and 1 tokens: what suits the registers
     needs: tuple[tuple[str, ...], ...] = ()  # alternatives; each is a set of LLVM feature names that suffices
+    prefetch: Prefetch = Prefetch()
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
 
     def runs_on(self, features: frozenset[str]) -> bool:
@@ -44,6 +54,14 @@ ISAS = {  # best first
     )
 }
 
+# What suits a processor family better, by the beginning of LLVM's name for it. Measured: AMD's prefetchers follow one
+# stream at the speed of memory, and several only with help; the others shared the first-level cache's few miss buffers.
+_TUNED = {
+    "znver": {
+        "avx512-vnni": {"tile_panels": (2, 4, 2, 1), "prefetch": Prefetch(tokens=2, distance=4096, level=2)},
+    },
+}
+
 
 @cache
 def host_features() -> frozenset[str]:
@@ -64,14 +82,17 @@ def active() -> Isa:
         raise LcpuError("this processor has no F16C instructions (x86 before 2012): lcpu cannot run on it")
     if not wanted:
         best = ISAS[available()[0]]
-        return _explained(best, f"the best of what {llvm.get_host_cpu_name()} offers: {', '.join(available())}")
+        return _chosen(best, f"the best of what {llvm.get_host_cpu_name()} offers: {', '.join(available())}")
     if wanted not in ISAS:
         raise LcpuError(f"LCPU_ISA={wanted} is unknown; this machine can run: {', '.join(available())}")
     if wanted not in available() and not os.environ.get("NUMBA_CPU_NAME"):
         raise LcpuError(f"LCPU_ISA={wanted} needs instructions that this processor lacks; "
                         f"it can run: {', '.join(available())}")
-    return _explained(ISAS[wanted], f"set by LCPU_ISA; this machine can run: {', '.join(available())}")
+    return _chosen(ISAS[wanted], f"set by LCPU_ISA; this machine can run: {', '.join(available())}")
 
 
-def _explained(isa: Isa, reason: str) -> Isa:
-    return replace(isa, reason=reason)
+def _chosen(isa: Isa, reason: str) -> Isa:
+    """The path as it suits this processor."""
+    processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+    tuned = next((paths for family, paths in _TUNED.items() if processor.startswith(family)), {})
+    return replace(isa, reason=reason, **tuned.get(isa.name, {}))

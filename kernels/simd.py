@@ -22,7 +22,6 @@ from .isa import active
 
 ISA = active()
 LANES = ISA.lanes
-_AHEAD = 2048  # bytes of a panel that are asked for before they are used
 _CACHE_LINE = 64
 NARROW = "i16" if ISA.dot == "maddubs" else "i32"  # what `dot4` accumulates in
 
@@ -527,10 +526,10 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
 
 @intrinsic
 def ahead(context, like, panel, end, stride):
-    """What to prefetch: _AHEAD further on in a panel that ends at `end`; past its end, in that of the next tile."""
+    """What to prefetch: further on in a panel that ends at `end`; past its end, in that of the next tile."""
     def generate(context, b, sig, args):
         _, panel, end, stride = args
-        here = b.add(panel, I64(_AHEAD))
+        here = b.add(panel, I64(ISA.prefetch.distance))
         return b.select(b.icmp_unsigned("<", here, end), here, b.add(here, b.mul(stride, I64(like.panels - 1))))
 
     return types.intp(like, types.intp, types.intp, types.intp), generate
@@ -538,14 +537,15 @@ def ahead(context, like, panel, end, stride):
 
 @intrinsic(prefer_literal=True)
 def prefetch(context, like, address, stride, size):
-    """Ask for the cache lines of `size` (literal) bytes of each panel of a tile like this."""
-    reach = _literal(size)
+    """Ask for the cache lines of `size` (literal) bytes of each panel of a tile like this, if it is to prefetch."""
+    reach = _literal(size) if like.tokens >= ISA.prefetch.tokens else 0
+    locality = I32(4 - ISA.prefetch.level)
 
     def generate(context, b, sig, args):
         for panel in range(like.panels):
             for i in range(0, reach, _CACHE_LINE):
                 pointer = b.inttoptr(b.add(_offset(b, args[1], args[2], panel), I64(i)), I8.as_pointer())
-                _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))
+                _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), locality, I32(1))
         return context.get_dummy_value()
 
     return types.void(like, types.intp, types.intp, size), generate
