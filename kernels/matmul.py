@@ -12,6 +12,7 @@ from .simd import ISA, LANES, atomic_add, get_i64, keep_if, load_tile, panels_of
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 MAX_TOKENS = 8  # the widest tile: rows of scratch past the last token that a tile may read and write
+_RUN = 75  # percent of a thread's part of a matrix
 PANEL_GROUP = 4  # the tallest tile: matrices, their results and shares of them are whole groups of panels
 _PANELS_8, _PANELS_4, _PANELS_2, _PANELS_1 = ISA.tile_panels  # of a tile of so many tokens
 
@@ -61,13 +62,21 @@ def multiplier(tile: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, panels, panel_stride, blocks, share,
            accumulate):
-    """The template of every format's matmul kernel. Threads take `share` panels, whole groups, at a time."""
+    """The template of every format's matmul kernel. Threads take `share` panels, whole groups, at a time.
+
+    Where a panel is read only once, for a single tile of tokens, each first takes a long run of them: memory is read
+    fastest without a jump.
+    """
     tokens = get_i64(count)
-    first = share * atomic_add(work, 1)
+    runs = threads if tokens <= MAX_TOKENS else 0
+    run = panels * _RUN // (100 * threads) // PANEL_GROUP * PANEL_GROUP
+    piece = atomic_add(work, 1)
+    first = run * min(piece, runs) + share * max(0, piece - runs)
     while first < panels:
-        last = min(first + share, panels)
+        last = min(first + (run if piece < runs else share), panels)
         multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate)  # noqa: F821
-        first = share * atomic_add(work, 1)
+        piece = atomic_add(work, 1)
+        first = run * min(piece, runs) + share * max(0, piece - runs)
 
 
 def whole_groups(rows: int) -> int:

@@ -19,6 +19,7 @@ from .format import make_format
 _BYTES = 32
 _PANEL_BLOCK = _BYTES * LANES
 _VECTOR = 4 * LANES
+_CHAIN = 4  # vectors whose products are summed one after another
 _ZEROS = 0x55555555  # a code of 1 in every place
 LEAST = 1.0000001e-06  # the lowest float32 magnitude that is not 0: bitnet.cpp compares with a float64 1e-6
 
@@ -82,15 +83,16 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     total = start_signed_dots(acc, x + ROW_BIAS, x_stride)
     for _ in range(blocks):
         next = ahead(acc, panel, end, panel_stride)
-        dots = zeros_narrow(acc)
-        for i in range(8):
-            prefetch(acc, next + 4 * LANES * i, panel_stride, _VECTOR)
-            packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
-            dots = dot4(dots, bits(packed, 6, 3), values + 4 * i, x_stride)
-            dots = dot4(dots, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
-            dots = dot4(dots, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
-            dots = dot4(dots, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
-        total = total + widen(dots)
+        for start in range(0, 8, _CHAIN):  # in shorter chains, those of a single token wait less for each other
+            dots = zeros_narrow(acc)
+            for i in range(start, start + _CHAIN):
+                prefetch(acc, next + _VECTOR * i, panel_stride, _VECTOR)
+                packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
+                dots = dot4(dots, bits(packed, 6, 3), values + 4 * i, x_stride)
+                dots = dot4(dots, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
+                dots = dot4(dots, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
+                dots = dot4(dots, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
+            total = total + widen(dots)
         panel += _PANEL_BLOCK
         values += 128
     return scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride)
