@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numba import float32
 
-from .jit import Kernel, kernel
+from .jit import Kernel, bind, kernel
 from .memory import zeros as zeroed
 from .program import Program
 from .simd import LANES, atomic_add, dot4, fma_tokens, load_tile, panel_bytes, panel_f32, prefetch, splat_f32, store_f32
@@ -22,9 +22,8 @@ from .team import Team
 
 _VECTOR = 4 * LANES
 _MEMORY = 512 << 20  # bytes to read: several times a last-level cache
-_PIECE = 1 << 20  # bytes that a thread reads at a time ...
-_STREAMS = 8  # ... from so many places at once: one alone does not keep a core's line fill buffers busy
-_STREAM = _PIECE // _STREAMS
+_PIECE = 1 << 20  # bytes that a thread reads at a time, from one or several places at once ...
+_STREAMS = 8  # ... which is faster on some processors, and slower on others
 _PANELS, _TOKENS = 2, 6  # 12 sums hide the latency of every processor's multiply-add, and fit in 16 registers
 _STEPS = 64  # of 4 int8 or 1 float32 products for each sum: their operands stay in the first-level cache
 _SWEEPS = 16  # over these operands, before a thread takes more work
@@ -53,18 +52,21 @@ def write_memory(work, thread, threads, buffer, pieces):
         piece = atomic_add(work, 1)
 
 
-@kernel
-def read_memory(work, thread, threads, buffer, pieces, out):
+def _read(work, thread, threads, buffer, pieces, out):
     """out[thread] = what the thread has read, added up so that no load can be left out."""
-    sums = zeros(_STREAMS, 1)
+    sums = zeros(streams, 1)  # noqa: F821
+    size = _PIECE // streams  # noqa: F821
     piece = atomic_add(work, 1)
     while piece < pieces:
         source = buffer + piece * _PIECE
-        for at in range(0, _STREAM, _VECTOR):
-            prefetch(sums, source + at + 1024, _STREAM, 1)
-            sums = sums + load_tile(sums, source + at, _STREAM, 0)
+        for at in range(0, size, _VECTOR):
+            prefetch(sums, source + at + 1024, size, 1)
+            sums = sums + load_tile(sums, source + at, size, 0)
         piece = atomic_add(work, 1)
     store_tile(sums, out + thread * _STREAMS * _VECTOR, _VECTOR, 0)
+
+
+READ_MEMORY = [kernel(bind(_read, f"read_{streams}_streams", streams=streams)) for streams in (1, _STREAMS)]
 
 
 @kernel
@@ -107,11 +109,15 @@ def peaks(threads: int) -> Peaks:
 def _bandwidth(team: Team) -> float:
     buffer = zeroed((_MEMORY,), np.uint8, huge_pages=True)
     out = np.zeros((team.threads, _STREAMS * _VECTOR), np.uint8)
-    writing, reading = Program(), Program()
+    writing = Program()
     writing.add(write_memory, buffer=buffer, pieces=_MEMORY // _PIECE)
-    reading.add(read_memory, buffer=buffer, pieces=_MEMORY // _PIECE, out=out)
     team.run(writing.finish())
-    return _MEMORY / _fastest(team, reading.finish(), _PASSES)
+    times = []
+    for read in READ_MEMORY:
+        reading = Program()
+        reading.add(read, buffer=buffer, pieces=_MEMORY // _PIECE, out=out)
+        times.append(_fastest(team, reading.finish(), _PASSES))
+    return _MEMORY / min(times)
 
 
 def _rate(team: Team, multiply: Kernel, share_operations: int) -> float:
