@@ -16,8 +16,8 @@ from numba import float32
 from .jit import Kernel, bind, kernel
 from .memory import zeros as zeroed
 from .program import Program
-from .simd import LANES, atomic_add, dot4, fma_tokens, load_tile, panel_bytes, panel_f32, prefetch, splat_f32, store_f32
-from .simd import store_tile, zeros, zeros_narrow
+from .simd import LANES, atomic_add, dot4, fma_tokens, fresh, load_tile, panel_bytes, panel_f32, prefetch, splat_f32
+from .simd import store_f32, store_tile, zeros, zeros_i32
 from .team import Team
 
 _VECTOR = 4 * LANES
@@ -72,7 +72,7 @@ READ_MEMORY = [kernel(bind(_read, f"read_{streams}_streams", streams=streams)) f
 @kernel
 def multiply_int8(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
     """Sums of products of int8 numbers in the first-level cache, as a matmul's inner loop has them."""
-    sums = zeros_narrow(zeros(_PANELS, _TOKENS))
+    sums = fresh(zeros_i32(zeros(_PANELS, _TOKENS)))
     while atomic_add(work, 1) < shares:
         for _ in range(_SWEEPS):
             for step in range(_STEPS):

@@ -23,6 +23,7 @@ from .isa import active
 ISA = active()
 LANES = ISA.lanes
 _CACHE_LINE = 64
+_ENOUGH = 8  # sums of a tile that hide each other's latency
 NARROW = "i16" if ISA.dot == "maddubs" else "i32"  # what `dot4` accumulates in
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -241,7 +242,6 @@ def _zeros_like(element):
 
 zeros_f32 = _zeros_like("f32")
 zeros_i32 = _zeros_like("i32")
-zeros_narrow = _zeros_like(NARROW)
 
 
 @intrinsic
@@ -455,54 +455,50 @@ def _maddubs_signed_dot(b, acc, weights, token):
 
 
 fma_tokens = _against_tokens(F32, lambda b, acc, weights, token: _fma(b, weights, token, acc))
-# acc[p][t] += sum of 4 products, weights unsigned, activations int8. On AVX2 the sums stay in 16 bits: `widen` before
-# 32,767 is in reach, which is after 8 calls for weights up to 15, 2 for weights up to 63.
+# acc[p][t] += sum of 4 products, weights unsigned, activations int8. Between `fresh` and `merge`, as on AVX2 the sums
+# have 16 bits: that is enough for 32 calls with weights up to 3, 8 up to 15, 4 up to 31 and 2 up to 63.
 dot4 = _against_tokens(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "generic": _generic_dot("zext")}[ISA.dot])
 # The same for weights that use all 8 bits: stored with SIGNED_OFFSET added, summed in 32 bits.
 dot4_signed = _against_tokens(
     I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_signed_dot, "generic": _generic_dot("sext")}[ISA.dot])
 SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
-widen = _unary(lambda b, x: _add_pairs(b, x) if NARROW == "i16" else x, "i32")
-
-
-def _starter(element):
-    @intrinsic
-    def start(context, acc, bias, stride):
-        """Sums of products, [panels][tokens] like acc, that start at the int32 at bias + t * stride.
-
-        16-bit sums have no room for it and start at zero; `finish_dots` adds it.
-        """
-        def generate(context, b, sig, args):
-            tile, (_, bias, stride) = sig.return_type, args
-            if tile.element == "i16":
-                return ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
-            tokens = [_splat(b, _load(b, _offset(b, bias, stride, t), I32), LANES) for t in range(tile.tokens)]
-            return _pack(b, tokens * tile.panels, tile)
-
-        return acc.of(element)(acc, types.intp, types.intp), generate
-
-    return start
-
-
-start_dots = _starter(NARROW)  # for `dot4`
-start_signed_dots = _starter("i32")  # for `dot4_signed`
 
 
 @intrinsic
-def finish_dots(context, dots, bias, stride):
-    """What `start_dots` began, as int32 with the bias."""
+def start_dots(context, acc, bias, stride):
+    """Sums of products, int32 [panels][tokens] like acc, that start at the int32 at bias + t * stride."""
     def generate(context, b, sig, args):
-        tile, (dots, bias, stride) = sig.return_type, args
-        if NARROW != "i16":
-            return dots
-        sums = _unpack(b, dots, sig.args[0])
-        for t in range(tile.tokens):
-            token = _splat(b, _load(b, _offset(b, bias, stride, t), I32), LANES)
-            for i in range(t, tile.size, tile.tokens):
-                sums[i] = b.add(_add_pairs(b, sums[i]), token)
-        return _pack(b, sums, tile)
+        tile, (_, bias, stride) = sig.return_type, args
+        tokens = [_splat(b, _load(b, _offset(b, bias, stride, t), I32), LANES) for t in range(tile.tokens)]
+        return _pack(b, tokens * tile.panels, tile)
 
-    return dots.of("i32")(dots, types.intp, types.intp), generate
+    return acc.of("i32")(acc, types.intp, types.intp), generate
+
+
+def _goes_on(total):
+    return NARROW == "i32" and total.size >= _ENOUGH
+
+
+@intrinsic
+def fresh(context, total):
+    """Sums for `dot4` to add to: 16-bit zeros on AVX2, elsewhere int32, zeros if there are few, else `total` itself.
+
+    A chain of products must be short where few others hide its latency, and need not be where registers are scarce.
+    """
+    tile = total.of(NARROW)
+    return tile(total), lambda context, b, sig, args: (
+        args[0] if _goes_on(total) else ir.Constant(ir.ArrayType(tile.vector, tile.size), None))
+
+
+@intrinsic
+def merge(context, total, dots):
+    """total, int32, with the products that were added since `fresh(total)`."""
+    def emit(b, before, sums):
+        if _goes_on(total):
+            return sums
+        return b.add(before, _add_pairs(b, sums) if NARROW == "i16" else sums)
+
+    return _elementwise(emit)((total, dots))
 
 
 @intrinsic

@@ -11,9 +11,9 @@ from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, kernel
-from ..simd import LANES, absolute, ahead, atomic_add, bits, dot4, fma, get_f32, get_i32, get_u8, load_f32, maximum
-from ..simd import minimum, panel_bytes, panel_f32, prefetch, put_f32, put_i32, scale_add, splat_f32, splat_i32
-from ..simd import start_signed_dots, store_i8, to_i32, widen, zeros_narrow
+from ..simd import LANES, absolute, ahead, atomic_add, bits, dot4, fma, fresh, get_f32, get_i32, get_u8, load_f32
+from ..simd import maximum, merge, minimum, panel_bytes, panel_f32, prefetch, put_f32, put_i32, scale_add, splat_f32
+from ..simd import splat_i32, start_dots, store_i8, to_i32
 from .format import make_format
 
 _BYTES = 32
@@ -80,11 +80,11 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     weight_scale = panel_f32(acc, panel, panel_stride)
     panel += 4 * LANES
     values = x + ROW_VALUES
-    total = start_signed_dots(acc, x + ROW_BIAS, x_stride)
+    total = start_dots(acc, x + ROW_BIAS, x_stride)
     for _ in range(blocks):
         next = ahead(acc, panel, end, panel_stride)
-        for start in range(0, 8, _CHAIN):  # in shorter chains, those of a single token wait less for each other
-            dots = zeros_narrow(acc)
+        for start in range(0, 8, _CHAIN):
+            dots = fresh(total)
             for i in range(start, start + _CHAIN):
                 prefetch(acc, next + _VECTOR * i, panel_stride, _VECTOR)
                 packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
@@ -92,7 +92,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
                 dots = dot4(dots, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
                 dots = dot4(dots, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
                 dots = dot4(dots, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
-            total = total + widen(dots)
+            total = merge(total, dots)
         panel += _PANEL_BLOCK
         values += 128
     return scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride)

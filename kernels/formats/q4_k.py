@@ -20,7 +20,7 @@ from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import bind, device, inlined
 from ..simd import LANES, ahead, fma_tokens, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16
 from ..simd import panel_i8, prefetch, put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32, splat_i32, stack
-from ..simd import store_i8, to_i32, widen, zeros_narrow
+from ..simd import store_i8, to_i32, zeros_i32
 from .format import Format, make_format
 from .nibbles import NIBBLES, dot_nibbles, gather_nibbles
 
@@ -158,7 +158,7 @@ def _pack_codes(block, group, panel, lane):
 
 @inlined
 def _dot_codes(acc, panel, panel_stride, x, x_stride):
-    return widen(dot_nibbles(zeros_narrow(acc), panel, panel_stride, x, x_stride))
+    return dot_nibbles(zeros_i32(acc), panel, panel_stride, x, x_stride)
 
 
 FORMAT = make_grouped_format("q4_k", 12, _BYTES, NIBBLES, quantize_block=quantize_block,

@@ -11,8 +11,8 @@ from numba import float32, int32, int64, uint8
 from ..fitting import inverse, peak
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import device
-from ..simd import LANES, ahead, get_f16, get_i32, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch, put_f16
-from ..simd import put_f32, put_i32, put_u16, put_u8, scale_add, splat_f32, stack, start_signed_dots, store_i8, to_i32
+from ..simd import LANES, ahead, get_f16, get_i32, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch
+from ..simd import put_f16, put_f32, put_i32, put_u16, put_u8, scale_add, splat_f32, stack, start_dots, store_i8, to_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_five_bits
 
@@ -79,7 +79,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
         prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
-        sums = start_signed_dots(acc, x + BIAS, x_stride)
+        sums = start_dots(acc, x + BIAS, x_stride)
         sums = dot_five_bits(sums, panel + 2 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK

@@ -10,9 +10,9 @@ from numba import float32, int8, int32, int64, uint8
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import fit_scale, inverse, ramp
 from ..jit import device
-from ..simd import LANES, ahead, bits, dot4, finish_dots, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum
+from ..simd import LANES, ahead, bits, dot4, fresh, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, merge, minimum
 from ..simd import panel_bytes, panel_f16, panel_i8, prefetch, put_f16, put_f32, put_u16, put_u8, rint, scale_add
-from ..simd import splat_f32, splat_i32, stack, start_dots, store_i8, to_i32, widen, zeros_narrow
+from ..simd import splat_f32, splat_i32, stack, start_dots, store_i8, to_i32
 from .format import make_format
 
 _BYTES = 210
@@ -111,14 +111,15 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
                 high = panel_bytes(acc, panel + 5 * LANES, panel_stride)
                 pairs = panel_bytes(acc, panel + 9 * LANES, panel_stride)
                 values = x + 16 * half
-                bias = x + BIAS + 4 * half
-                dots = start_dots(acc, bias, x_stride)
+                sums = start_dots(acc, x + BIAS + 4 * half, x_stride)
+                dots = fresh(sums)
                 dots = dot4(dots, bits(low, 0, 15) | bits(pairs, -4, 48), values, x_stride)
                 dots = dot4(dots, bits(low, 4, 15) | bits(pairs, -2, 48), values + 4, x_stride)
-                more = zeros_narrow(acc)  # two products of 6 bits fill a 16-bit sum
-                more = dot4(more, bits(high, 0, 15) | bits(pairs, 0, 48), values + 8, x_stride)
-                more = dot4(more, bits(high, 4, 15) | bits(pairs, 2, 48), values + 12, x_stride)
-                sums = finish_dots(dots, bias, x_stride) + widen(more)
+                sums = merge(sums, dots)
+                dots = fresh(sums)
+                dots = dot4(dots, bits(high, 0, 15) | bits(pairs, 0, 48), values + 8, x_stride)
+                dots = dot4(dots, bits(high, 4, 15) | bits(pairs, 2, 48), values + 12, x_stride)
+                sums = merge(sums, dots)
                 acc = scale_add(acc, sums, group_scale, x + SCALE, x_stride)
                 panel += _GROUP
             x += _STEP

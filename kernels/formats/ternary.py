@@ -11,7 +11,7 @@ from numba import float32, int32, int64
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device
-from ..simd import LANES, ahead, bits, dot4, finish_dots, get_f16, get_f32, get_u16, panel_bytes, panel_f16, prefetch
+from ..simd import LANES, ahead, bits, dot4, fresh, get_f16, get_f32, get_u16, merge, panel_bytes, panel_f16, prefetch
 from ..simd import put_i32, put_u16, scale_add, stack, start_dots
 
 ACTIVATION = Int8Blocks(offset=1)
@@ -47,7 +47,8 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         panel += 2 * LANES
         for _ in range(8):
             prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _CODES)
-            dots = start_dots(acc, x + BIAS, x_stride)
+            total = start_dots(acc, x + BIAS, x_stride)
+            dots = fresh(total)
             for i in range(2):
                 packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
                 values = x + 16 * i
@@ -55,7 +56,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
                 dots = dot4(dots, bits(packed, 2, 3), values + 4, x_stride)
                 dots = dot4(dots, bits(packed, 4, 3), values + 8, x_stride)
                 dots = dot4(dots, bits(packed, 6, 3), values + 12, x_stride)
-            acc = scale_add(acc, finish_dots(dots, x + BIAS, x_stride), scale, x + SCALE, x_stride)
+            acc = scale_add(acc, merge(total, dots), scale, x + SCALE, x_stride)
             panel += _CODES
             x += _STEP
     return acc
