@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from ..kernels.activations import Float32
+from ..kernels.activations import BFloat16Pairs, Float32
 from ..kernels.jit import announcing
 from ..kernels.probe import Peaks, peaks
 from ..kernels.simd import LANES
@@ -221,13 +221,9 @@ def least_prefill_seconds(model: Model, case: Case, peaks: Peaks) -> float:
     weight's format are; and, as float32, the products of queries with keys and of probabilities with values.
     """
     h = model.h
-    floats = integers = 0
-    for name, matrix in model.matrices.items():
-        operations = 2 * matrix.rows * matrix.k * (1 if name in _OUTPUT_LAYERS else case.prompt)
-        if isinstance(matrix.format.activation, Float32):
-            floats += operations
-        else:
-            integers += operations
     seen = sum(range(case.depth + 1, case.depth + case.prompt + 1))  # positions, by all tokens together
-    floats += 2 * 2 * h.block_count * h.head_count * h.head_dim * seen
-    return integers / peaks.int8 + floats / peaks.float32
+    seconds = 2 * 2 * h.block_count * h.head_count * h.head_dim * seen / peaks.float32
+    for name, matrix in model.matrices.items():
+        peak = {Float32: peaks.float32, BFloat16Pairs: peaks.bf16}.get(type(matrix.format.activation), peaks.int8)
+        seconds += 2 * matrix.rows * matrix.k * (1 if name in _OUTPUT_LAYERS else case.prompt) / peak
+    return seconds

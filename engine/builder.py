@@ -13,7 +13,17 @@ import numpy as np
 
 from ..kernels import attention as attention_kernels
 from ..kernels import elementwise
-from ..kernels.activations import BLOCK, Activation, Float32, Int8Blocks, Int8Rows, quantize, quantize_rows, round_rows
+from ..kernels.activations import (
+    BLOCK,
+    Activation,
+    BFloat16Pairs,
+    Float32,
+    Int8Rows,
+    quantize,
+    quantize_rows,
+    round_rows,
+    round_to_bf16,
+)
 from ..kernels.errors import LcpuError
 from ..kernels.formats import FORMATS, Format
 from ..kernels.jit import Kernel
@@ -217,18 +227,19 @@ class Builder:
         if activation == Float32():
             return x.array
         if self._inputs.get(activation, (None, None))[0] is not x:  # the last that was made: there is one buffer
-            out = self._round(x) if isinstance(activation, Float32) else self._quantize(x, activation)
-            self._inputs[activation] = x, out
+            self._inputs[activation] = x, self._prepare(x, activation)
         return self._inputs[activation][1]
 
-    def _round(self, x: Rows) -> np.ndarray:
-        out = self._buffer("float16", x.stride).view(np.float32)
-        self.program.add(round_rows, count=x.count, x=x.array, out=out, stride=x.stride, vectors=x.vectors)
-        return out
-
-    def _quantize(self, x: Rows, activation: Int8Blocks | Int8Rows) -> np.ndarray:
+    def _prepare(self, x: Rows, activation: Activation) -> np.ndarray:
+        if isinstance(activation, Float32):
+            out = self._buffer("float16", x.stride).view(np.float32)
+            self.program.add(round_rows, count=x.count, x=x.array, out=out, stride=x.stride, vectors=x.vectors)
+            return out
         out = self._buffer(str(activation), activation.row_bytes(x.width))
-        if isinstance(activation, Int8Rows):
+        if isinstance(activation, BFloat16Pairs):
+            self.program.add(round_to_bf16, count=x.count, x=x.array, x_stride=x.stride, out=out,
+                             out_stride=out.strides[0], vectors=x.vectors)
+        elif isinstance(activation, Int8Rows):
             self.program.add(quantize_rows, count=x.count, x=x.array, x_stride=x.stride, out=out,
                              out_stride=out.strides[0], vectors=x.vectors, offset=activation.offset)
         else:

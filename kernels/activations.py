@@ -1,4 +1,4 @@
-"""Activations as matmuls want them: int8 blocks for integer weights, rounded to float16 for F16 weights.
+"""Activations as matmuls want them: int8 for integer weights, rounded to float16 or bfloat16 for such weights.
 
 What is rounded, and to what, is as in llama.cpp's CPU backend, so that models give the same text here and there.
 """
@@ -9,8 +9,8 @@ from numba import float32, int32
 
 from .jit import device, kernel
 from .simd import LANES, absolute, atomic_add, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, put_i32
-from .simd import reduce_add, reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32, store_f32, store_i8
-from .simd import to_i32
+from .simd import reduce_add, reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32, store_bf16, store_f32
+from .simd import store_i8, to_i32
 
 BLOCK = 32
 SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
@@ -58,7 +58,15 @@ class Int8Rows:
         return ROW_VALUES + width
 
 
-Activation = Float32 | Int8Blocks | Int8Rows
+@dataclass(frozen=True)
+class BFloat16Pairs:
+    """Rounded to bfloat16; after an odd number of values comes a zero."""
+
+    def row_bytes(self, width: int) -> int:
+        return 2 * -(-width // LANES) * LANES
+
+
+Activation = Float32 | BFloat16Pairs | Int8Blocks | Int8Rows
 
 
 @device
@@ -139,6 +147,17 @@ def quantize_rows(work, thread, threads, count, x, x_stride, out, out_stride, ve
     token = atomic_add(work, 1)
     while token < tokens:
         _quantize_row(x + token * x_stride, out + token * out_stride, vectors, offset)
+        token = atomic_add(work, 1)
+
+
+@kernel
+def round_to_bf16(work, thread, threads, count, x, x_stride, out, out_stride, vectors):
+    """float32 rows of whole vectors, `x_stride` bytes apart, to bfloat16."""
+    tokens = get_i64(count)
+    token = atomic_add(work, 1)
+    while token < tokens:
+        for i in range(vectors):
+            store_bf16(out + token * out_stride + 2 * LANES * i, load_f32(x + token * x_stride + 4 * LANES * i))
         token = atomic_add(work, 1)
 
 

@@ -31,6 +31,7 @@ class Isa:
     tile_panels: tuple[int, int, int, int]  # of matmul tiles of 8, 4, 2 and 1 tokens: what suits the registers
     needs: tuple[tuple[str, ...], ...] = ()  # alternatives; each is a set of LLVM feature names that suffices
     prefetch: Prefetch = Prefetch()
+    bf16: bool = False  # whether pairs of bfloat16 are multiplied and added in one instruction
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
 
     def runs_on(self, features: frozenset[str]) -> bool:
@@ -95,4 +96,5 @@ def _chosen(isa: Isa, reason: str) -> Isa:
     """The path as it suits this processor."""
     processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
     tuned = next((paths for family, paths in _TUNED.items() if processor.startswith(family)), {})
-    return replace(isa, reason=reason, **tuned.get(isa.name, {}))
+    bf16 = isa.needs == (_AVX512,) and "avx512bf16" in host_features()
+    return replace(isa, reason=reason, bf16=bf16, **tuned.get(isa.name, {}))

@@ -13,11 +13,11 @@ from functools import cache
 import numpy as np
 from numba import float32
 
-from .jit import Kernel, bind, kernel
+from .jit import Kernel, bind, inlined, kernel
 from .memory import zeros as zeroed
 from .program import Program
-from .simd import LANES, atomic_add, dot4, fma_tokens, fresh, load_tile, panel_bytes, panel_f32, prefetch, splat_f32
-from .simd import store_f32, store_tile, zeros, zeros_i32
+from .simd import ISA, LANES, atomic_add, dot2_bf16, dot4, fma_tokens, fresh, load_tile, panel_bytes, panel_f32
+from .simd import prefetch, splat_f32, store_f32, store_tile, zeros, zeros_f32, zeros_i32
 from .team import Team
 
 _VECTOR = 4 * LANES
@@ -25,7 +25,7 @@ _MEMORY = 512 << 20  # bytes to read: several times a last-level cache
 _PIECE = 1 << 20  # bytes that a thread reads at a time, from one or several places at once ...
 _STREAMS = 8  # ... which is faster on some processors, and slower on others
 _PANELS, _TOKENS = 2, 6  # 12 sums hide the latency of every processor's multiply-add, and fit in 16 registers
-_STEPS = 64  # of 4 int8 or 1 float32 products for each sum: their operands stay in the first-level cache
+_STEPS = 64  # of 4 int8, 2 bfloat16 or 1 float32 products for each sum: their operands stay in the first-level cache
 _SWEEPS = 16  # over these operands, before a thread takes more work
 _PASSES = 5  # over the memory ...
 _SHORT_PASSES = 15  # ... and of those that only compute,
@@ -39,7 +39,8 @@ class Peaks:
     threads: int
     bandwidth: float  # bytes read from memory per second
     int8: float  # operations per second on int8 numbers
-    float32: float  # operations per second on float32 numbers
+    float32: float
+    bf16: float  # as of float32 where bfloat16 has no instruction of its own
 
 
 @kernel
@@ -69,40 +70,39 @@ def _read(work, thread, threads, buffer, pieces, out):
 READ_MEMORY = [kernel(bind(_read, f"read_{streams}_streams", streams=streams)) for streams in (1, _STREAMS)]
 
 
-@kernel
-def multiply_int8(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
-    """Sums of products of int8 numbers in the first-level cache, as a matmul's inner loop has them."""
-    sums = fresh(zeros_i32(zeros(_PANELS, _TOKENS)))
+@inlined
+def _whole_numbers(like):
+    return fresh(zeros_i32(like))
+
+
+def _multiply(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
+    """Sums of products of numbers in the first-level cache, as a matmul's inner loop has them."""
+    sums = start(zeros(_PANELS, _TOKENS))  # noqa: F821
     while atomic_add(work, 1) < shares:
         for _ in range(_SWEEPS):
             for step in range(_STEPS):
-                panel = panel_bytes(sums, weights + step * _VECTOR, panel_stride)
-                sums = dot4(sums, panel, x + 4 * step, x_stride)
+                panel = load(sums, weights + step * _VECTOR, panel_stride)  # noqa: F821
+                sums = dot(sums, panel, x + 4 * step, x_stride)  # noqa: F821
     store_tile(sums, out + thread * _PANELS * _TOKENS * _VECTOR, _VECTOR, _PANELS * _VECTOR)
 
 
-@kernel
-def multiply_float32(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
-    """The same for float32 numbers."""
-    sums = zeros(_PANELS, _TOKENS)
-    while atomic_add(work, 1) < shares:
-        for _ in range(_SWEEPS):
-            for step in range(_STEPS):
-                panel = panel_f32(sums, weights + step * _VECTOR, panel_stride)
-                sums = fma_tokens(sums, panel, x + 4 * step, x_stride)
-    store_tile(sums, out + thread * _PANELS * _TOKENS * _VECTOR, _VECTOR, _PANELS * _VECTOR)
+multiply_int8 = kernel(bind(_multiply, "multiply_int8", start=_whole_numbers, load=panel_bytes, dot=dot4))
+multiply_bf16 = kernel(bind(_multiply, "multiply_bf16", start=zeros_f32, load=panel_bytes, dot=dot2_bf16))
+multiply_float32 = kernel(bind(_multiply, "multiply_float32", start=zeros_f32, load=panel_f32, dot=fma_tokens))
 
 
 @cache
 def peaks(threads: int) -> Peaks:
     """Measure, in less than a second; once in a process for each number of threads."""
     with Team(threads) as team:
-        products = _PANELS * _TOKENS * LANES * _STEPS * _SWEEPS  # of a share, without those of 4 in a lane
+        lanes = _PANELS * _TOKENS * LANES * _STEPS * _SWEEPS  # of a share, each with one or more products
+        float32 = _rate(team, multiply_float32, 2 * lanes)
         return Peaks(
             threads,
             bandwidth=_bandwidth(team),
-            int8=_rate(team, multiply_int8, 2 * 4 * products),
-            float32=_rate(team, multiply_float32, 2 * products),
+            int8=_rate(team, multiply_int8, 2 * 4 * lanes),
+            float32=float32,
+            bf16=_rate(team, multiply_bf16, 2 * 2 * lanes) if ISA.bf16 else float32,
         )
 
 

@@ -28,6 +28,21 @@ NARROW = "i16" if ISA.dot == "maddubs" else "i32"  # what `dot4` accumulates in
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
+
+
+class _BFloatType(ir.Type):
+    """LLVM's bfloat, which llvmlite lacks."""
+
+    def _to_string(self):
+        return "bfloat"
+
+    def __eq__(self, other):
+        return isinstance(other, _BFloatType)
+
+    def __hash__(self):
+        return hash(_BFloatType)
+
+
 _ELEMENTS = {"i8": I8, "i16": I16, "i32": I32, "f16": F16, "f32": F32}
 _PER_LANE = {"i8": 4, "i16": 2, "i32": 1, "f16": 1, "f32": 1}  # i8 and i16 fill a whole vector, f16 is half of one
 
@@ -360,6 +375,19 @@ store_f32 = _storer(lambda b, x: x)
 store_i8 = _storer(lambda b, x: b.trunc(x, ir.VectorType(I8, LANES)))  # from i32: one byte a lane
 
 
+def _to_bf16(b, x):
+    wide = Tile("i32").vector
+    word = b.bitcast(x, wide)
+    odd = b.and_(b.lshr(word, _constant(wide, 16)), _constant(wide, 1))
+    nearest = b.add(b.add(word, _constant(wide, 0x7FFF)), odd)
+    quiet = b.or_(word, _constant(wide, 0x400000))
+    return b.trunc(b.lshr(b.select(b.fcmp_unordered("uno", x, x), quiet, nearest), _constant(wide, 16)),
+                   ir.VectorType(I16, LANES))
+
+
+store_bf16 = _storer(_to_bf16)  # from float32, rounded half to even; a NaN stays one
+
+
 def _reducer(name, scalar, *start):
     @intrinsic
     def reduce(context, tile):
@@ -454,7 +482,14 @@ def _maddubs_signed_dot(b, acc, weights, token):
     return b.add(acc, _add_pairs(b, _maddubs(b, magnitude, signs)))
 
 
+def _vdpbf16ps(b, acc, weights, token):
+    pairs = ir.VectorType(_BFloatType(), 2 * LANES)
+    return _call(b, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}", acc.type, acc, b.bitcast(weights, pairs),
+                 b.bitcast(token, pairs))
+
+
 fma_tokens = _against_tokens(F32, lambda b, acc, weights, token: _fma(b, weights, token, acc))
+dot2_bf16 = _against_tokens(I32, _vdpbf16ps)  # acc[p][t] += sum of 2 products of bfloat16; only where ISA.bf16
 # acc[p][t] += sum of 4 products, weights unsigned, activations int8. Between `fresh` and `merge`, as on AVX2 the sums
 # have 16 bits: that is enough for 32 calls with weights up to 3, 8 up to 15, 4 up to 31 and 2 up to 63.
 dot4 = _against_tokens(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "generic": _generic_dot("zext")}[ISA.dot])

@@ -1,18 +1,21 @@
 """BF16: the high half of a float32, each value a block of its own.
 
-In a panel, two values of a row share 32 bits: a shift and a mask make two float32 vectors, and nothing is widened.
+In a panel, two values of a row share 32 bits. Where the processor has no instruction for such pairs, a shift and a mask
+make two float32 vectors of them, and activations stay float32.
 """
 
 from numba import int64, uint16
 
-from ..activations import Float32
-from ..jit import device
-from ..simd import LANES, ahead, bits_to_float, fma_tokens, get_i32, get_u16, panel_bf16, panel_high_bf16
-from ..simd import panel_low_bf16, prefetch, put_f32, put_u16, zeros_f32
+from ..activations import BFloat16Pairs, Float32
+from ..jit import device, inlined
+from ..simd import ISA, LANES, ahead, bits_to_float, dot2_bf16, fma_tokens, get_i32, get_u16, panel_bf16, panel_bytes
+from ..simd import panel_high_bf16, panel_low_bf16, prefetch, put_f32, put_u16, zeros_f32
 from .floats import RUN, float_decoder
 from .format import make_format
 
 _PAIRS = 4 * LANES  # panel bytes of two values of each row
+_BF16 = ISA.bf16
+_STEP = 4 if _BF16 else 8  # bytes of two activations
 
 
 @device
@@ -35,6 +38,15 @@ def pack_block(block, panel, lane):
     put_u16(panel + 4 * lane, get_u16(block))
 
 
+@inlined
+def _dot_pair(sums, panel, panel_stride, x, x_stride):
+    """sums + 2 products of each row."""
+    if _BF16:
+        return dot2_bf16(sums, panel_bytes(sums, panel, panel_stride), x, x_stride)
+    sums = fma_tokens(sums, panel_low_bf16(sums, panel, panel_stride), x, x_stride)
+    return fma_tokens(sums, panel_high_bf16(sums, panel, panel_stride), x + 4, x_stride)
+
+
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
@@ -42,17 +54,16 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         sums, next = zeros_f32(acc), ahead(acc, panel, end, panel_stride)
         for _ in range((min(blocks, RUN) + 1) // 2):  # after an odd k comes a zero
             prefetch(acc, next, panel_stride, _PAIRS)
-            sums = fma_tokens(sums, panel_low_bf16(acc, panel, panel_stride), x, x_stride)
-            sums = fma_tokens(sums, panel_high_bf16(acc, panel, panel_stride), x + 4, x_stride)
+            sums = _dot_pair(sums, panel, panel_stride, x, x_stride)
             panel += _PAIRS
             next += _PAIRS
-            x += 8
+            x += _STEP
         acc = acc + sums
         blocks -= RUN
     return acc
 
 
-FORMAT = make_format("bf16", 30, 1, 2, Float32(),
+FORMAT = make_format("bf16", 30, 1, 2, BFloat16Pairs() if _BF16 else Float32(),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      dequantize_blocks=float_decoder("bf16", 2, panel_bf16, dequantize_block),
                      pack_block=pack_block, tile=tile, together=2)

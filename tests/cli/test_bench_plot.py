@@ -77,7 +77,8 @@ def speed_up(threads: int, draft: int, rate: float) -> float:
 
 
 def row(threads: int, draft: int, rate: float, generated: int = 32) -> Row:
-    run = Run("x.gguf", "llama 1.1B Q4_0", 1, 1, "A Processor", "avx2", threads, 0.5, Peaks(threads, 1e9, 1e9, 1e9))
+    peaks = Peaks(threads, 1e9, 1e9, 1e9, 1e9)
+    run = Run("x.gguf", "llama 1.1B Q4_0", 1, 1, "A Processor", "avx2", threads, 0.5, peaks)
     result = Result(speculative(generated, draft, rate), (1,), speed_up=speed_up(threads, draft, rate))
     return Row(run, result, 2048, 512, "2026-01-02")
 

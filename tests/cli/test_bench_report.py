@@ -27,7 +27,7 @@ FILE = "it's \"a\", model.gguf"
 
 
 def run(threads: int = 1) -> Run:
-    peaks = Peaks(threads, 12.34e9, 500.2e9, 100e9)
+    peaks = Peaks(threads, 12.34e9, 500.2e9, 100e9, 200e9)
     return Run(FILE, "llama 1.1B Q4_0", 637_000_000, 1_100_048_384, "A Processor é", "avx2", threads, 0.5, peaks)
 
 

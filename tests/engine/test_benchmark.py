@@ -20,7 +20,7 @@ from lcpu.kernels.probe import Peaks
 from lcpu.kernels.simd import LANES
 
 VOCAB = 100
-PEAKS = Peaks(threads=1, bandwidth=1e9, int8=4e9, float32=1e9)
+PEAKS = Peaks(threads=1, bandwidth=1e9, int8=4e9, float32=1e9, bf16=2e9)
 
 
 def matrix(activation: Float32 | Int8Blocks, rows: int, k: int, row_bytes: int) -> SimpleNamespace:

@@ -16,6 +16,12 @@ def f16(x: np.ndarray) -> np.ndarray:
         return x.astype(np.float16).astype(x.dtype)
 
 
+def bf16(x: np.ndarray) -> np.ndarray:
+    """Finite float32 rounded to the nearest bfloat16, half to even."""
+    word = x.view(np.uint32)
+    return (word + 0x7FFF + (word >> 16 & 1) & 0xFFFF0000).view(np.float32)
+
+
 def ternary(raw: np.ndarray) -> np.ndarray:
     """I2_S blocks uint8 [rows][bytes] as float32 -1, 0 and 1 [rows][k]."""
     crumbs = [raw.reshape(len(raw), -1, 32) >> shift & 3 for shift in (6, 4, 2, 0)]

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from hypothesis import settings
 
-from lcpu.kernels.activations import Activation, Int8Blocks, Int8Rows, quantize, quantize_rows, round_rows
+from lcpu.kernels.activations import (
+    Activation,
+    BFloat16Pairs,
+    Int8Blocks,
+    Int8Rows,
+    quantize,
+    quantize_rows,
+    round_rows,
+    round_to_bf16,
+)
 from lcpu.kernels.formats import Format
 from lcpu.kernels.jit import Kernel, bind, kernel
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
@@ -106,6 +115,11 @@ def prepare(activation: Activation, x: np.ndarray, *, threads: int = 1) -> np.nd
         run(quantize, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
             block_bytes=activation.block_bytes, blocks=k // 32, offset=activation.offset, group=activation.group,
             summed=activation.summed)
+        return out
+    if isinstance(activation, BFloat16Pairs):
+        out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
+        run(round_to_bf16, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
+            out_stride=out.strides[0], vectors=-(-k // LANES))
         return out
     if activation.rounded:
         run(round_rows, threads=threads, count=int64(tokens), x=rows, out=rows, stride=rows.strides[0],

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcpu.kernels import activations
-from lcpu.kernels.activations import BIAS, ROW_BIAS, ROW_SCALE, ROW_VALUES, SCALE, SUM, Float32, Int8Blocks, Int8Rows
+from lcpu.kernels.activations import (
+    BIAS,
+    ROW_BIAS,
+    ROW_SCALE,
+    ROW_VALUES,
+    SCALE,
+    SUM,
+    BFloat16Pairs,
+    Float32,
+    Int8Blocks,
+    Int8Rows,
+)
 from lcpu.kernels.formats import FORMATS
 
 from . import reference
@@ -134,6 +145,19 @@ def test_round_rows(seed, tokens, width, threads):
     x = np.where(np.isnan(x), np.float32(1), x)  # every other pattern of bits may come up
     out = prepare(Float32(rounded=True), x, threads=threads)
     assert same_bits(out[:tokens, :width].copy(), reference.f16(x))
+
+
+@few
+@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 20), width=st.integers(1, 100), threads=st.integers(1, 3))
+def test_round_to_bf16(seed, tokens, width, threads):
+    """Every pattern of bits may come up; a NaN stays one, and after the last value come zeros."""
+    x = np.random.default_rng(seed).integers(0, 1 << 32, (tokens, width), dtype=np.uint32).view(np.float32)
+    out = prepare(BFloat16Pairs(), x, threads=threads)[:tokens].view(np.uint16)
+    found = (out.astype(np.uint32) << 16).view(np.float32)
+    numbers = ~np.isnan(x)
+    assert same_bits(found[:, :width][numbers], reference.bf16(x)[numbers])
+    assert np.isnan(found[:, :width][~numbers]).all()
+    assert not found[:, width:].any()
 
 
 def test_round_rows_around_every_half_way_point():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.kernels.activations import Int8Blocks, Int8Rows
+from lcpu.kernels.activations import BFloat16Pairs, Int8Blocks, Int8Rows
 from lcpu.kernels.formats import FORMATS, Format
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.simd import LANES
@@ -66,6 +66,8 @@ def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
     elif isinstance(activation, Int8Rows):
         values, scales, _ = reference.quantize_rows(c.x, activation.offset)
         x = values * scales[:, None].astype(np.float64)
+    elif isinstance(activation, BFloat16Pairs):
+        x = reference.bf16(c.x)
     elif activation.rounded:
         x = reference.f16(c.x)
     x, weights = x.astype(np.float64), reference.dequantize(c.format, c.raw).astype(np.float64)

@@ -7,7 +7,7 @@ import pytest
 
 from lcpu.kernels import probe
 from lcpu.kernels.program import Program
-from lcpu.kernels.simd import LANES, NARROW
+from lcpu.kernels.simd import ISA, LANES, NARROW
 
 from .running import run, team
 
@@ -52,6 +52,15 @@ def test_every_float_product_counts(threads):
     out = np.zeros((threads, SUMS), np.float32)
     run(probe.multiply_float32, threads=threads, out=out, **operands(np.float32(3), np.float32(0.5)))
     assert (out.sum(axis=0) == ADDITIONS * 1.5).all()
+
+
+@pytest.mark.skipif(not ISA.bf16, reason="this path has no instruction for bfloat16")
+@threads_1_to_3
+def test_every_bfloat16_product_counts(threads):
+    three, half = np.uint16(0x4040), np.uint16(0x3F00)
+    out = np.zeros((threads, SUMS), np.float32)
+    run(probe.multiply_bf16, threads=threads, out=out, **operands(three, half))
+    assert (out.sum(axis=0) == ADDITIONS * 2 * 1.5).all()
 
 
 def test_peaks_are_measured_once(monkeypatch):
