@@ -1,5 +1,6 @@
 """Shared by all tests: a tiny llama model, made on the spot."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ OTHER_PATHS = "tests/test_every_isa.py"
 
 
 # ---- processes that share the tests: `make test` ----
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets tests interrupt the processes that they start, also where the shell runs all this in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
