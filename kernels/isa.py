@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import llvmlite.binding as llvm
 
@@ -57,7 +58,7 @@ ISAS = {  # best first
 
 # What suits a processor family better, by the beginning of LLVM's name for it. Measured: AMD's prefetchers follow one
 # stream at the speed of memory, and several only with help; the others shared the first-level cache's few miss buffers.
-_TUNED = {
+_TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "znver": {
         "avx512-vnni": {"tile_panels": (2, 4, 2, 1), "prefetch": Prefetch(tokens=2, distance=4096, level=2)},
     },
