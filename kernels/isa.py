@@ -57,10 +57,13 @@ ISAS = {  # best first
 }
 
 # What suits a processor family better, by the beginning of LLVM's name for it. Measured: AMD's prefetchers follow one
-# stream at the speed of memory, and several only with help; the others shared the first-level cache's few miss buffers.
+# stream at the speed of memory, and several only with help; into the first level, help is held up by its few buffers.
+_ONE_STREAM = Prefetch(tokens=2, distance=4096, level=2)
 _TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "znver": {
-        "avx512-vnni": {"tile_panels": (2, 4, 2, 1), "prefetch": Prefetch(tokens=2, distance=4096, level=2)},
+        "avx512-vnni": {"tile_panels": (2, 4, 2, 1), "prefetch": _ONE_STREAM},
+        "avx-vnni": {"tile_panels": (1, 2, 2, 1), "prefetch": _ONE_STREAM},
+        "avx2": {"tile_panels": (1, 2, 2, 1), "prefetch": _ONE_STREAM},
     },
 }
 

@@ -6,11 +6,13 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from lcpu.kernels import isa
 from lcpu.kernels.errors import LcpuError
+from lcpu.kernels.matmul import PANEL_GROUP
 
 AVX2 = ("avx2", "fma", "f16c")
 AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
@@ -80,3 +82,20 @@ def test_the_error_comes_when_kernels_are_imported():
 
 def test_the_reason_names_the_processor(monkeypatch):
     assert "offers" in chosen(monkeypatch, None).reason
+
+
+@pytest.mark.parametrize("name", ["avx512-vnni", "avx-vnni", "avx2"])
+def test_what_is_tuned_for_a_family_changes_only_shapes_and_prefetching(monkeypatch, name):
+    monkeypatch.setattr(isa.llvm, "get_host_cpu_name", lambda: "znver9")
+    tuned = chosen(monkeypatch, name, (*AVX512, "avxvnni"))
+    monkeypatch.setattr(isa.llvm, "get_host_cpu_name", lambda: "sapphirerapids")
+    plain = chosen(monkeypatch, name, (*AVX512, "avxvnni"))
+    assert tuned != plain
+    assert replace(tuned, tile_panels=plain.tile_panels, prefetch=plain.prefetch, reason=plain.reason) == plain
+    assert all(PANEL_GROUP % panels == 0 for panels in tuned.tile_panels)
+
+
+@pytest.mark.parametrize(("features", "has"), [(AVX512, False), ((*AVX512, "avx512bf16"), True)])
+def test_bfloat16_has_its_instruction_on_one_path_only(monkeypatch, features, has):
+    assert chosen(monkeypatch, None, features).bf16 == has
+    assert not chosen(monkeypatch, "avx2", features).bf16
