@@ -61,7 +61,7 @@ ISAS = {  # best first
 _ONE_STREAM = Prefetch(tokens=2, distance=4096, level=2)
 _TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "znver": {
-        "avx512-vnni": {"tile_panels": (2, 4, 2, 1), "prefetch": _ONE_STREAM},
+        "avx512-vnni": {"tile_panels": (2, 2, 2, 1), "prefetch": _ONE_STREAM},
         "avx-vnni": {"tile_panels": (1, 2, 2, 1), "prefetch": _ONE_STREAM},
         "avx2": {"tile_panels": (1, 2, 2, 1), "prefetch": _ONE_STREAM},
     },
