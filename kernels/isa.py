@@ -100,5 +100,5 @@ def _chosen(isa: Isa, reason: str) -> Isa:
     """The path as it suits this processor."""
     processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
     tuned = next((paths for family, paths in _TUNED.items() if processor.startswith(family)), {})
-    bf16 = isa.needs == (_AVX512,) and "avx512bf16" in host_features()
+    bf16 = isa.name == "avx512-vnni" and "avx512bf16" in host_features()
     return replace(isa, reason=reason, bf16=bf16, **tuned.get(isa.name, {}))

@@ -60,6 +60,12 @@ def multiplier(tile: Callable[..., Any], name: str) -> Callable[..., Any]:
     return device(bind(_multiply, f"multiply_{name}", _sweep=device(bind(_sweep, f"sweep_{name}", tile=tile))))
 
 
+@device
+def _first_panel(piece, runs, run, share):
+    """Where a piece of a matrix begins, whose first `runs` pieces have `run` panels each and all others `share`."""
+    return run * min(piece, runs) + share * max(0, piece - runs)
+
+
 def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, panels, panel_stride, blocks, share,
            accumulate):
     """The template of every format's matmul kernel. Threads take `share` panels, whole groups, at a time.
@@ -71,12 +77,12 @@ def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, 
     runs = threads if tokens <= MAX_TOKENS else 0
     run = panels * _RUN // (100 * threads) // PANEL_GROUP * PANEL_GROUP
     piece = atomic_add(work, 1)
-    first = run * min(piece, runs) + share * max(0, piece - runs)
+    first = _first_panel(piece, runs, run, share)
     while first < panels:
-        last = min(first + (run if piece < runs else share), panels)
+        last = min(_first_panel(piece + 1, runs, run, share), panels)
         multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate)  # noqa: F821
         piece = atomic_add(work, 1)
-        first = run * min(piece, runs) + share * max(0, piece - runs)
+        first = _first_panel(piece, runs, run, share)
 
 
 def whole_groups(rows: int) -> int:

@@ -57,12 +57,15 @@ def test_vnni(format_name, isa, cpu, register, tmp_path):
     dot = rf"vpdpbusd\s.*%{register}\d+$"
     loops = blocks_with("vpdpbusd", assembly)
     counts = [len(re.findall(dot, loop, re.MULTILINE)) for loop in loops]
-    assert max(counts) >= 2 * 8 * ISAS[isa].tile_panels[0]  # 8 tokens, and a vector of weights of two values a byte
-    assert re.search(rf"vcvtph2ps\s.*%{register}\d+$", assembly, re.MULTILINE)
-    assert re.search(rf"vfn?m(add|sub)\w*ps\s.*%{register}\d+$", assembly, re.MULTILINE)
+    fused = rf"vfn?m(add|sub)\w*ps\s.*%{register}\d+$"
+    widest = 8 * ISAS[isa].tile_panels[0]  # sums of a tile of 8 tokens
+    assert max(len(re.findall(fused, loop, re.MULTILINE)) for loop in loops) >= widest
+    assert max(counts) >= 2 * widest
     for loop, count in zip(loops, counts, strict=True):
         assert count == loop.count("vpdpbusd") > 0  # all of them as wide as the path says
-        assert count % 8 == 0  # tokens of the widest tile, or vectors of a block where the loop over them is unrolled
+        assert count % 8 == 0  # of a whole block, or of a vector for 8 tokens, where that loop stays rolled
+        assert re.search(rf"vcvtph2ps\s.*%{register}\d+$", loop, re.MULTILINE)
+        assert re.search(fused, loop, re.MULTILINE)
         assert not CALL.search(loop)
         if register == "zmm":  # 32 of them: sums of a block stay there, only totals may wait on the stack
             assert 4 * len(re.findall(r"%zmm\d+, -?\d*\(%r[sb]p\)", loop)) <= count
