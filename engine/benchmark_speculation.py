@@ -17,7 +17,7 @@ from .benchmark import SPECULATION_PROMPT, Case, Result
 from .model import BATCH, Model
 from .options import GenerationOptions
 from .sampler import Sampler
-from .speculation import Acceptance, Draft, Offer, Speculator, StepCosts, verify
+from .speculation import Acceptance, Draft, Experience, Offer, Speculator, StepCosts, verify
 
 _WARM_UP_TOKENS = 8
 
@@ -96,11 +96,10 @@ class SpeculationBenchmark:
 class _Drafter:
     """Knows how the text goes on, and says so as often as the case wants."""
 
-    credit = 0.5
-
     def __init__(self, text: Sequence[int], case: Case, random: np.random.Generator, model: Model | None,
                  costs: StepCosts) -> None:
         self.acceptance = Acceptance(prior=0.8, weight=2)
+        self.experience = Experience((self.acceptance,), credit=0.5)
         self._text, self._rate, self._random = text, case.acceptance or 0.0, random
         self._model, self._costs = model, costs
         self._seen = SPECULATION_PROMPT  # tokens that the draft model has computed, if all that it drafted was right

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
 from .model import BATCH, Model, Progress
-from .speculation import Drafter, DraftModel, NGrams, StepCosts, check_vocabulary
+from .speculation import Drafter, DraftExperience, DraftModel, NGrams, StepCosts, check_vocabulary
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
 
@@ -38,6 +39,8 @@ class LLM:
         self._file, self._model = file, model
         self._cached: list[int] = []  # the tokens whose keys and values are in the cache
         self._costs = StepCosts()
+        self._ngram_experience = NGrams.no_experience()
+        self._draft_experience: WeakKeyDictionary[LLM, DraftExperience] = WeakKeyDictionary()
         self._lock = lock
         self._closed = False
 
@@ -144,13 +147,15 @@ class LLM:
     def _drafters(self, draft: DraftSource) -> list[Drafter]:
         if draft is None:
             return []
+        ngrams = NGrams(self._ngram_experience)
         if draft == "ngram":
-            return [NGrams()]
+            return [ngrams]
         if not isinstance(draft, LLM):
             raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
         check_vocabulary(self.tokenizer, draft.tokenizer)
-        return [NGrams(), DraftModel(lambda ids: draft._forward(ids)[0][0], draft.context, draft.tokenizer.vocab_size,
-                                     self.tokenizer.vocab_size)]
+        experience = self._draft_experience.setdefault(draft, DraftExperience())
+        return [ngrams, DraftModel(lambda ids: draft._forward(ids)[0][0], draft.context, draft.tokenizer.vocab_size,
+                                   self.tokenizer.vocab_size, experience)]
 
     def _forward(self, ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
         """(logits [1 + drafted] after the last id and each drafted one, how many ids were in the cache)."""

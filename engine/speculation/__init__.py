@@ -6,10 +6,10 @@ sampled. Drafters are one file each: `ngram` looks into the text so far, `draft_
 """
 
 from .costs import StepCosts
-from .draft_model import DraftModel, check_vocabulary
-from .drafter import MOST, Acceptance, Drafter, Offer
+from .draft_model import DraftExperience, DraftModel, check_vocabulary
+from .drafter import MOST, Acceptance, Drafter, Experience, Offer
 from .ngram import NGrams
 from .speculator import NO_DRAFT, Draft, Figures, Speculator, verify
 
-__all__ = ["MOST", "NO_DRAFT", "Acceptance", "Draft", "DraftModel", "Drafter", "Figures", "NGrams", "Offer",
-           "Speculator", "StepCosts", "check_vocabulary", "verify"]
+__all__ = ["MOST", "NO_DRAFT", "Acceptance", "Draft", "DraftExperience", "DraftModel", "Drafter", "Experience",
+           "Figures", "NGrams", "Offer", "Speculator", "StepCosts", "check_vocabulary", "verify"]

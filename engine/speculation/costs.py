@@ -7,7 +7,7 @@ from collections import deque
 from .drafter import MOST
 
 _REMEMBERED = 7  # measurements of each size; their median is not impressed by what else the machine does
-_STALE = 100  # steps after which a size is no longer known: else, one slow step could end drafting for good
+_STALE = 100  # steps that a measurement is trusted, n of them n times as long: one slow one must not end drafting
 _TOLERANCE, _RENEWAL = 0.02, 32  # the table is made anew for changes larger than this share, or after so many steps
 _SLOPE = 0.1  # of a step's cost, for one token more: a guess, until a step of more tokens has been measured
 
@@ -54,7 +54,7 @@ class StepCosts:
     def _interpolated(self) -> list[float]:
         table = [0.0]
         for size, (seconds, step) in sorted(self._medians.items()):
-            if size > 1 and self._steps - step > _STALE:
+            if size > 1 and self._steps - step > _STALE * len(self._measured[size]):
                 continue
             low, high = table[-1], max(table[-1], seconds)
             gap = size - len(table) + 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,42 +18,53 @@ from ...kernels.errors import LcpuError
 from ..sampler import Sampler
 from ..tokenizer import Tokenizer
 from .costs import StepCosts
-from .drafter import MOST, Acceptance, Offer
+from .drafter import MOST, Acceptance, Experience, Offer
 
 _TRIALS = 3
 
 Forward = Callable[[Sequence[int]], np.ndarray]
 
 
+@dataclass
+class DraftExperience(Experience):
+    """With a draft model, which unlike other drafters takes time."""
+
+    acceptances: tuple[Acceptance, ...] = field(default_factory=lambda: (Acceptance(prior=0.85, weight=8),))
+    credit: float = 1.0
+    costs: StepCosts = field(default_factory=StepCosts)  # of its steps, with the choice of the token
+
+
 class DraftModel:
     """A model that drafts one token after another."""
 
-    credit = 2.0  # who names a draft model thinks well of it
+    def __init__(self, forward: Forward, context: int, vocab_size: int, target_vocab_size: int,
+                 experience: DraftExperience | None = None) -> None:
+        """forward(ids) -> logits [vocab_size] after the last id; it computes only what follows the ids before.
 
-    def __init__(self, forward: Forward, context: int, vocab_size: int, target_vocab_size: int) -> None:
-        """forward(ids) -> logits [vocab_size] after the last id; it computes only what follows the ids before."""
+        experience: with other texts, if there were some.
+        """
+        self.experience = experience or DraftExperience()
         self._forward, self._context = forward, context
         self._vocab_size, self._target_vocab_size = vocab_size, target_vocab_size
-        self._acceptance = Acceptance(prior=0.85, weight=8)
-        self._costs = StepCosts()  # with the choice of the token
+        self._costs = self.experience.costs
         self._computed = 0  # ids that the model has seen, if all that it drafted was right
 
     def start(self, ids: Sequence[int]) -> None:
-        """Compute the prompt, and its last token a few times, so that the cost of one is known."""
-        if len(ids) > self._context:
-            return
-        if len(ids) > 1:
-            self._forward(self._known(ids[:-1]))
-        for _ in range(_TRIALS):
-            started = time.perf_counter()
+        """Compute a long prompt: a short one can wait for the first draft. Learn what a token costs, if that is new."""
+        self._computed = 0
+        new = not self._costs.plain
+        if len(ids) <= self._context and (new or len(ids) > MOST):
             self._logits(ids)
-            self._costs.record(1, time.perf_counter() - started)
+            for _ in range(_TRIALS if new else 0):
+                started = time.perf_counter()
+                self._logits(ids)
+                self._costs.record(1, time.perf_counter() - started)
 
     def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:
         most = min(MOST, self._context - len(ids) + 1)
         if most < 1:
             return None
-        return Offer(self._acceptance, lambda count: self._tokens(ids, count, sampler), most,
+        return Offer(self.experience.acceptances[0], lambda count: self._tokens(ids, count, sampler), most,
                      self._costs.seconds(self._behind(ids)), self._costs.plain)
 
     def _behind(self, ids: Sequence[int]) -> int:

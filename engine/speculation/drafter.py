@@ -4,7 +4,7 @@ right."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..sampler import Sampler
@@ -41,6 +41,22 @@ class Acceptance:
         self._accepted *= factor
 
 
+@dataclass
+class Experience:
+    """What is known of a drafter. It outlives the text: the next one begins with what was learned from this one."""
+
+    acceptances: tuple[Acceptance, ...]  # of each kind of draft that it makes
+    credit: float  # plain steps that it may lose at the beginning, before it has gained anything
+    balance: float = field(init=False)  # plain steps that it may still lose
+
+    def __post_init__(self) -> None:
+        self.balance = self.credit
+
+    def start(self) -> None:
+        """A new text: what others have gained is not there to be lost in it, what they have lost is lost."""
+        self.balance = min(self.balance, self.credit)
+
+
 @dataclass(frozen=True)
 class Offer:
     """What a drafter would propose now."""
@@ -55,7 +71,9 @@ class Offer:
 class Drafter(Protocol):
     """Proposes how a text goes on."""
 
-    credit: float  # plain steps that it may lose at the beginning, before it has gained anything
+    @property
+    def experience(self) -> Experience:
+        """Shared by all drafters of the kind."""
 
     def start(self, ids: Sequence[int]) -> None:
         """Get ready for a text that begins with these tokens."""

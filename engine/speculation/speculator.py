@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 
@@ -11,9 +13,10 @@ from ..sampler import Sampler
 from .costs import StepCosts
 from .drafter import Acceptance, Drafter, Offer
 
-_STAKE = 0.005  # of the time that plain decoding takes, each drafter may lose at most, beyond its credit
+_STAKE = 0.0025  # of the time that plain decoding takes, each drafter may lose at most, beyond its credit
 _PAUSE = 3.0  # times longer than expected is not what a step costs
-_LONGEST_REST = 7  # steps without a look for drafts, where none was made again and again: looking takes time, too
+_LOOK = 0.0025  # of the time, looking for drafts may take where none is found
+_LONGEST_REST = 63  # steps without a look, and no more
 _HOPELESS = 0.02  # chance that a drafted token is reached, below which a longer draft is not looked at
 
 
@@ -69,12 +72,13 @@ class Speculator:
     def __init__(self, drafters: Sequence[Drafter], costs: StepCosts, sampler: Sampler) -> None:
         self.figures = Figures()
         self._drafters, self._costs, self._sampler = drafters, costs, sampler
-        self._balances = [drafter.credit for drafter in drafters]  # what each may still lose, in plain steps
-        self._rest = self._next_rest = 0  # steps without a look at what drafters offer
+        self._rest = 0  # steps without a look at what drafters offer
+        self._looks = deque([0.0], maxlen=5)  # seconds that looking took
 
     def start(self, ids: Sequence[int]) -> None:
         """The prompt; not part of the figures."""
         for drafter in self._drafters:
+            drafter.experience.start()
             drafter.start(ids)
 
     def propose(self, ids: Sequence[int], room: int) -> Draft:
@@ -82,32 +86,34 @@ class Speculator:
         if self._rest or not self._costs.plain:  # nothing can be weighed before the first step
             self._rest = max(0, self._rest - 1)
             return NO_DRAFT
+        started, looking = time.perf_counter(), sorted(self._looks)[len(self._looks) // 2]
         chosen: tuple[int, Offer, int] | None = None
         best = 1.0
         for number, drafter in enumerate(self._drafters):
             offer = drafter.offer(ids, self._sampler)
             if offer is None:
                 continue
-            length, gain = self._best_length(offer, room, self._balances[number])
+            length, gain = self._best_length(offer, room, drafter.experience.balance, looking)
             if gain > best:
                 best, chosen = gain, (number, offer, length)
             elif length == 0:
                 offer.acceptance.forget()
+        self._looks.append(time.perf_counter() - started)
         if chosen is None:
-            self._rest = self._next_rest = min(2 * self._next_rest + 1, _LONGEST_REST)
+            self._rest = min(int(self._looks[-1] / (_LOOK * self._costs.plain)), _LONGEST_REST)
             return NO_DRAFT
         number, offer, length = chosen
-        drafting = offer.first_seconds + (length - 1) * offer.next_seconds
+        drafting = looking + offer.first_seconds + (length - 1) * offer.next_seconds
         seconds = self._costs.seconds(1 + length) + drafting
         return Draft(offer.tokens(length), offer.acceptance, number, drafting, seconds)
 
-    def _best_length(self, offer: Offer, room: int, balance: float) -> tuple[int, float]:
+    def _best_length(self, offer: Offer, room: int, balance: float, looking: float) -> tuple[int, float]:
         """The most profitable length, and the tokens that it promises in the time of a plain step; (0, 1) for none."""
         table = self._costs.table
         rate, plain = offer.acceptance.rate, table[1]
         affordable = (1 + balance) * plain
         length, most = 0, 1.0
-        reached, expected, drafting = 1.0, 1.0, offer.first_seconds
+        reached, expected, drafting = 1.0, 1.0, looking + offer.first_seconds
         for count in range(1, min(room, offer.most) + 1):
             seconds = table[1 + count] + drafting
             reached *= rate
@@ -122,18 +128,16 @@ class Speculator:
     def observe(self, draft: Draft, tokens: int, seconds: float) -> None:
         """A step with this draft gave so many tokens, and took so long with the drafting of it."""
         drafted, accepted = len(draft.tokens), tokens - 1
-        for number in range(len(self._balances)):
-            self._balances[number] += _STAKE * tokens
+        for drafter in self._drafters:
+            drafter.experience.balance += _STAKE * tokens
         self.figures.seconds += seconds
         self.figures.plain_seconds += seconds if draft.acceptance is None else self._costs.plain * tokens
         if draft.acceptance is None:
             return
         # By what such steps usually take, and not much more than expected: a machine's pause is not the draft's fault.
         spent = min(self._costs.seconds(1 + drafted) + draft.drafting, _PAUSE * draft.seconds)
-        self._balances[draft.drafter] += tokens - spent / self._costs.plain
+        self._drafters[draft.drafter].experience.balance += tokens - spent / self._costs.plain
         draft.acceptance.observe(drafted, accepted)
-        if accepted:
-            self._next_rest = 0
         self.figures.drafts += 1
         self.figures.drafted += drafted
         self.figures.accepted += accepted

@@ -33,9 +33,21 @@ def test_old_ones_are_not_known_any_more() -> None:
     costs.record(5, 30.0)
     costs.record(1, 1.0)
     assert costs.seconds(5) == 30.0
-    for _ in range(200):
+    for _ in range(150):
         costs.record(2, 1.05)
     assert costs.plain == 1.0
+    assert costs.seconds(5) == pytest.approx(1.35)
+
+
+def test_many_measurements_are_known_for_longer() -> None:
+    costs = StepCosts()
+    for tokens in (1, 5, 5, 5):
+        costs.record(tokens, float(tokens))
+    for _ in range(150):
+        costs.record(2, 1.05)
+    assert costs.seconds(5) == pytest.approx(5.0)
+    for _ in range(200):
+        costs.record(2, 1.05)
     assert costs.seconds(5) == pytest.approx(1.35)
 
 

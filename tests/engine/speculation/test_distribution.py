@@ -13,7 +13,7 @@ import pytest
 
 from lcpu.engine.options import GenerationOptions
 from lcpu.engine.sampler import Sampler
-from lcpu.engine.speculation import Acceptance, Drafter, NGrams, Offer, Speculator, StepCosts, verify
+from lcpu.engine.speculation import Acceptance, Drafter, Experience, NGrams, Offer, Speculator, StepCosts, verify
 
 VOCAB, TEXTS, LENGTH = 6, 300, 24
 _random = np.random.default_rng(3)
@@ -24,10 +24,9 @@ SIMILAR = TARGET + _random.standard_normal((VOCAB, VOCAB)).astype(np.float32) * 
 class Table:
     """Samples from a table of logits, as a draft model does."""
 
-    credit = 1e9
-
     def __init__(self, table: np.ndarray) -> None:
         self.table, self.acceptance = table, Acceptance(1.0, 1e9)  # always wanted
+        self.experience = Experience((self.acceptance,), credit=1e9)
 
     def start(self, ids: Sequence[int]) -> None:
         pass

@@ -38,7 +38,23 @@ def test_it_drafts_what_it_would_say() -> None:
     offer = drafter.offer([1, 2, 3, 4], GREEDY)
     assert offer is not None
     assert offer.tokens(3) == [5, 6, 7]
-    assert model.lengths == [2, 3, 3, 3, 4, 5, 6]  # the prompt's last token a few times, for its cost
+    assert model.lengths == [3, 3, 3, 3, 4, 5, 6]  # the prompt's last token a few times more, for its cost
+
+
+def test_a_prompt_waits_for_the_first_draft() -> None:
+    """Unless it is long, or what a token costs is new."""
+    first = DraftModel(Counting(10), 100, 10, 10)
+    first.start([1, 2, 3])
+    model = Counting(10)
+    drafter = DraftModel(model, 100, 10, 10, first.experience)
+    drafter.start([1, 2, 3])
+    assert model.lengths == []
+    offer = drafter.offer([1, 2, 3, 4], GREEDY)
+    assert offer is not None
+    assert offer.first_seconds > offer.next_seconds > 0
+    assert offer.tokens(2) == [5, 6]
+    drafter.start([1] * 50)
+    assert model.lengths == [4, 5, 50]
 
 
 def test_what_it_has_not_seen_costs_more() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from lcpu import models
 from lcpu.engine.llm import LLM
 from lcpu.engine.options import GenerationOptions
 from lcpu.engine.sampler import Sampler
-from lcpu.engine.speculation import MOST, Acceptance, Offer, StepCosts
+from lcpu.engine.speculation import MOST, Acceptance, DraftExperience, Experience, NGrams, Offer, StepCosts
 
 TOKENS = 200
 NAMES = ("Tom", "Sue", "Ben", "Mia", "Lily", "Max", "Anna", "Sam", "Leo", "Zoe")
@@ -27,10 +28,12 @@ needs_models = pytest.mark.skipif(not DRAFT.exists(), reason="the embedded model
 class Contrary:
     """Drafts random tokens, of which now and then one is right, and is always listened to."""
 
-    credit = 1e9
+    no_experience = NGrams.no_experience
+    _seeds = count()
 
-    def __init__(self, seed: int) -> None:
-        self._random, self._acceptance = np.random.default_rng(seed), Acceptance(1.0, 1e9)
+    def __init__(self, experience: Experience) -> None:
+        self._random, self._acceptance = np.random.default_rng(next(self._seeds)), Acceptance(1.0, 1e9)
+        self.experience = Experience((self._acceptance,), credit=1e9)
 
     def start(self, ids: Sequence[int]) -> None:
         pass
@@ -60,7 +63,7 @@ class Free(StepCosts):
 def drafts_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that they are made whatever this machine is busy with."""
     monkeypatch.setattr("lcpu.engine.llm.StepCosts", Flat)
-    monkeypatch.setattr("lcpu.engine.speculation.draft_model.StepCosts", Free)
+    monkeypatch.setattr("lcpu.engine.llm.DraftExperience", lambda: DraftExperience(costs=Free()))
 
 
 @pytest.fixture(params=[1, 2])
@@ -93,13 +96,12 @@ def test_fifty_stories(pair: tuple[LLM, LLM], expected: dict[tuple[str, float], 
     target, draft_model = pair
     draft: LLM | str = draft_model if kind == "model" else "ngram"
     if kind == "contrary":
-        seeds = iter(range(1000))
-        monkeypatch.setattr("lcpu.engine.llm.NGrams", lambda: Contrary(next(seeds)))
+        monkeypatch.setattr("lcpu.engine.llm.NGrams", Contrary)
     drafted = 0
     for prompt in PROMPTS if temperature == 0 and kind != "contrary" else PROMPTS[::5]:
-        found, count = ids(target, prompt, temperature, draft)
+        found, more = ids(target, prompt, temperature, draft)
         assert found == expected[prompt, temperature]
-        drafted += count
+        drafted += more
     assert drafted > 50
 
 
@@ -125,8 +127,7 @@ MODELS = {
 def test_formats_and_architectures(write_llama: Callable[..., Path], model: str,
                                    monkeypatch: pytest.MonkeyPatch) -> None:
     kinds, architecture, shape = MODELS[model]
-    seeds = iter(range(1000))
-    monkeypatch.setattr("lcpu.engine.llm.NGrams", lambda: Contrary(next(seeds)))
+    monkeypatch.setattr("lcpu.engine.llm.NGrams", Contrary)
     with LLM.load(write_llama(kinds, architecture=architecture, **shape), threads=2) as llm:
         for temperature in (0.0, 1.0):
             plain, _ = ids(llm, "one two", temperature, None)

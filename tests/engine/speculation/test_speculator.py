@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from lcpu.engine.options import GenerationOptions
 from lcpu.engine.sampler import Sampler
-from lcpu.engine.speculation import MOST, NO_DRAFT, Acceptance, Offer, Speculator, StepCosts, verify
+from lcpu.engine.speculation import MOST, NO_DRAFT, Acceptance, Experience, Offer, Speculator, StepCosts, verify
 
 GREEDY = Sampler(GenerationOptions(temperature=0.0))
 
@@ -18,7 +19,8 @@ class Scripted:
     """Drafts token 1 again and again, for `seconds` each."""
 
     def __init__(self, seconds: float = 0.0, most: int = MOST, credit: float = 0.5) -> None:
-        self.acceptance, self.seconds, self.most, self.credit = Acceptance(0.8, 2), seconds, most, credit
+        self.acceptance, self.seconds, self.most = Acceptance(0.8, 2), seconds, most
+        self.experience = Experience((self.acceptance,), credit)
         self.started: list[int] = []
 
     def start(self, ids: Sequence[int]) -> None:
@@ -141,6 +143,48 @@ def test_a_pause_of_the_machine_does_not_end_drafting(pause: float) -> None:
         tokens += 1 + len(draft.tokens)
         steps += 1
     assert tokens / steps > 4
+
+
+def test_what_was_learned_is_kept_for_the_next_text() -> None:
+    """What was gained is not there to be lost in it; what was lost has to be gained again."""
+    experience = Scripted(credit=0.5).experience
+    for before, after in ((30.0, 0.5), (0.1, 0.1)):
+        drafter = Scripted()
+        drafter.experience = experience
+        experience.balance = before
+        Speculator([drafter], machine(flat), GREEDY).start([1])
+        assert experience.balance == after
+
+
+def test_text_after_text_of_bad_drafts_costs_little() -> None:
+    drafter, costs, spent, tokens = Scripted(credit=2.0), machine(lambda n: 1.0 + 0.3 * (n - 1)), 0.0, 0
+    for _ in range(20):
+        speculator = Speculator([drafter], costs, GREEDY)
+        speculator.start([1, 2])
+        for _ in range(100):
+            draft = speculator.propose([1, 2, 3], 100)
+            spent += costs.seconds(1 + len(draft.tokens))
+            speculator.observe(draft, 1, costs.seconds(1 + len(draft.tokens)))
+            tokens += 1
+    assert spent <= tokens * 1.005 + 2.0
+
+
+def test_looking_takes_little_time() -> None:
+    """Where there is nothing to be found, and a step is as short as a look."""
+    looks = 0
+
+    class Idle(Scripted):
+        def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:
+            nonlocal looks
+            looks += 1
+            time.sleep(0.002)
+            return None
+
+    for plain, least, most in ((0.002, 1, 10), (100.0, 200, 200)):
+        looks, speculator = 0, Speculator([Idle()], machine(lambda n: plain), GREEDY)  # noqa: B023
+        for _ in range(200):
+            assert speculator.propose([1, 2, 3], 100) is NO_DRAFT
+        assert least <= looks <= most
 
 
 def test_start_reaches_every_drafter() -> None:
