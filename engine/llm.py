@@ -152,8 +152,10 @@ class LLM:
             return [ngrams]
         if not isinstance(draft, LLM):
             raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
-        check_vocabulary(self.tokenizer, draft.tokenizer)
-        experience = self._draft_experience.setdefault(draft, DraftExperience())
+        if draft not in self._draft_experience:
+            check_vocabulary(self.tokenizer, draft.tokenizer)
+            self._draft_experience[draft] = DraftExperience()
+        experience = self._draft_experience[draft]
         return [ngrams, DraftModel(lambda ids: draft._forward(ids)[0][0], draft.context, draft.tokenizer.vocab_size,
                                    self.tokenizer.vocab_size, experience)]
 

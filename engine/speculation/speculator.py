@@ -16,7 +16,7 @@ from .drafter import Acceptance, Drafter, Offer
 _STAKE = 0.0025  # of the time that plain decoding takes, each drafter may lose at most, beyond its credit
 _PAUSE = 3.0  # times longer than expected is not what a step costs
 _LOOK = 0.0025  # of the time, looking for drafts may take where none is found
-_LONGEST_REST = 63  # steps without a look, and no more
+_LONGEST_REST = 255  # steps without a look, and no more
 _HOPELESS = 0.02  # chance that a drafted token is reached, below which a longer draft is not looked at
 
 
@@ -86,7 +86,7 @@ class Speculator:
         if self._rest or not self._costs.plain:  # nothing can be weighed before the first step
             self._rest = max(0, self._rest - 1)
             return NO_DRAFT
-        started, looking = time.perf_counter(), sorted(self._looks)[len(self._looks) // 2]
+        started, looking = time.perf_counter(), self._looking()
         chosen: tuple[int, Offer, int] | None = None
         best = 1.0
         for number, drafter in enumerate(self._drafters):
@@ -100,12 +100,16 @@ class Speculator:
                 offer.acceptance.forget()
         self._looks.append(time.perf_counter() - started)
         if chosen is None:
-            self._rest = min(int(self._looks[-1] / (_LOOK * self._costs.plain)), _LONGEST_REST)
+            self._rest = min(int(self._looking() / (_LOOK * self._costs.plain)), _LONGEST_REST)
             return NO_DRAFT
         number, offer, length = chosen
         drafting = looking + offer.first_seconds + (length - 1) * offer.next_seconds
         seconds = self._costs.seconds(1 + length) + drafting
         return Draft(offer.tokens(length), offer.acceptance, number, drafting, seconds)
+
+    def _looking(self) -> float:
+        """Seconds that a look for drafts takes."""
+        return sorted(self._looks)[len(self._looks) // 2]
 
     def _best_length(self, offer: Offer, room: int, balance: float, looking: float) -> tuple[int, float]:
         """The most profitable length, and the tokens that it promises in the time of a plain step; (0, 1) for none."""
