@@ -15,11 +15,11 @@ from .errors import LcpuError
 
 @dataclass(frozen=True)
 class Prefetch:
-    """What matmul tiles ask for before they need it."""
+    """What matmul tiles ask for before they need it, of each panel."""
 
-    tokens: int = 1  # of a tile that asks, at least; one that computes little reads far enough ahead by itself
-    distance: int = 2048  # bytes, in each panel
-    level: int = 1  # of the cache that it is to go to
+    tokens: int = 1  # of a tile that asks, at least: what computes little reads far enough ahead by itself
+    ready_tokens: int = 1  # the same where weights are multiplied as they are, so that little is computed for more
+    distances: tuple[tuple[int, int], ...] = ((2048, 1),)  # how many bytes ahead, and into the cache of which level
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,14 @@ ISAS = {  # best first
 }
 
 # What suits a processor family better, by the beginning of LLVM's name for it. Measured: AMD's prefetchers follow one
-# stream at the speed of memory, and several only with help; into the first level, help is held up by its few buffers.
-_ONE_STREAM = Prefetch(tokens=2, distance=4096, level=2)
+# stream of panels at the speed of memory, but not several; from memory into the first level, help is held up by its few
+# buffers, and from the second level a tile that computes much does not read early enough. One panel leaves registers.
+_AHEAD = ((2048, 1), (8192, 2))
 _TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "znver": {
-        "avx512-vnni": {"tile_panels": (2, 2, 2, 1), "prefetch": _ONE_STREAM},
-        "avx-vnni": {"tile_panels": (1, 2, 2, 1), "prefetch": _ONE_STREAM},
-        "avx2": {"tile_panels": (1, 2, 2, 1), "prefetch": _ONE_STREAM},
+        "avx512-vnni": {"tile_panels": (1, 1, 1, 1), "prefetch": Prefetch(2, 8, _AHEAD)},
+        "avx-vnni": {"tile_panels": (1, 1, 1, 1), "prefetch": Prefetch(2, 4, _AHEAD)},
+        "avx2": {"tile_panels": (1, 1, 1, 1), "prefetch": Prefetch(2, 2, _AHEAD)},
     },
 }
 

@@ -61,7 +61,7 @@ def _read(work, thread, threads, buffer, pieces, out):
     while piece < pieces:
         source = buffer + piece * _PIECE
         for at in range(0, size, _VECTOR):
-            prefetch(sums, source + at + 1024, size, 1)
+            prefetch(sums, source + at, size, 1)
             sums = sums + load_tile(sums, source + at, size, 0)
         piece = atomic_add(work, 1)
     store_tile(sums, out + thread * _STREAMS * _VECTOR, _VECTOR, 0)

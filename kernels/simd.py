@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import platform
 import sys
+from itertools import product
 
 from llvmlite import ir
 from numba import types
@@ -557,29 +558,37 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
 
 @intrinsic
 def ahead(context, like, panel, end, stride):
-    """What to prefetch: further on in a panel that ends at `end`; past its end, in that of the next tile."""
+    """Where to prefetch from: here in a panel, or shortly before its `end`, in that of the next tile."""
     def generate(context, b, sig, args):
         _, panel, end, stride = args
-        here = b.add(panel, I64(ISA.prefetch.distance))
-        return b.select(b.icmp_unsigned("<", here, end), here, b.add(here, b.mul(stride, I64(like.panels - 1))))
+        if like.panels == 1:
+            return panel
+        inside = b.icmp_unsigned("<", b.add(panel, I64(ISA.prefetch.distances[0][0])), end)
+        return b.select(inside, panel, b.add(panel, b.mul(stride, I64(like.panels - 1))))
 
     return types.intp(like, types.intp, types.intp, types.intp), generate
 
 
-@intrinsic(prefer_literal=True)
-def prefetch(context, like, address, stride, size):
-    """Ask for the cache lines of `size` (literal) bytes of each panel of a tile like this, if it is to prefetch."""
-    reach = _literal(size) if like.tokens >= ISA.prefetch.tokens else 0
-    locality = I32(4 - ISA.prefetch.level)
+def _prefetcher(tokens):
+    @intrinsic(prefer_literal=True)
+    def prefetch(context, like, address, stride, size):
+        """Ask for `size` (literal) bytes of each panel of a tile like this, so far ahead as suits the processor."""
+        reach = _literal(size) if like.tokens >= tokens else 0
 
-    def generate(context, b, sig, args):
-        for panel in range(like.panels):
-            for i in range(0, reach, _CACHE_LINE):
-                pointer = b.inttoptr(b.add(_offset(b, args[1], args[2], panel), I64(i)), I8.as_pointer())
-                _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), locality, I32(1))
-        return context.get_dummy_value()
+        def generate(context, b, sig, args):
+            for panel, (distance, level) in product(range(like.panels), ISA.prefetch.distances):
+                for i in range(distance, distance + reach, _CACHE_LINE):
+                    pointer = b.inttoptr(b.add(_offset(b, args[1], args[2], panel), I64(i)), I8.as_pointer())
+                    _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(4 - level), I32(1))
+            return context.get_dummy_value()
 
-    return types.void(like, types.intp, types.intp, size), generate
+        return types.void(like, types.intp, types.intp, size), generate
+
+    return prefetch
+
+
+prefetch = _prefetcher(ISA.prefetch.tokens)
+prefetch_ready = _prefetcher(ISA.prefetch.ready_tokens)  # where weights are multiplied as they are
 
 
 # ---- scalars in memory, calls by address, and what threads need ----

@@ -23,7 +23,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FOLDERS = ("cli", "convert", "engine", "kernels", "models")
 MODULES = [ROOT / "__init__.py", ROOT / "__main__.py", *sorted(p for f in FOLDERS for p in (ROOT / f).rglob("*.py"))]
 MAX_LINES = 400
-LONGER = {"kernels/simd.py": 780}  # the one home of LLVM's text: see its first lines
+LONGER = {"kernels/simd.py": 785}  # the one home of LLVM's text: see its first lines
 DATA = "models/plots_"  # texts for training, not code
 
 # Folder -> the folders that it must not import.
