@@ -13,13 +13,22 @@ import llvmlite.binding as llvm
 from .errors import LcpuError
 
 
+TILES = (8, 4, 2, 1)  # tokens of matmul tiles
+
+Distances = tuple[tuple[int, int], ...]  # how many bytes ahead, and into the cache of which level
+ForTiles = tuple[Distances, Distances, Distances, Distances]
+_SHORTLY: ForTiles = (((2048, 1),),) * 4
+
+
 @dataclass(frozen=True)
 class Prefetch:
-    """What matmul tiles ask for before they need it, of each panel."""
+    """What matmul tiles ask for in each panel before they need it, by how busy weights keep them: what computes little
+    reads far enough ahead by itself, and is only held up."""
 
-    tokens: int = 1  # of a tile that asks, at least: what computes little reads far enough ahead by itself
-    ready_tokens: int = 1  # the same where weights are multiplied as they are, so that little is computed for more
-    distances: tuple[tuple[int, int], ...] = ((2048, 1),)  # how many bytes ahead, and into the cache of which level
+    ready: ForTiles = _SHORTLY  # weights that are multiplied as they are
+    packed: ForTiles = _SHORTLY  # several in a byte
+    grouped: ForTiles = _SHORTLY  # with scales and offsets of groups, too
+    margin: int = 2048  # bytes before the end of its panels, from where on a tile asks for the next one's
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Isa:
     name: str
     lanes: int  # 32-bit lanes of a vector, which is also the rows of a weight panel
     dot: str  # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd) or "generic" (plain LLVM vectors)
-    tile_panels: tuple[int, int, int, int]  # of matmul tiles of 8, 4, 2 and 1 tokens: what suits the registers
+    tile_panels: tuple[int, int, int, int]  # of matmul tiles: what suits the registers
     needs: tuple[tuple[str, ...], ...] = ()  # alternatives; each is a set of LLVM feature names that suffices
     prefetch: Prefetch = Prefetch()
     bf16: bool = False  # whether pairs of bfloat16 are multiplied and added in one instruction
@@ -59,12 +68,15 @@ ISAS = {  # best first
 # What suits a processor family better, by the beginning of LLVM's name for it. Measured: AMD's prefetchers follow one
 # stream of panels at the speed of memory, but not several; from memory into the first level, help is held up by its few
 # buffers, and from the second level a tile that computes much does not read early enough. One panel leaves registers.
-_AHEAD = ((2048, 1), (8192, 2))
+_NOT: Distances = ()
+_NEAR, _AHEAD = ((1024, 2),), ((2048, 1), (8192, 2))
+_PACKED, _GROUPED = (_AHEAD, _AHEAD, _AHEAD, _NOT), (_AHEAD, _AHEAD, _AHEAD, _NEAR)
+_ONE_PANEL = (1, 1, 1, 1)
 _TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "znver": {
-        "avx512-vnni": {"tile_panels": (1, 1, 1, 1), "prefetch": Prefetch(2, 8, _AHEAD)},
-        "avx-vnni": {"tile_panels": (1, 1, 1, 1), "prefetch": Prefetch(2, 4, _AHEAD)},
-        "avx2": {"tile_panels": (1, 1, 1, 1), "prefetch": Prefetch(2, 2, _AHEAD)},
+        "avx512-vnni": {"tile_panels": _ONE_PANEL, "prefetch": Prefetch((_AHEAD, _NOT, _NOT, _NOT), _PACKED, _GROUPED)},
+        "avx-vnni": {"tile_panels": _ONE_PANEL, "prefetch": Prefetch((_AHEAD, _AHEAD, _NOT, _NOT), _PACKED, _GROUPED)},
+        "avx2": {"tile_panels": _ONE_PANEL, "prefetch": Prefetch(_PACKED, _PACKED, _GROUPED)},
     },
 }
 

@@ -19,7 +19,7 @@ from numba.core.errors import TypingError
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from .isa import active
+from .isa import TILES, active
 
 ISA = active()
 LANES = ISA.lanes
@@ -563,20 +563,20 @@ def ahead(context, like, panel, end, stride):
         _, panel, end, stride = args
         if like.panels == 1:
             return panel
-        inside = b.icmp_unsigned("<", b.add(panel, I64(ISA.prefetch.distances[0][0])), end)
+        inside = b.icmp_unsigned("<", b.add(panel, I64(ISA.prefetch.margin)), end)
         return b.select(inside, panel, b.add(panel, b.mul(stride, I64(like.panels - 1))))
 
     return types.intp(like, types.intp, types.intp, types.intp), generate
 
 
-def _prefetcher(tokens):
+def _prefetcher(distances):
     @intrinsic(prefer_literal=True)
     def prefetch(context, like, address, stride, size):
         """Ask for `size` (literal) bytes of each panel of a tile like this, so far ahead as suits the processor."""
-        reach = _literal(size) if like.tokens >= tokens else 0
+        reach = _literal(size)
 
         def generate(context, b, sig, args):
-            for panel, (distance, level) in product(range(like.panels), ISA.prefetch.distances):
+            for panel, (distance, level) in product(range(like.panels), distances[TILES.index(like.tokens)]):
                 for i in range(distance, distance + reach, _CACHE_LINE):
                     pointer = b.inttoptr(b.add(_offset(b, args[1], args[2], panel), I64(i)), I8.as_pointer())
                     _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(4 - level), I32(1))
@@ -587,8 +587,9 @@ def _prefetcher(tokens):
     return prefetch
 
 
-prefetch = _prefetcher(ISA.prefetch.tokens)
-prefetch_ready = _prefetcher(ISA.prefetch.ready_tokens)  # where weights are multiplied as they are
+prefetch_ready = _prefetcher(ISA.prefetch.ready)
+prefetch = _prefetcher(ISA.prefetch.packed)
+prefetch_grouped = _prefetcher(ISA.prefetch.grouped)
 
 
 # ---- scalars in memory, calls by address, and what threads need ----
