@@ -1,0 +1,33 @@
+"""Writes golden_logits.npz: `python -m tests.convert.make_golden_logits`, where torch and transformers are installed.
+
+Nothing else needs them. The weights are random and made anew from a seed, so only logits are kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .golden_cases import CASES, GOLDEN, ROWS, text, write_case
+
+
+def main() -> None:
+    import torch
+    import transformers
+
+    golden: dict[str, Any] = {"transformers": transformers.__version__}
+    for name in CASES:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = write_case(name, Path(scratch) / name)
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            with torch.no_grad():
+                golden[name] = model(torch.tensor([text()])).logits[0].numpy()[ROWS].astype(np.float32)
+        print(name, golden[name].shape, np.abs(golden[name]).max())
+    np.savez_compressed(GOLDEN, **golden)
+
+
+if __name__ == "__main__":
+    main()
