@@ -12,7 +12,6 @@ import llvmlite.binding as llvm
 
 from .errors import LcpuError
 
-
 TILES = (8, 4, 2, 1)  # tokens of matmul tiles
 
 Distances = tuple[tuple[int, int], ...]  # how many bytes ahead, and into the cache of which level

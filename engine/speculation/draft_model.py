@@ -51,7 +51,6 @@ class DraftModel:
 
     def start(self, ids: Sequence[int]) -> None:
         """Compute a long prompt: a short one can wait for the first draft. Learn what a token costs, if that is new."""
-        self._computed = 0
         new = not self._costs.plain
         if len(ids) <= self._context and (new or len(ids) > MOST):
             self._logits(ids)

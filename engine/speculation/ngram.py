@@ -44,9 +44,10 @@ class NGrams:
     def _index(self, ids: Sequence[int]) -> None:
         """Remember what comes after every sequence that something comes after: not after the one that ends the text."""
         for length, positions in zip(_PRIORS, self._positions, strict=True):
-            ends = range(max(length, self._indexed + 1), len(ids))
-            tokens = ids[ends.start - length : max(ends.start, ends.stop) - 1]
-            positions.update(zip(zip(*(tokens[i:] for i in range(length)), strict=False), ends, strict=False))
+            first = max(length, self._indexed + 1)
+            tokens = ids[first - length : -1]
+            sequences = zip(*(tokens[i:] for i in range(length)), strict=False)
+            positions.update(zip(sequences, range(first, len(ids)), strict=False))
         self._indexed = max(self._indexed, len(ids) - 1)
 
 

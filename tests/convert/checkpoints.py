@@ -81,6 +81,7 @@ QKV_BIASES = (
     | block_shapes("self_attn.k_proj.bias", (KV_HEADS * HEAD,))
     | block_shapes("self_attn.v_proj.bias", (KV_HEADS * HEAD,))
 )
+HEAD_NORMS = block_shapes("self_attn.q_norm.weight", (HEAD,)) | block_shapes("self_attn.k_norm.weight", (HEAD,))
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import EMBED, HEAD, QKV_BIASES, block_shapes, llama_tensors, write_checkpoint
+from .checkpoints import EMBED, HEAD, HEAD_NORMS, QKV_BIASES, block_shapes, llama_tensors
 from .reference import LLAMA3
 from .test_convert_bitnet import AUTO, BITNET_CONFIG, NEW_NORMS, bitnet_tensors
 
@@ -17,7 +17,6 @@ TOKENS = [1, 5, 77, 123, 42, 250, 7, 9, 280, 33, 2, 199]
 LENGTH = 72  # of the text that repeats TOKENS: longer than what LLAMA3 and YARN take for the original context
 ROWS = slice(LENGTH - 4, LENGTH)  # the tokens whose logits are kept
 
-_HEAD_NORMS = block_shapes("self_attn.q_norm.weight", (HEAD,)) | block_shapes("self_attn.k_norm.weight", (HEAD,))
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 _TIED = {"lm_head__weight": None}
 
@@ -31,7 +30,7 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "mistral": ("MistralForCausalLM", {}, {"sliding_window": None, "head_dim": HEAD}),
     "qwen2": ("Qwen2ForCausalLM", QKV_BIASES, {}),
     "qwen2-yarn": ("Qwen2ForCausalLM", QKV_BIASES, {"rope_scaling": _YARN}),
-    "qwen3": ("Qwen3ForCausalLM", _HEAD_NORMS, {"head_dim": HEAD}),
+    "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
     "bitnet": ("BitNetForCausalLM", {}, {"hidden_act": "relu2", "tie_word_embeddings": True, "quantization_config":
                AUTO | {"quantization_mode": "online"}}),
 }  # fmt: skip
@@ -41,11 +40,10 @@ def text() -> list[int]:
     return (TOKENS * LENGTH)[:LENGTH]
 
 
-def write_case(name: str, folder: Path) -> Path:
-    """The checkpoint, in a new folder."""
+def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors of a checkpoint, and the other arguments of `write_checkpoint`."""
     architecture, changes, config = CASES[name]
-    tensors: dict[str, np.ndarray] = llama_tensors(seed=7, **changes)
+    how = {"architectures": [architecture], "model_type": name.split("-")[0], **config}
     if name == "bitnet":
-        tensors, config = bitnet_tensors(NEW_NORMS), BITNET_CONFIG | dict(config)
-    kind = name.split("-")[0]
-    return write_checkpoint(folder, tensors, architectures=[architecture], model_type=kind, **config)
+        return bitnet_tensors(NEW_NORMS), how | BITNET_CONFIG | dict(config)
+    return llama_tensors(seed=7, **changes), how

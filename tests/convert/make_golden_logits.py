@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .golden_cases import CASES, GOLDEN, ROWS, text, write_case
+from .checkpoints import write_checkpoint
+from .golden_cases import CASES, GOLDEN, ROWS, case, text
 
 
 def main() -> None:
@@ -21,7 +22,8 @@ def main() -> None:
     golden: dict[str, Any] = {"transformers": transformers.__version__}
     for name in CASES:
         with tempfile.TemporaryDirectory() as scratch:
-            folder = write_case(name, Path(scratch) / name)
+            tensors, how = case(name)
+            folder = write_checkpoint(Path(scratch) / name, tensors, **how)
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
             with torch.no_grad():
                 golden[name] = model(torch.tensor([text()])).logits[0].numpy()[ROWS].astype(np.float32)

@@ -19,6 +19,7 @@ from .checkpoints import (
     EMBED,
     FFN,
     HEAD,
+    HEAD_NORMS,
     HEADS,
     KV_HEADS,
     QKV_BIASES,
@@ -31,7 +32,6 @@ from .checkpoints import (
 from .reference import LLAMA3, check_tensors, interleaved, llama3_factor, values_of
 
 Q = HEADS * HEAD
-HEAD_NORMS = block_shapes("self_attn.q_norm.weight", (HEAD,)) | block_shapes("self_attn.k_norm.weight", (HEAD,))
 
 
 @pytest.mark.parametrize(
