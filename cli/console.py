@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import time
@@ -20,13 +21,35 @@ PROGRESS_PERIOD = 0.1  # seconds between two drawings
 
 
 def prepare() -> None:
-    """Makes stdout and a piped stdin UTF-8 whatever the locale says; what UTF-8 cannot hold is printed as '?'."""
+    """Makes stdout and a piped stdin UTF-8 whatever the locale says; what UTF-8 cannot hold is printed as '?'.
+
+    Messages that the engine logs go to stderr from here on (`show_messages`).
+    """
     if sys.stdout is None:
         raise LcpuError("stdout is closed; send it to a file or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+
+
+    show_messages()
+
+
+class _Messages(logging.Handler):
+    """Writes what the engine logs to stderr, a line each: `warning: ...` or `note: ...`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = "warning" if record.levelno >= logging.WARNING else "note"
+        notice(f"{kind}: {' '.join(record.getMessage().split())}")
+
+
+def show_messages(verbose: bool = False) -> None:
+    """Shows the warnings that the engine logs, and with `verbose` its notes (level INFO) too."""
+    logger = logging.getLogger("lcpu")
+    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
+        logger.addHandler(_Messages())
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def write(text: str) -> None:

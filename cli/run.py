@@ -51,6 +51,7 @@ def run(
     The prompt is -p TEXT, -f FILE, or what a pipe brings to stdin. The text goes to stdout as it is made; progress and
     speeds go to stderr.
     """
+    console.show_messages(verbose and not json)
     if system_prompt is not None and not chat:
         raise options.UsageError("-sys is the system prompt of a conversation: add --chat")
     if model_draft is not None and spec != "auto":

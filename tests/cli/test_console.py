@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 
 import pytest
@@ -92,3 +93,14 @@ def test_a_piped_stdin_is_utf8_in_any_locale(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\n".encode() + b"\xff"), encoding="latin-1"))
     console.prepare()
     assert sys.stdin.read() == "é\n\ufffd"
+
+
+@pytest.mark.parametrize(("verbose", "shown"), [(False, "warning: a, b\n"), (True, "warning: a, b\nnote: c\n")])
+def test_messages_of_the_engine(capsys, verbose, shown):
+    console.prepare()
+    console.prepare()
+    console.show_messages(verbose)
+    logger = logging.getLogger("lcpu")
+    logger.warning("a,\n%s", "b")
+    logger.info("c")
+    assert capsys.readouterr() == ("", shown)
