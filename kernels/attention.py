@@ -1,161 +1,144 @@
-"""Attention over the KV cache, and writing to it.
+"""Attention over pages of keys and values, and storing into them.
 
-The cache of one head is two F16 matrices in panel layout: keys with a row for each position, values with a row for each
-dimension. So the scores of a block of positions are one matmul and their weighted values another, by the same tile that
-multiplies F16 weights. Each query sums over positions in the same order whatever the batch. As in llama.cpp, queries
-and weights are rounded to float16 first, as the cache is.
+A page holds 128 positions of a sequence, which need not be next to each other in memory. The scores of a page are one
+matmul and its weighted values another. Positions are taken in spans of 512: each span gives a maximum, a sum and
+weighted values, and these are added up in the order of the spans (Milakov, Gimelshein, "Online normalizer calculation
+for softmax"). So a result depends neither on the batch, nor on which threads compute its spans, nor on where pages lie.
 """
+
+from __future__ import annotations
+
+from functools import cache
 
 from numba import float32
 
-from .formats.f16 import tile
-from .jit import device, kernel
-from .math import exp
-from .matmul import MAX_TOKENS, PANEL_GROUP, multiplier, whole_groups
-from .simd import LANES, atomic_add, bits_to_float, get_f32, get_i64, load_f32, maximum, nearest_f16, put_f16, put_f32
-from .simd import reduce_add, reduce_max, round_f16, splat_f32, store_f32
+from .jit import Kernel, bind, device, kernel
+from .math import exp, tanh
+from .matmul import MAX_TOKENS, PANEL_GROUP, padded_width
+from .pages import POSITIONS, PageType
+from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, put_i64
+from .simd import reduce_add, reduce_max, splat_f32, store_f32
 
-POSITIONS = 128  # positions of a block
+SPAN = 512  # positions; whole pages
+SHARES = 4  # for each thread, where a few sequences are so long that threads share them
 _VECTOR = 4 * LANES
-_GROUP = PANEL_GROUP * LANES  # rows of the smallest piece of a matrix
+_GROUP = PANEL_GROUP * LANES  # positions of the smallest piece of a page
 _MASKED = float32(-1e30)
-_LARGEST_F16 = float32(65504.0)
-_multiply = multiplier(tile, "kv")
 
 
-@device
-def _to_f16_range(x):
-    """Saturate: an infinity in the cache would turn later weights of exactly zero into NaN."""
-    if x > _LARGEST_F16:
-        return _LARGEST_F16
-    return -_LARGEST_F16 if x < -_LARGEST_F16 else x
-
-
-@device
-def _rotate(row, table, pairs, step, distance):
-    """Rotate pair i, at elements i * step and i * step + distance, by the angle whose (cos, sin) is table[i]."""
-    for i in range(pairs):
-        cos, sin = get_f32(table + 8 * i), get_f32(table + 8 * i + 4)
-        at = row + 4 * i * step
-        a, b = get_f32(at), get_f32(at + 4 * distance)
-        put_f32(at, a * cos - b * sin)
-        put_f32(at + 4 * distance, a * sin + b * cos)
-
-
-@kernel
-def rope(work, thread, threads, count, positions, x, x_stride, heads, head_dim, table, pairs, step, distance):
-    """Rotary position embedding of `heads` heads of each row, in place (Su et al., "RoFormer").
-
-    table: float32 [context][pairs][2], cos and sin. Pairs are neighbours (step 2, distance 1) or halves (step 1,
-    distance pairs).
-    """
-    total = get_i64(count) * heads
-    item = atomic_add(work, 1)
-    while item < total:
-        token, head = item // heads, item % heads
-        angles = table + 8 * pairs * get_i64(positions + 8 * token)
-        _rotate(x + token * x_stride + 4 * head_dim * head, angles, pairs, step, distance)
-        item = atomic_add(work, 1)
-
-
-@kernel
-def store_kv(work, thread, threads, count, positions, slots, k, v, stride, heads, head_dim, keys, values, key_bytes,
-             value_bytes, capacity):
-    """Put the keys and values of a batch into the cache: [slot][head] regions of key_bytes and value_bytes."""
+def _store(work, thread, threads, count, positions, slots, tables, table_bytes, k, v, stride, heads, head_dim, pages,
+           page_bytes, key_bytes, value_bytes):
+    """Put the keys and values of a batch into the pages of their sequences. Operands as in `_attention`."""
     total = get_i64(count) * heads
     item = atomic_add(work, 1)
     while item < total:
         token, head = item // heads, item % heads
         position = get_i64(positions + 8 * token)
-        region = get_i64(slots + 8 * token) * heads + head
+        page = get_i64(tables + get_i64(slots + 8 * token) * table_bytes + 8 * (position // POSITIONS))
+        keys = pages + page * page_bytes + head * (key_bytes + value_bytes)
         source = token * stride + 4 * head_dim * head
-        key = keys + region * key_bytes + 2 * (position // LANES * LANES * head_dim + position % LANES)
-        value = values + region * value_bytes + 2 * LANES * position
-        for d in range(head_dim):
-            put_f16(key + 2 * LANES * d, _to_f16_range(get_f32(k + source + 4 * d)))
-            put_f16(value + 2 * (d // LANES * LANES * capacity + d % LANES),
-                    _to_f16_range(get_f32(v + source + 4 * d)))
+        store_key(keys, position % POSITIONS, k + source, head_dim)  # noqa: F821
+        store_value(keys + key_bytes, position % POSITIONS, v + source, head_dim, value_bytes)  # noqa: F821
         item = atomic_add(work, 1)
 
 
 @device
-def _softmax(scores, limit, vectors):
-    """Turn `limit` scores into weights that sum to 1, rounded to float16, and the rest of `vectors` into zeros."""
-    for i in range(limit, vectors * LANES):
+def _mask(scores, first, last):
+    for i in range(first, last):
         put_f32(scores + 4 * i, _MASKED)
+
+
+@device
+def _softmax(scores, first, limit, vectors, cap, state):
+    """Turn scores into weights e ** (score - maximum), those outside [first, limit) into zeros.
+
+    The maximum and the sum of the weights go to state. cap: scores become cap * tanh(score / cap), unless it is 0.
+    """
+    first, limit = max(first, 0), min(limit, vectors * LANES)
+    if cap > 0:
+        for i in range(first // LANES, vectors):
+            score = load_f32(scores + _VECTOR * i)
+            store_f32(scores + _VECTOR * i, splat_f32(cap) * tanh(score / splat_f32(cap)))
+    _mask(scores, 0, min(first, vectors * LANES))
+    _mask(scores, max(limit, 0), vectors * LANES)
     largest = splat_f32(_MASKED)
     for i in range(vectors):
         largest = maximum(load_f32(scores + _VECTOR * i), largest)
-    shift, total = splat_f32(reduce_max(largest)), splat_f32(float32(0.0))
+    peak = reduce_max(largest)
+    # Where all is masked, weights must be zeros, not e ** 0.
+    shift, total = splat_f32(peak if first < limit else float32(0.0)), splat_f32(float32(0.0))
     for i in range(vectors):
         weight = exp(load_f32(scores + _VECTOR * i) - shift)
         store_f32(scores + _VECTOR * i, weight)
         total = total + weight
-    inverse = splat_f32(float32(1.0) / reduce_add(total))
-    for i in range(vectors):
-        store_f32(scores + _VECTOR * i, round_f16(load_f32(scores + _VECTOR * i) * inverse))
+    put_f32(state, peak)
+    put_f32(state + 4, reduce_add(total))
 
 
-@device
-def _gather_queries(q, stride, rows, group, head_dim, out, out_stride, scale):
-    """The queries of one KV head, [token][head of the group], as rows: rounded to float16, then multiplied by scale."""
-    for row in range(rows):
-        source = q + row // group * stride + 4 * head_dim * (row % group)
-        for d in range(head_dim):
-            put_f32(out + row * out_stride + 4 * d, nearest_f16(get_f32(source + 4 * d)) * scale)
+def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, window, cap, table, pages, page_bytes,
+                 key_bytes, value_bytes, key_blocks, scores, scaled, partial, width):
+    """Attend to positions from `start` up to the end of the span. Queries are rows [token][head of the group].
 
-
-@device
-def _scatter_results(results, width, rows, group, head_dim, out, stride):
-    """The reverse of _gather_queries."""
-    for row in range(rows):
-        target = out + row // group * stride + 4 * head_dim * (row % group)
-        for d in range(head_dim):
-            put_f32(target + 4 * d, get_f32(results + row * width + 4 * d))
-
-
-@device
-def _attend(heads, width, rows, group, head_dim, position, keys, values, value_panel_bytes, weights, weights_stride,
-            results):
-    """results = softmax(heads . keys) . values, for rows = [token][head of the group] whose first is at `position`."""
-    panels = width // _VECTOR
-    end = position + (rows + group - 1) // group
-    for start in range(0, end, POSITIONS):  # keys of a block stay in the first-level cache for all rows
-        positions = min(POSITIONS, end - start)
-        _multiply(keys + 2 * head_dim * start, heads, weights + 4 * start, width, weights_stride, rows, 0,
-                  (positions + _GROUP - 1) // _GROUP * PANEL_GROUP, 2 * LANES * head_dim, head_dim, False)
-    for row in range(rows):
-        _softmax(weights + weights_stride * row, position + row // group + 1, (end + LANES - 1) // LANES)
-    for start in range(0, end, POSITIONS):
-        _multiply(values + 2 * LANES * start, weights + 4 * start, results, weights_stride, width, rows, 0, panels,
-                  value_panel_bytes, min(POSITIONS, end - start), start > 0)
-
-
-@kernel
-def attention(work, thread, threads, count, jobs, q, out, stride, kv_heads, group, head_dim, keys, values, key_bytes,
-              value_bytes, capacity, scratch, scratch_bytes, scale):
-    """out = softmax(q . keys * scale) . values for every head, each query up to its own position.
-
-    jobs: int64 [count][4], consecutive tokens of one slot: first token, number, slot, position of the first.
-    keys, values: the cache of this layer, [slot][kv head] regions. `group` query heads share a KV head.
-    scratch: scratch_bytes for each thread, see `scratch_size`.
+    partial: float32 [rows][width], and after each row its maximum and sum.
     """
-    width = (head_dim + _GROUP - 1) // _GROUP * 4 * _GROUP  # bytes of a padded head
-    heads = scratch + thread * scratch_bytes
-    total = get_i64(count) * kv_heads
-    item = atomic_add(work, 1)
-    while item < total:
-        job, head = jobs + 32 * (item // kv_heads), item % kv_heads
-        rows = get_i64(job + 8) * group
-        results = heads + _whole_tiles(rows) * width
-        weights = results + _whole_tiles(rows) * width
-        at = get_i64(job) * stride + 4 * head_dim * group * head
-        region = get_i64(job + 16) * kv_heads + head
-        _gather_queries(q + at, stride, rows, group, head_dim, heads, width, bits_to_float(scale))
-        _attend(heads, width, rows, group, head_dim, get_i64(job + 24), keys + region * key_bytes,
-                values + region * value_bytes, 2 * LANES * capacity, weights, 4 * capacity, results)
-        _scatter_results(results, width, rows, group, head_dim, out + at, stride)
-        item = atomic_add(work, 1)
+    end = min(start + SPAN, position + (rows + group - 1) // group)
+    first = max(start, position - window + 1) // POSITIONS
+    last = (end + POSITIONS - 1) // POSITIONS
+    for page in range(first, last):
+        keys = pages + get_i64(table + 8 * page) * page_bytes
+        at = page * POSITIONS
+        panels = (min(POSITIONS, end - at) + _GROUP - 1) // _GROUP * PANEL_GROUP
+        multiply_keys(keys, queries, scores + 4 * (at - start), query_bytes, 4 * SPAN, rows, 0,  # noqa: F821
+                      panels, key_bytes // (POSITIONS // LANES), key_blocks, False)
+    for row in range(rows):
+        now = position + row // group
+        _softmax(scores + 4 * SPAN * row, now - window + 1 - start, now + 1 - start, (end - start + LANES - 1) // LANES,
+                 cap, partial + row * (width + _VECTOR) + width)
+    for page in range(first, last):
+        keys = pages + get_i64(table + 8 * page) * page_bytes
+        at = page * POSITIONS
+        weighted_sum(keys + key_bytes, value_bytes, scores + 4 * (at - start), scaled, partial, 4 * SPAN,  # noqa: F821
+                     width + _VECTOR, rows, width // _VECTOR, min(POSITIONS, end - at), page > first)
+
+
+@device
+def _start(total, rows, group, width, sinks):
+    """Begin the sums of all spans: with nothing, or with the weight of a head's sink, which has no value."""
+    for row in range(rows):
+        at = total + row * (width + _VECTOR)
+        for i in range(0, width, _VECTOR):
+            store_f32(at + i, splat_f32(float32(0.0)))
+        put_f32(at + width, get_f32(sinks + 4 * (row % group)) if sinks != 0 else _MASKED)
+        put_f32(at + width + 4, float32(1.0) if sinks != 0 else float32(0.0))
+
+
+@device
+def _add_span(total, partial, rows, width):
+    """total += partial, both as e ** (score - their maximum)."""
+    for row in range(rows):
+        a, b = total + row * (width + _VECTOR), partial + row * (width + _VECTOR)
+        before, here = splat_f32(get_f32(a + width)), splat_f32(get_f32(b + width))
+        largest = maximum(before, here)
+        keep, add = exp(before - largest), exp(here - largest)
+        for i in range(0, width, _VECTOR):
+            store_f32(a + i, fma(load_f32(a + i), keep, load_f32(b + i) * add))
+        total_weight = fma(splat_f32(get_f32(a + width + 4)), keep, splat_f32(get_f32(b + width + 4)) * add)
+        put_f32(a + width, reduce_max(largest))
+        put_f32(a + width + 4, reduce_max(total_weight))
+
+
+@device
+def _finish(total, rows, group, head_dim, width, out, stride):
+    """The weighted mean of each row, to its token and head."""
+    for row in range(rows):
+        source = total + row * (width + _VECTOR)
+        target = out + row // group * stride + 4 * head_dim * (row % group)
+        inverse = float32(1.0) / get_f32(source + width + 4)
+        whole = head_dim // LANES * LANES
+        for d in range(0, whole, LANES):
+            store_f32(target + 4 * d, load_f32(source + 4 * d) * splat_f32(inverse))
+        for d in range(whole, head_dim):
+            put_f32(target + 4 * d, get_f32(source + 4 * d) * inverse)
 
 
 @device
@@ -163,7 +146,89 @@ def _whole_tiles(rows):
     return (rows + MAX_TOKENS - 1) // MAX_TOKENS * MAX_TOKENS
 
 
-def scratch_size(rows: int, head_dim: int, capacity: int) -> int:
-    """Bytes of scratch that a thread needs for jobs of up to `rows` = tokens * group, in a cache of `capacity`."""
-    width = 4 * LANES * whole_groups(head_dim)
-    return -(-rows // MAX_TOKENS) * MAX_TOKENS * (2 * width + 4 * capacity)
+@device
+def _parts(items, threads, deepest):
+    """Into how many parts of spans an item is cut, so that all threads have work."""
+    if items >= SHARES * threads:
+        return 1
+    return max(1, min(deepest, (SHARES * threads + items - 1) // max(1, items)))
+
+
+def _attention(work, thread, threads, count, jobs, deepest, tables, table_bytes, q, out, stride, kv_heads, group,
+               head_dim, pages, page_bytes, key_bytes, value_bytes, query_bytes, key_blocks, scratch, scratch_bytes,
+               partials, most_spans, partial_bytes, finished, scale, window, cap, sinks):
+    """out = softmax(q . keys * scale) . values for every head, each query up to its own position.
+
+    jobs: int64 [count][4], consecutive tokens of one sequence: first token, number, slot, position of the first.
+    deepest: address of the most spans that a job has. tables: the page numbers of each slot, int64.
+    pages: of this layer, page_bytes apart; in each, for every KV head, keys and then values. `group` query heads share
+    a KV head. scratch: scratch_bytes for each thread. partials [SHARES * threads][most_spans][partial_bytes] and
+    finished [SHARES * threads], a zeroed cache line each: for spans that threads share. window: positions that a query sees. sinks: float32 for each head, or 0.
+    """
+    width = 4 * ((head_dim + _GROUP - 1) // _GROUP * _GROUP)
+    items = get_i64(count) * kv_heads
+    parts = _parts(items, threads, get_i64(deepest))
+    queries = scratch + thread * scratch_bytes
+    item = atomic_add(work, 1)
+    while item < items * parts:
+        pair, part = item // parts, item % parts
+        job, head = jobs + 32 * (pair // kv_heads), pair % kv_heads
+        rows, position = get_i64(job + 8) * group, get_i64(job + 24)
+        row_bytes = _whole_tiles(rows) * (width + _VECTOR)
+        total = queries + (_whole_tiles(rows) * query_bytes + _VECTOR - 1) // _VECTOR * _VECTOR
+        scores = total + 2 * row_bytes
+        scaled = scores + _whole_tiles(rows) * 4 * SPAN
+        at = get_i64(job) * stride + 4 * head_dim * group * head
+        for row in range(rows):
+            put_query(q + at + row // group * stride + 4 * head_dim * (row % group),  # noqa: F821
+                      queries + row * query_bytes, head_dim, bits_to_float(scale))
+        begin = max(0, position - window + 1) // SPAN
+        spans = (position + get_i64(job + 8) - 1) // SPAN + 1 - begin
+        shared = partials + pair * most_spans * partial_bytes
+        own_sinks = sinks + 4 * group * head if sinks != 0 else 0
+        if parts == 1:
+            _start(total, rows, group, width, own_sinks)
+        for span in range(part * spans // parts, (part + 1) * spans // parts):
+            partial = total + row_bytes if parts == 1 else shared + span * partial_bytes
+            attend_span(queries, query_bytes, rows, group, head_dim, position, (begin + span) * SPAN,  # noqa: F821
+                        window, bits_to_float(cap), tables + get_i64(job + 16) * table_bytes,
+                        pages + head * (key_bytes + value_bytes), page_bytes, key_bytes, value_bytes, key_blocks,
+                        scores, scaled, partial, width)
+            if parts == 1:
+                _add_span(total, partial, rows, width)
+        if parts == 1:
+            _finish(total, rows, group, head_dim, width, out + at, stride)
+        elif atomic_add(finished + 64 * pair, 1) == parts - 1:  # the last part: the others' results are there
+            put_i64(finished + 64 * pair, 0)
+            _start(total, rows, group, width, own_sinks)
+            for span in range(spans):
+                _add_span(total, shared + span * partial_bytes, rows, width)
+            _finish(total, rows, group, head_dim, width, out + at, stride)
+        item = atomic_add(work, 1)
+
+
+def scratch_size(keys: PageType, rows: int, head_dim: int) -> int:
+    """Bytes of scratch that a thread needs for jobs of up to `rows` = tokens * group."""
+    whole = -(-rows // MAX_TOKENS) * MAX_TOKENS
+    return whole * (keys.query_bytes(head_dim) + 2 * 4 * SPAN) + 2 * partial_size(rows, head_dim) + _VECTOR
+
+
+def partial_size(rows: int, head_dim: int) -> int:
+    """Bytes of what a span gives for so many rows."""
+    return -(-rows // MAX_TOKENS) * MAX_TOKENS * (4 * padded_width(head_dim) + _VECTOR)
+
+
+@cache
+def store(keys: PageType, values: PageType) -> Kernel:
+    """The instruction that puts keys and values into pages of these types."""
+    return kernel(bind(_store, f"store_{keys.name}_{values.name}", store_key=keys.store_key,
+                       store_value=values.store_value))
+
+
+@cache
+def attention(keys: PageType, values: PageType) -> Kernel:
+    """The instruction that attends to keys and values in pages of these types."""
+    name = f"{keys.name}_{values.name}"
+    attend_span = device(bind(_attend_span, f"attend_span_{name}", multiply_keys=keys.multiply_keys,
+                              weighted_sum=values.weighted_sum))
+    return kernel(bind(_attention, f"attention_{name}", put_query=keys.put_query, attend_span=attend_span))

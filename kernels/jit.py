@@ -22,7 +22,9 @@ from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 
 from .isa import active
+from .simd import load_operands
 
+OPERANDS = 16  # of an instruction, that go to a kernel as arguments; where there are more, the address of all goes
 _OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
 _listener: Callable[[str], None] | None = None
 
@@ -32,10 +34,11 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], result: Any, supplied: int) -> None:
         self.name = function.__name__
-        self.function = function
         parameters = list(inspect.signature(function).parameters)
         self.operands = tuple(parameters[supplied:])
-        self._signature = ((types.int64,) * len(parameters), result)
+        self.in_memory = len(self.operands) > OPERANDS  # it takes the address of its operands
+        self.function = _taking_address(function, len(self.operands)) if self.in_memory else function
+        self._signature = ((types.int64,) * (supplied + 1 if self.in_memory else len(parameters)), result)
 
     @cached_property
     def compiled(self) -> CFunc:
@@ -85,6 +88,19 @@ def bind(template: Callable[..., None], name: str, **names: Any) -> Callable[...
 _DEVICE_OPTIONS = {k: v for k, v in _OPTIONS.items() if k != "nopython"}
 device = numba.njit(**_DEVICE_OPTIONS)  # a function that kernels call
 inlined = numba.njit(forceinline=True, **_DEVICE_OPTIONS)  # part of a tile: a call would send vectors through memory
+
+
+def _with_operands(work, thread, threads, operands):
+    function(work, thread, threads, *load_operands(operands, operand_count))  # noqa: F821
+
+
+def _taking_address(function: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """The same kernel, but with the address of its `count` operands in the place of them."""
+    taking = bind(_with_operands, function.__qualname__, function=device(function), operand_count=count)
+    # Numba caches by file and name: those of the kernel.
+    taking.__code__ = taking.__code__.replace(co_filename=function.__code__.co_filename)
+    taking.__module__ = function.__module__
+    return taking
 
 
 class _KernelCache(FunctionCache):

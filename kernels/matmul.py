@@ -88,3 +88,8 @@ def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, 
 def whole_groups(rows: int) -> int:
     """How many panels a matrix of so many rows has: those that no row fills are zeros."""
     return -(-rows // (PANEL_GROUP * LANES)) * PANEL_GROUP
+
+
+def padded_width(width: int) -> int:
+    """The rows of that many panels: a width with which whole tiles of results can be stored."""
+    return whole_groups(width) * LANES

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .jit import Kernel, address_of
+from .jit import OPERANDS, Kernel, address_of
 
-OPERANDS = 16  # the most that an instruction has
 RECORD_BYTES = 8 * (2 + OPERANDS)  # kernel address, whether a barrier follows, operands
 COUNTER_BYTES = 64  # a cache line for each instruction's share counter
 
@@ -33,9 +32,10 @@ class Program:
         """
         if tuple(sorted(operands)) != tuple(sorted(kernel.operands)):
             raise TypeError(f"{kernel} was given {', '.join(operands)}")
-        if len(operands) > OPERANDS:
-            raise TypeError(f"{kernel} has more than {OPERANDS} operands")
-        self._instructions.append((kernel, barrier, [self._encode(operands[name]) for name in kernel.operands]))
+        encoded = [self._encode(operands[name]) for name in kernel.operands]
+        if kernel.in_memory:
+            encoded = [self._encode(np.array(encoded, np.int64))]
+        self._instructions.append((kernel, barrier, encoded))
 
     def _encode(self, value: Any) -> int:
         if isinstance(value, np.ndarray):

@@ -373,6 +373,7 @@ def _storer(convert):
 
 
 store_f32 = _storer(lambda b, x: x)
+store_f16 = _storer(lambda b, x: b.fptrunc(x, Tile("f16").vector))  # rounded half to even
 store_i8 = _storer(lambda b, x: b.trunc(x, ir.VectorType(I8, LANES)))  # from i32: one byte a lane
 
 
@@ -742,6 +743,18 @@ def call_kernel(context, address, operands, count, work, thread, threads):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, count, types.intp, types.int64, types.int64), generate
+
+
+@intrinsic(prefer_literal=True)
+def load_operands(context, address, count):
+    """`count` (literal) int64 from memory, as a tuple."""
+    operands = types.UniTuple(types.int64, _literal(count))
+
+    def generate(context, b, sig, args):
+        return context.make_tuple(b, operands, [_load(b, b.add(args[0], I64(8 * i)), I64)
+                                                for i in range(operands.count)])
+
+    return operands(types.intp, count), generate
 
 
 # ---- fitting blocks ----

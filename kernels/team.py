@@ -13,8 +13,8 @@ from types import TracebackType
 import numpy as np
 
 from .errors import LcpuError
-from .jit import address_of, device, native
-from .program import COUNTER_BYTES, OPERANDS, RECORD_BYTES, Program
+from .jit import OPERANDS, address_of, device, native
+from .program import COUNTER_BYTES, RECORD_BYTES, Program
 from .simd import atomic_add, atomic_get, atomic_put, call_kernel, get_i64, pause, processor_of, sleep_while
 from .simd import wake_sleepers
 

@@ -85,8 +85,11 @@ def rope(x: np.ndarray, positions: np.ndarray, angles: np.ndarray, halves: bool)
     return x
 
 
-def attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray, scale: float) -> np.ndarray:
-    """One query [head_dim] over the keys and values [positions][head_dim] that it may see, all rounded to float16."""
-    scores = f16(keys.astype(np.float64)) @ f16(q.astype(np.float64)) * scale
+def attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray, scale: float, cap: float = 0.0,
+              sink: float | None = None) -> np.ndarray:
+    """One query [head_dim] over the keys and values [positions][head_dim] that it may see."""
+    scores = keys.astype(np.float64) @ q.astype(np.float64) * scale
+    if cap:
+        scores = cap * np.tanh(scores / cap)
     weights = np.exp(scores - scores.max())
-    return f16(weights / weights.sum()) @ f16(values.astype(np.float64))
+    return weights @ values.astype(np.float64) / (weights.sum() + (0 if sink is None else np.exp(sink - scores.max())))

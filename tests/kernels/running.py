@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import settings
+from hypothesis import strategies as st
 
 from lcpu.kernels.activations import (
     Activation,
@@ -31,6 +32,8 @@ SCALES_AT = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [
              "q6_k": [208], "tq1_0": [52], "tq2_0": [64]}  # byte offsets in a block
 ALIGNMENT = 16  # floats: a row of activations is whole vectors on every path
 few = settings(max_examples=12, deadline=None)  # the first example may wait for a compiler
+
+head_dims = st.sampled_from([8, 16, 32, 64, 80, 96, 100, 128, 256]) | st.integers(4, 128).map(lambda half: 2 * half)
 
 team = cache(Team)
 

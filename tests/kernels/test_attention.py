@@ -1,23 +1,25 @@
-"""Attention, the KV cache and RoPE: against float64, for any mixture of sequences in a batch."""
+"""Attention and storing into pages: against float64, for any mixture of sequences, batches, threads and pages."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.kernels.attention import POSITIONS, attention, rope, scratch_size, store_kv
-from lcpu.kernels.matmul import whole_groups
-from lcpu.kernels.simd import LANES
+from lcpu.kernels.attention import SHARES, SPAN, attention, partial_size, scratch_size, store
+from lcpu.kernels.pages import PAGES, POSITIONS, PageType
 
 from . import reference
-from .running import few, int64, padded, run, same_bits
+from .running import few, head_dims, int64, padded, run, same_bits
 
 SLOTS = 3
-head_dims = st.sampled_from([8, 16, 32, 64, 80, 96, 100, 128, 256]) | st.integers(4, 128).map(lambda half: 2 * half)
+F16, Q8_0 = PAGES["f16"], PAGES["q8_0"]
+TYPES = pytest.mark.parametrize(("keys", "values"), [(F16, F16), (Q8_0, Q8_0)], ids=["f16", "q8_0"])
+EVERYTHING = 1 << 40  # a window that hides nothing
 
 
 @dataclass
@@ -29,45 +31,51 @@ class Case:
     group: int
     head_dim: int
     seed: int
+    window: int = EVERYTHING
+    cap: float = 0.0
+    sinks: bool = False
+    types: tuple[PageType, PageType] = field(default=(F16, F16), repr=False)
+    k: np.ndarray = field(init=False)
+    v: np.ndarray = field(init=False)
+    q: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(self.seed)
-        self.capacity = -(-max(start + count for _, start, count in self.sequences) // POSITIONS) * POSITIONS
-        shape = (SLOTS, self.capacity, self.kv_heads)
+        self.pages = -(-max(start + count for _, start, count in self.sequences) // POSITIONS)
+        shape = (SLOTS, self.pages * POSITIONS, self.kv_heads)
         self.k, self.v = (random.standard_normal((*shape, self.head_dim), dtype=np.float32) for _ in range(2))
         self.q = random.standard_normal((*shape, self.group, self.head_dim), dtype=np.float32)
+        self.sink = random.standard_normal((self.kv_heads, self.group), dtype=np.float32)
         self.scale = self.head_dim**-0.5
-
-    @property
-    def key_bytes(self) -> int:
-        return 2 * self.capacity * self.head_dim
-
-    @property
-    def value_bytes(self) -> int:
-        return 2 * self.capacity * whole_groups(self.head_dim) * LANES
 
     def rows(self, values: np.ndarray, tokens: list[tuple[int, int]]) -> np.ndarray:
         """A batch of (slot, position), from values [slot][position]..."""
         return padded(np.stack([values[token].ravel() for token in tokens]))
 
-    def cache(self, *, fill: float = 0.0, threads: int = 1) -> dict[str, np.ndarray | int]:
-        """The cache after all positions up to the newest of each sequence, as operands. `fill`: what else is in it."""
-        regions = SLOTS * self.kv_heads
-        keys, values = (np.full((regions, n // 2), fill, np.float16) for n in (self.key_bytes, self.value_bytes))
-        operands = {"keys": keys, "values": values, "key_bytes": self.key_bytes, "value_bytes": self.value_bytes,
-                    "capacity": self.capacity}
+    def stored(self, *, order: int = 0, fill: float = 0.0, threads: int = 1) -> dict[str, Any]:
+        """The pages after all positions up to the newest of each sequence, as operands. order: of pages in memory;
+        fill: what else is in them."""
+        keys, values = self.types
+        key_bytes, value_bytes = keys.key_bytes(self.head_dim), values.value_bytes(self.head_dim)
+        count = SLOTS * self.pages
+        tables = np.random.default_rng(order).permutation(count).reshape(SLOTS, self.pages).astype(np.int64)
+        page_bytes = self.kv_heads * (key_bytes + value_bytes) + 64
+        pages = np.full(count * page_bytes // 2, fill, np.float16).view(np.uint8)
+        operands = {"tables": tables, "table_bytes": tables.strides[0], "pages": pages, "page_bytes": page_bytes,
+                    "key_bytes": key_bytes, "value_bytes": value_bytes}
         tokens = [(slot, p) for slot, start, count in self.sequences for p in range(start + count)]
         slots, positions = np.array(tokens, np.int64).T.copy()
         k, v = self.rows(self.k, tokens), self.rows(self.v, tokens)
-        run(store_kv, threads=threads, count=int64(len(tokens)), positions=positions, slots=slots, k=k, v=v,
+        run(store(keys, values), threads=threads, count=int64(len(tokens)), positions=positions, slots=slots, k=k, v=v,
             stride=k.strides[0], heads=self.kv_heads, head_dim=self.head_dim, **operands)
         return operands
 
     def new_tokens(self) -> list[tuple[int, int]]:
         return [(slot, start + i) for slot, start, count in self.sequences for i in range(count)]
 
-    def attend(self, cache: dict[str, np.ndarray | int], *, per_job: int, threads: int = 1) -> np.ndarray:
+    def attend(self, stored: dict[str, Any], *, per_job: int, threads: int = 1) -> np.ndarray:
         """The results of all new tokens, float32 [tokens][head][head_dim], at most `per_job` tokens in a job."""
+        keys, values = self.types
         tokens = self.new_tokens()
         q = self.rows(self.q, tokens)
         out = np.full_like(q, 7)
@@ -75,139 +83,146 @@ class Case:
         for slot, start, count in self.sequences:
             jobs += [(first + i, min(per_job, count - i), slot, start + i) for i in range(0, count, per_job)]
             first += count
-        scratch_bytes = scratch_size(per_job * self.group, self.head_dim, self.capacity)
-        scratch = np.full((threads, scratch_bytes), 255, np.uint8)  # NaNs: nothing that is used may come from here
-        run(attention, threads=threads, count=int64(len(jobs)), jobs=np.array(jobs, np.int64), q=q, out=out,
-            stride=q.strides[0], kv_heads=self.kv_heads, group=self.group, head_dim=self.head_dim,
-            scratch=scratch, scratch_bytes=scratch_bytes, scale=self.scale, **cache)
+        deepest = max(start + count - 1 for _, start, count in self.sequences) // SPAN + 1
+        rows = per_job * self.group
+        bad = {"dtype": np.uint8, "fill_value": 255}  # NaNs: nothing that is used may come from here
+        scratch = np.full((threads, scratch_size(keys, rows, self.head_dim)), **bad)
+        partials = np.full((SHARES * threads, deepest, partial_size(rows, self.head_dim)), **bad)
+        finished = np.zeros((SHARES * threads, 8), np.int64)
+        run(attention(keys, values), threads=threads, count=int64(len(jobs)), jobs=np.array(jobs, np.int64),
+            deepest=int64(deepest), q=q, out=out, stride=q.strides[0], kv_heads=self.kv_heads, group=self.group,
+            head_dim=self.head_dim, query_bytes=keys.query_bytes(self.head_dim),
+            key_blocks=self.head_dim // keys.key_block, scratch=scratch, scratch_bytes=scratch.strides[0],
+            partials=partials, most_spans=deepest, partial_bytes=partials.strides[1], finished=finished,
+            scale=self.scale, window=self.window, cap=self.cap, sinks=self.sink if self.sinks else 0, **stored)
         width = self.kv_heads * self.group * self.head_dim
         assert (out[:, width:] == 7).all()
         assert (out[len(tokens) :] == 7).all()
+        assert not finished.any()
         return out[: len(tokens), :width].reshape(len(tokens), -1, self.head_dim)
 
-    def exact(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same in float64, and what rounding a weight the other way to float16 may change."""
-        results, slack = [], []
+    def exact(self) -> np.ndarray:
+        """The same in float64, of keys and values as pages hold them."""
+        results = []
         for slot, position in self.new_tokens():
-            seen = slice(0, position + 1)
+            seen = slice(max(0, position + 1 - self.window), position + 1)
             for head in range(self.kv_heads):
-                keys, values = self.k[slot, seen, head], self.v[slot, seen, head]
-                for q in self.q[slot, position, head]:
-                    results.append(reference.attention(q, keys, values, self.scale))
-                    slack.append(2.0**-11 * abs(values).max(axis=0))
-        shape = (-1, self.kv_heads * self.group, self.head_dim)
-        return np.reshape(results, shape), np.reshape(slack, shape)
+                k, v = self.k[slot, seen, head], self.v[slot, seen, head]
+                q8_0 = self.types[0] is Q8_0
+                k, v = (quantized(k, 32), quantized(v, self.head_dim)) if q8_0 else (reference.f16(k), reference.f16(v))
+                for q, sink in zip(self.q[slot, position, head], self.sink[head], strict=True):
+                    q = quantized(q[None] * np.float32(self.scale), 32)[0] / self.scale if q8_0 else reference.f16(q)
+                    results.append(reference.attention(q, k, v, self.scale, self.cap, sink if self.sinks else None))
+        return np.reshape(results, (-1, self.kv_heads * self.group, self.head_dim))
+
+
+def quantized(x: np.ndarray, block: int) -> np.ndarray:
+    """float32 rows as int8 with a scale for each block of them."""
+    blocks = x.reshape(len(x), -1, block)
+    scale = abs(blocks).max(axis=-1, keepdims=True) / np.float32(127)
+    return (np.rint(blocks / scale) * scale).reshape(x.shape)
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw: st.DrawFn, types: tuple[PageType, PageType] = (F16, F16)) -> Case:
     slots = draw(st.lists(st.integers(0, SLOTS - 1), min_size=1, max_size=SLOTS, unique=True))
-    starts, counts = st.integers(0, 20) | st.integers(100, 300), st.integers(1, 9) | st.integers(10, 40)
+    starts = st.integers(0, 20) | st.integers(100, 300) | st.integers(SPAN - 20, SPAN + 20) | st.just(3 * SPAN - 5)
+    counts = st.integers(1, 9) | st.integers(10, 40)
+    dims = head_dims if types[0] is F16 else st.sampled_from([32, 64, 96, 128, 256])
     return Case([(slot, draw(starts), draw(counts)) for slot in slots], kv_heads=draw(st.integers(1, 3)),
-                group=draw(st.integers(1, 9)), head_dim=draw(head_dims), seed=draw(st.integers(0, 2**32 - 1)))
+                group=draw(st.integers(1, 9)), head_dim=draw(dims), seed=draw(st.integers(0, 2**32 - 1)),
+                window=draw(st.just(EVERYTHING) | st.integers(1, 700)), cap=draw(st.sampled_from([0.0, 0.0, 2.0])),
+                sinks=draw(st.booleans()), types=types)
 
 
+@TYPES
 @few
-@given(cases(), st.integers(1, 16), st.integers(1, 3))
-def test_close_to_float64(c, per_job, threads):
-    wanted, slack = c.exact()
-    error = abs(c.attend(c.cache(threads=threads), per_job=per_job, threads=threads) - wanted)
-    assert (error <= slack + 1e-5).all()
-    assert np.median(error) < 1e-6
+@given(data=st.data(), per_job=st.integers(1, 16), threads=st.integers(1, 3))
+def test_close_to_float64(keys, values, data, per_job, threads):
+    c = data.draw(cases((keys, values)))
+    error = abs(c.attend(c.stored(threads=threads), per_job=per_job, threads=threads) - c.exact())
+    # Codes of a query that is rounded the other way change a score a little.
+    assert error.max() <= (2e-5 if keys is F16 else 2e-2)
+    assert np.median(error) < (1e-6 if keys is F16 else 1e-3)
 
 
+@TYPES
 @few
-@given(cases(), st.integers(2, 16), st.integers(1, 3))
-def test_same_bits_for_every_split_and_every_number_of_threads(c, per_job, threads):
-    cache = c.cache()
-    one_by_one = c.attend(cache, per_job=1)
-    assert same_bits(c.attend(cache, per_job=per_job, threads=threads), one_by_one)
-    assert same_bits(c.attend(c.cache(threads=threads), per_job=per_job), one_by_one)
+@given(data=st.data(), per_job=st.integers(2, 16), threads=st.integers(1, 8))
+def test_same_bits_for_every_batch_and_every_number_of_threads_and_wherever_pages_lie(keys, values, data, per_job,
+                                                                                     threads):
+    c = data.draw(cases((keys, values)))
+    one_by_one = c.attend(c.stored(), per_job=1)
+    assert same_bits(c.attend(c.stored(order=1), per_job=per_job, threads=threads), one_by_one)
+    assert same_bits(c.attend(c.stored(threads=2), per_job=per_job), one_by_one)
 
 
+@TYPES
+@pytest.mark.parametrize("window", [EVERYTHING, 1000])
+def test_threads_share_a_long_sequence(keys, values, window):
+    c = Case([(1, 5 * SPAN + 100, 1)], kv_heads=2, group=3, head_dim=64, seed=1, window=window, types=(keys, values))
+    stored = c.stored()
+    alone = c.attend(stored, per_job=1)
+    for threads in (2, 3, 16):
+        assert same_bits(c.attend(stored, per_job=1, threads=threads), alone)
+    together = Case([(1, 5 * SPAN + 90, 11)], kv_heads=2, group=3, head_dim=64, seed=1, window=window,
+                    types=(keys, values))
+    together.k, together.v, together.q = c.k, c.v, c.q
+    assert same_bits(together.attend(stored, per_job=5, threads=2)[-1:].copy(), alone)
+
+
+@TYPES
 @few
-@given(cases(), st.integers(1, 16))
-def test_what_later_cells_hold_is_ignored(c, per_job):
-    wanted = c.attend(c.cache(), per_job=per_job)
-    for garbage in (-60000.0, 60000.0):
-        assert same_bits(c.attend(c.cache(fill=garbage), per_job=per_job), wanted)
+@given(data=st.data(), per_job=st.integers(1, 16))
+def test_what_later_cells_hold_is_ignored(keys, values, data, per_job):
+    c = data.draw(cases((keys, values)))
+    wanted = c.attend(c.stored(), per_job=per_job)
+    for garbage in (-60000.0, 60000.0, np.nan):
+        assert same_bits(c.attend(c.stored(fill=garbage), per_job=per_job), wanted)
 
 
 @few
 @given(cases())
 def test_a_sequence_does_not_see_the_others(c):
-    together = c.attend(c.cache(), per_job=4)
+    together = c.attend(c.stored(), per_job=4)
     first = 0
     for sequence in c.sequences:
-        alone = Case([sequence], c.kv_heads, c.group, c.head_dim, c.seed)
-        alone.k, alone.v, alone.q, alone.capacity = c.k, c.v, c.q, c.capacity
-        assert same_bits(alone.attend(alone.cache(), per_job=4), together[first : first + sequence[2]].copy())
+        alone = Case([sequence], c.kv_heads, c.group, c.head_dim, c.seed, c.window, c.cap, c.sinks)
+        alone.k, alone.v, alone.q, alone.sink, alone.pages = c.k, c.v, c.q, c.sink, c.pages
+        assert same_bits(alone.attend(alone.stored(), per_job=4), together[first : first + sequence[2]].copy())
         first += sequence[2]
 
 
-@few
-@given(cases())
-def test_the_cache_is_in_panels(c):
-    cache = c.cache(fill=5.0)
-    padded_dim = c.value_bytes // 2 // c.capacity
-    keys = cache["keys"].reshape(SLOTS, c.kv_heads, -1, c.head_dim, LANES)  # a row for each position
-    values = cache["values"].reshape(SLOTS, c.kv_heads, -1, c.capacity, LANES)  # a row for each dimension
-    keys = keys.swapaxes(3, 4).reshape(SLOTS, c.kv_heads, c.capacity, c.head_dim)
-    values = values.transpose(0, 1, 3, 2, 4).reshape(SLOTS, c.kv_heads, c.capacity, padded_dim)
-    filled = np.zeros((SLOTS, c.capacity), bool)
-    for slot, start, count in c.sequences:
-        filled[slot, : start + count] = True
-    for stored, given_values in ((keys, c.k), (values[..., : c.head_dim], c.v)):
-        wanted = np.where(filled[:, :, None, None], given_values.astype(np.float16), np.float16(5.0))
-        assert (stored.swapaxes(1, 2) == wanted).all()
-    assert (values[..., c.head_dim :] == 5).all()
+@TYPES
+def test_attention_to_one_position_is_its_value(keys, values):
+    c = Case([(1, 0, 1)], kv_heads=2, group=2, head_dim=32, seed=0, types=(keys, values))
+    wanted = reference.f16(c.v[1, 0]) if values is F16 else quantized(c.v[1, 0], 32)
+    np.testing.assert_allclose(c.attend(c.stored(), per_job=1)[0], np.repeat(wanted, 2, axis=0), rtol=1e-6)
 
 
-def test_attention_to_one_position_is_its_value():
-    c = Case([(1, 0, 1)], kv_heads=2, group=2, head_dim=16, seed=0)
-    wanted = np.repeat(reference.f16(c.v[1, 0]), 2, axis=0)[None]
-    assert same_bits(c.attend(c.cache(), per_job=1), wanted)
-
-
-def test_the_cache_saturates():
-    c = Case([(0, 0, 2)], kv_heads=1, group=1, head_dim=8, seed=0)
+@TYPES
+def test_pages_saturate(keys, values):
+    c = Case([(0, 0, 2)], kv_heads=1, group=1, head_dim=32, seed=0, types=(keys, values))
     c.v[0, 0, 0, :4] = [1e9, -1e9, np.inf, -np.inf]
-    assert c.attend(c.cache(), per_job=1)[0, 0, :4].tolist() == [65504, -65504, 65504, -65504]
-    assert np.isfinite(c.attend(c.cache(), per_job=2)).all()
+    first = c.attend(c.stored(), per_job=1)[0, 0, :4]
+    if values is F16:
+        assert first.tolist() == [65504, -65504, 65504, -65504]
+    assert np.isfinite(c.attend(c.stored(), per_job=2)).all()
 
 
 def test_large_scores_do_not_overflow():
     c = Case([(0, 200, 3)], kv_heads=1, group=2, head_dim=64, seed=0)
     c.q *= 500
     c.k *= 500
-    out = c.attend(c.cache(), per_job=2)
-    np.testing.assert_allclose(out, c.exact()[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(c.attend(c.stored(), per_job=2), c.exact(), rtol=1e-3, atol=1e-3)
 
 
-def test_a_nan_is_not_hidden():
-    c = Case([(0, 10, 2)], kv_heads=1, group=1, head_dim=8, seed=0)
+@TYPES
+def test_a_nan_is_not_hidden(keys, values):
+    c = Case([(0, 10, 2)], kv_heads=1, group=1, head_dim=32, seed=0, types=(keys, values))
     c.q[0, 10] = np.nan
-    out = c.attend(c.cache(), per_job=2)
+    out = c.attend(c.stored(), per_job=2)
     assert np.isnan(out[0]).all()
     assert np.isfinite(out[1]).all()
-
-
-@pytest.mark.parametrize("halves", [False, True], ids=["neighbours", "halves"])
-@few
-@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 20), heads=st.integers(1, 5), head_dim=head_dims,
-       part=st.sampled_from([1, 1, 2]), threads=st.integers(1, 3))
-def test_rope(halves, seed, tokens, heads, head_dim, part, threads):
-    random = np.random.default_rng(seed)
-    pairs = max(1, head_dim // 2 // part)  # the rest of a head is not rotated
-    x = random.standard_normal((tokens, heads, head_dim), dtype=np.float32)
-    positions = random.integers(0, 50, tokens)
-    angles = random.uniform(0, 100, (50, pairs))
-    table = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
-    rows = padded(x.reshape(tokens, -1))
-    step, distance = (1, pairs) if halves else (2, 1)
-    run(rope, threads=threads, count=int64(tokens), positions=positions, x=rows, x_stride=rows.strides[0],
-        heads=heads, head_dim=head_dim, table=table, pairs=pairs, step=step, distance=distance)
-    got = rows[:tokens, : heads * head_dim].reshape(x.shape)
-    np.testing.assert_allclose(got, reference.rope(x, positions, angles, halves), rtol=0, atol=2e-6)
-    assert same_bits(got[..., 2 * pairs :].copy(), x[..., 2 * pairs :].copy())
-    assert not rows[tokens:].any()
+    c.v[0, 3, 0, 7] = np.nan
+    assert np.isnan(c.attend(c.stored(), per_job=1)[1]).any()

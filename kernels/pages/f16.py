@@ -1,0 +1,67 @@
+"""Pages of F16: keys and values as float16, in the layout of F16 weights."""
+
+from numba import float32
+
+from ..formats.f16 import tile
+from ..jit import device
+from ..matmul import multiplier, padded_width
+from ..simd import LANES, get_f32, load_f32, maximum, minimum, put_f16, round_f16, splat_f32, stack, store_f16
+from ..simd import store_f32
+from .page_type import POSITIONS, PageType
+
+_VECTOR = 4 * LANES
+_LARGEST = float32(65504.0)
+_VALUE_PANEL = 2 * LANES * POSITIONS
+
+
+@device
+def _finite(x):
+    """Saturate: an infinity in a page would turn weights of exactly zero into NaN. A NaN stays one."""
+    return minimum(maximum(x, splat_f32(-_LARGEST)), splat_f32(_LARGEST))
+
+
+@device
+def store_key(keys, position, x, head_dim):
+    scratch = stack(_VECTOR)
+    target = keys + 2 * (position // LANES * LANES * head_dim + position % LANES)
+    for d in range(head_dim):
+        if d % LANES == 0:
+            store_f32(scratch, _finite(load_f32(x + 4 * d)))
+        put_f16(target + 2 * LANES * d, get_f32(scratch + 4 * (d % LANES)))
+
+
+@device
+def store_value(values, position, x, head_dim, value_bytes):
+    for d in range(0, head_dim, LANES):  # past the end of a head, panels have room, and nothing reads it
+        store_f16(values + d // LANES * _VALUE_PANEL + 2 * LANES * position, _finite(load_f32(x + 4 * d)))
+
+
+@device
+def put_query(x, out, head_dim, scale):
+    """As in llama.cpp, a query is rounded to float16, and then scaled."""
+    for d in range(0, head_dim, LANES):
+        store_f32(out + 4 * d, round_f16(load_f32(x + 4 * d)) * splat_f32(scale))
+
+
+multiply = multiplier(tile, "f16_pages")
+
+
+@device
+def weighted_sum(values, value_bytes, weights, scaled, out, weights_stride, out_stride, rows, panels, positions,
+                 accumulate):
+    multiply(values, weights, out, weights_stride, out_stride, rows, 0, panels, _VALUE_PANEL, positions, accumulate)
+
+
+PAGES = PageType(
+    "f16",
+    multiple=1,
+    key_block=1,
+    key_bytes=lambda head_dim: 2 * head_dim * POSITIONS,
+    value_bytes=lambda head_dim: 2 * padded_width(head_dim) * POSITIONS,
+    query_bytes=lambda head_dim: 4 * padded_width(head_dim),
+    store_key=store_key,
+    store_value=store_value,
+    put_query=put_query,
+    multiply_keys=multiply,
+    weighted_sum=weighted_sum,
+)

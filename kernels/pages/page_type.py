@@ -1,0 +1,31 @@
+"""What a type of pages is: sizes, and the functions that store into a page and compute on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+POSITIONS = 128  # of a page
+
+
+@dataclass(frozen=True)
+class PageType:
+    """How keys, or values, of 128 positions of one head are stored. Sizes in bytes are functions of the head's size.
+
+    Keys are a weight matrix with a row for each position, values one with a row for each dimension, both in panels.
+    """
+
+    name: str  # as llama.cpp's -ctk and -ctv name it
+    multiple: int  # a head must have a multiple of so many dimensions
+    key_block: int  # dimensions of a block of a key
+    key_bytes: Callable[[int], int]
+    value_bytes: Callable[[int], int]
+    query_bytes: Callable[[int], int]  # of a query as multiply_keys takes it
+    store_key: Callable[..., Any]  # (keys, position in the page, float32 key, head_dim)
+    store_value: Callable[..., Any]  # (values, position in the page, float32 value, head_dim, bytes of a page's values)
+    put_query: Callable[..., Any]  # (float32 query, out, head_dim, scale)
+    multiply_keys: Callable[..., Any]  # as matmul.multiplier makes it
+    # (values, bytes of a page's values, float32 weights, scratch of the same size, out, weights' stride, out's stride,
+    # rows, panels, positions, accumulate): out (+)= weights . values
+    weighted_sum: Callable[..., Any]
