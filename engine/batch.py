@@ -3,45 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from ..kernels.attention import SPAN
+from ..kernels.pages import POSITIONS
+
 QUERY_ROWS = 16  # query heads that attention takes at once against a block of positions
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next tokens of one sequence. Its pages must hold what comes before them, and have room for them."""
+
+    tokens: Sequence[int]
+    start: int  # position of the first
+    pages: Sequence[int] | np.ndarray  # page numbers, from position 0 on
+    outputs: int = 0  # of how many of the last tokens logits are wanted
 
 
 class Batch:
     """The arrays that a program's instructions read, filled anew for every step. All are int64.
 
-    counts: [tokens, outputs, jobs]. outputs: which rows want logits. jobs [n][4]: runs of consecutive positions of one
-    slot, as attention takes them: first token, number of tokens, slot, position of the first.
+    counts: [tokens, outputs, jobs, spans of the deepest job]. slots: which row of tables a token's sequence has.
+    outputs: which tokens want logits. jobs [n][4]: runs of consecutive positions of one sequence, as attention takes
+    them: first token, number of tokens, slot, position of the first.
     """
 
-    def __init__(self, capacity: int, queries_per_job: int) -> None:
+    def __init__(self, capacity: int, queries_per_job: int, pages: int) -> None:
+        """capacity: the most tokens of a step. pages: the most pages of a sequence."""
         self.capacity = capacity
         self._queries = queries_per_job
-        self.counts = np.zeros(3, np.int64)
+        self.counts = np.zeros(4, np.int64)
         self.tokens, self.slots, self.positions, self.outputs = np.zeros((4, capacity), np.int64)
         self.jobs = np.zeros((capacity, 4), np.int64)
+        self.tables = np.zeros((capacity, pages), np.int64)
 
-    def fill(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
-             outputs: Sequence[int]) -> None:
-        """Token i goes to positions[i] of slots[i]; a slot's tokens must be in order of position."""
-        n = len(tokens)
-        self.tokens[:n], self.slots[:n], self.positions[:n] = tokens, slots, positions
-        self.outputs[: len(outputs)] = outputs
-        jobs = self._split(n)
+    def fill(self, pieces: Sequence[Piece]) -> None:
+        """At most `capacity` tokens in all."""
+        at, deepest = 0, 0
+        jobs: list[tuple[int, int, int, int]] = []
+        outputs: list[int] = []
+        for slot, piece in enumerate(pieces):
+            count = len(piece.tokens)
+            end = piece.start + count
+            self.tokens[at : at + count] = piece.tokens
+            self.slots[at : at + count] = slot
+            self.positions[at : at + count] = range(piece.start, end)
+            needed = -(-end // POSITIONS)
+            self.tables[slot, :needed] = piece.pages[:needed]
+            jobs += [(at + i, min(self._queries, count - i), slot, piece.start + i)
+                     for i in range(0, count, self._queries)]
+            outputs += range(at + count - piece.outputs, at + count)
+            at, deepest = at + count, max(deepest, (end - 1) // SPAN + 1)
         self.jobs[: len(jobs)] = jobs
-        self.counts[:] = n, len(outputs), len(jobs)
-
-    def _split(self, count: int) -> list[tuple[int, int, int, int]]:
-        jobs = []
-        first = 0
-        while first < count:
-            slot, position = int(self.slots[first]), int(self.positions[first])
-            size = 1
-            while (size < self._queries and first + size < count and self.slots[first + size] == slot
-                   and self.positions[first + size] == position + size):
-                size += 1
-            jobs.append((first, size, slot, position))
-            first += size
-        return jobs
+        self.outputs[: len(outputs)] = outputs
+        self.counts[:] = at, len(outputs), len(jobs), deepest

@@ -18,8 +18,10 @@ import numpy as np
 
 from ..kernels.activations import BFloat16Pairs, Float32
 from ..kernels.jit import announcing
+from ..kernels.pages import POSITIONS
 from ..kernels.probe import Peaks, peaks
 from ..kernels.simd import LANES
+from .batch import Piece
 from .model import BATCH, Model, Progress
 
 STEPS = 32  # of a batch-cost case, in each repetition
@@ -105,6 +107,7 @@ class Benchmark:
         self._model, self._peaks = model, peaks
         self._random = np.random.default_rng(0)
         self._cached = 0
+        self._pages = np.arange(model.pool.most)
 
     def run(self, case: Case, repetitions: int, *, warm_up: bool = True,
             progress: Callable[[str], None] = lambda what: None) -> Result:
@@ -167,18 +170,17 @@ class Benchmark:
         for first in range(0, len(tokens), batch):
             piece = tokens[first : first + batch]
             last = first + len(piece) == len(tokens)
-            self._step(piece, position + first, [len(piece) - 1] if last else [])
+            self._step(piece, position + first, 1 if last else 0)
 
     def _generate(self, tokens: Sequence[int], position: int, size: int) -> None:
         """Steps of `size` tokens; the logits of all of them."""
         for first in range(0, len(tokens), size):
             piece = tokens[first : first + size]
-            self._step(piece, position + first, range(len(piece)))
+            self._step(piece, position + first, len(piece))
 
-    def _step(self, tokens: Sequence[int], position: int, outputs: Sequence[int]) -> None:
-        end = position + len(tokens)
-        self._model.step(tokens, [0] * len(tokens), range(position, end), outputs)
-        self._cached = max(self._cached, end)
+    def _step(self, tokens: Sequence[int], position: int, outputs: int) -> None:
+        self._model.step([Piece(tokens, position, self._pages, outputs)])
+        self._cached = max(self._cached, position + len(tokens))
 
     def _tokens(self, count: int) -> list[int]:
         return self._random.integers(0, self._model.h.vocab_size, count).tolist()
@@ -205,8 +207,7 @@ def processor_name() -> str:
 
 def bytes_read(model: Model, case: Case) -> int:
     """Bytes that a case without a prompt must read: in each step all weights, and keys and values of all positions."""
-    h = model.h
-    position_bytes = 2 * 2 * h.block_count * h.head_count_kv * h.head_dim  # float16 keys and values
+    position_bytes = model.pool.page_bytes // POSITIONS  # keys and values
     size = case.step or 1
     ends = range(case.depth + size, case.depth + case.generated + 1, size)
     # Panels, without the rows that only fill up the last of them.

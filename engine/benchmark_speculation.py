@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from .batch import Piece
 from .benchmark import SPECULATION_PROMPT, Case, Result
 from .model import BATCH, Model
 from .options import GenerationOptions
@@ -131,8 +132,7 @@ def _step(model: Model, tokens: Sequence[int], position: int) -> np.ndarray:
     size = model.h.vocab_size
     for first in range(0, len(tokens), BATCH):
         piece = [token % size for token in tokens[first : first + BATCH]]
-        start, count = position + first, len(piece)
-        logits = model.step(piece, [0] * count, range(start, start + count), range(count))
+        logits = model.step([Piece(piece, position + first, range(model.pool.most), len(piece))])
     return logits
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import attention as attention_kernels
 from ..kernels import elementwise
+from ..kernels import rope as rope_kernels
 from ..kernels.activations import (
     BLOCK,
     Activation,
@@ -24,19 +24,22 @@ from ..kernels.activations import (
     round_rows,
     round_to_bf16,
 )
+from ..kernels.attention import SHARES, SPAN, attention, partial_size, scratch_size, store
 from ..kernels.errors import LcpuError
 from ..kernels.formats import FORMATS, Format
-from ..kernels.jit import Kernel
+from ..kernels.jit import Kernel, address_of
 from ..kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from ..kernels.memory import zeros
+from ..kernels.pages import POSITIONS
 from ..kernels.program import Program
 from ..kernels.simd import LANES
 from .batch import QUERY_ROWS, Batch
-from .cache import KVCache
 from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters
+from .page_pool import PagePool
 from .rope import RopeTable
 
+LARGEST_CONTEXT = 1 << 24  # positions of a sequence
 _SHARES = 8  # pieces of a matmul for each thread, so that a slow core does not hold up the others
 _LARGEST_SHARE = 512 << 10  # bytes: a share of weights stays in the second-level cache for all tokens
 
@@ -81,16 +84,16 @@ class Builder:
     what the file has.
     """
 
-    def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, cache: KVCache, threads: int,
+    def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, pool: PagePool, threads: int,
                  output_format: Format | None = None) -> None:
-        self.file, self.h, self.batch, self.cache = file, h, batch, cache
+        self.file, self.h, self.batch, self.pool = file, h, batch, pool
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
-        self.rope_table = RopeTable(h, cache.capacity, self._rope_factors())
+        self.rope_table = RopeTable(h, pool.most * POSITIONS, self._rope_factors())
         self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int], np.ndarray] = {}
         self._inputs: dict[Activation, tuple[Rows, np.ndarray]] = {}
-        self._tokens, self._outputs, self._jobs = (batch.counts.ctypes.data + 8 * i for i in range(3))
+        self._tokens, self._outputs, self._jobs, self._deepest = (batch.counts.ctypes.data + 8 * i for i in range(4))
 
     # ---- tensors ----
 
@@ -258,27 +261,41 @@ class Builder:
     def rope(self, x: Rows, heads: int, *, halves: bool = False) -> Rows:
         """Rotate, in place, neighbouring values of every head, or value i of the first half with i of the second."""
         pairs = self.rope_table.pairs
-        self.program.add(attention_kernels.rope, count=x.count, positions=self.batch.positions, x=x.array,
+        self.program.add(rope_kernels.rope, count=x.count, positions=self.batch.positions, x=x.array,
                          x_stride=x.stride, heads=heads, head_dim=self.h.head_dim, table=self.rope_table.array,
                          pairs=pairs, step=1 if halves else 2, distance=pairs if halves else 1)
         return x
 
-    def attention(self, q: Rows, k: Rows, v: Rows) -> Rows:
-        """Store k and v of a layer, then let every query see its sequence up to itself."""
-        h, cache = self.h, self.cache
-        keys, values = cache.layer()
-        regions: dict[str, Any] = {"keys": keys, "values": values, "key_bytes": cache.key_bytes,
-                                   "value_bytes": cache.value_bytes, "capacity": cache.capacity}
-        self.program.add(attention_kernels.store_kv, count=k.count, positions=self.batch.positions,
-                         slots=self.batch.slots, k=k.array, v=v.array, stride=k.stride, heads=h.head_count_kv,
-                         head_dim=h.head_dim, **regions)
-        group = h.head_count // h.head_count_kv
-        scratch_bytes = attention_kernels.scratch_size(max(QUERY_ROWS, group), h.head_dim, cache.capacity)
-        scratch = self._scratch("attention", scratch_bytes)
+    def attention(self, q: Rows, k: Rows, v: Rows, *, window: int = 0, cap: float = 0.0, scale: float | None = None,
+                  sinks: str | None = None) -> Rows:
+        """Store k and v of a layer, then let every query see its sequence up to itself.
+
+        window: how many positions it sees, 0 for all. cap: scores become cap * tanh(score / cap), unless it is 0.
+        scale: of scores, by default 1 / sqrt(head size). sinks: the tensor of a score for each head, whose weight
+        goes to no value.
+        """
+        h, pool, heads = self.h, self.pool, self.h.head_count_kv
+        layer = pool.add_layer()
+        pages: dict[str, Any] = {"tables": self.batch.tables, "table_bytes": self.batch.tables.strides[0],
+                                 "pages": lambda: address_of(pool.pages) + layer, "page_bytes": lambda: pool.page_bytes,
+                                 "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes}
+        self.program.add(store(pool.keys, pool.values), count=k.count, positions=self.batch.positions,
+                         slots=self.batch.slots, k=k.array, v=v.array, stride=k.stride, heads=heads,
+                         head_dim=h.head_dim, **pages)
+        group = h.head_count // heads
+        rows = max(QUERY_ROWS, group)
+        scratch_bytes, partial_bytes = scratch_size(pool.keys, rows, h.head_dim), partial_size(rows, h.head_dim)
+        most_spans = -(-pool.most * POSITIONS // SPAN)
         out = self._rows("attention", q.width, q.count)
-        self.program.add(attention_kernels.attention, count=self._jobs, jobs=self.batch.jobs, q=q.array,
-                         out=out.array, stride=q.stride, kv_heads=h.head_count_kv, group=group, head_dim=h.head_dim,
-                         scratch=scratch, scratch_bytes=scratch_bytes, scale=h.head_dim**-0.5, **regions)
+        self.program.add(attention(pool.keys, pool.values), count=self._jobs, jobs=self.batch.jobs,
+                         deepest=self._deepest, q=q.array, out=out.array, stride=q.stride, kv_heads=heads, group=group,
+                         head_dim=h.head_dim, query_bytes=pool.keys.query_bytes(h.head_dim),
+                         key_blocks=h.head_dim // pool.keys.key_block, scratch_bytes=scratch_bytes,
+                         scratch=self._scratch("attention", scratch_bytes), partial_bytes=partial_bytes,
+                         partials=self._scratch("spans", SHARES * most_spans * partial_bytes), most_spans=most_spans,
+                         finished=self._scratch("finished", SHARES * 64), window=window or LARGEST_CONTEXT,
+                         cap=float(cap), scale=h.head_dim**-0.5 if scale is None else scale,
+                         sinks=self.vector(sinks, h.head_count) if sinks else 0, **pages)
         return out
 
     def silu_multiply(self, gate: Rows, up: Rows) -> Rows:

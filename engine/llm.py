@@ -16,6 +16,7 @@ import numpy as np
 from .. import models
 from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
+from .batch import Piece
 from .description import describe
 from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
@@ -184,7 +185,7 @@ class LLM:
     def _step(self, piece: Sequence[int], outputs: Sequence[int]) -> np.ndarray:
         """Compute tokens that follow the cached ones, and count them as cached once that has succeeded."""
         start = len(self._cached)
-        logits = self._model.step(piece, [0] * len(piece), range(start, start + len(piece)), outputs)
+        logits = self._model.step([Piece(piece, start, range(self._model.pool.most), len(outputs))])
         self._cached += piece
         return logits
 

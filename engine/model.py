@@ -10,27 +10,28 @@ from ..kernels.errors import LcpuError
 from ..kernels.jit import announcing
 from ..kernels.team import Team
 from . import architectures, hyperparameters
-from .batch import Batch
-from .builder import Builder, Matrix, queries_per_job
-from .cache import KVCache
+from .batch import Batch, Piece
+from .builder import LARGEST_CONTEXT, Builder, Matrix, queries_per_job
 from .gguf_file import GGUFFile
 from .packing import output_format, pack
+from .page_pool import PagePool
 
 Progress = Callable[[str, int, int], None]
 
 BATCH = 512  # most tokens of a step
 LARGEST_DEFAULT_CONTEXT = 32768
-LARGEST_CONTEXT = 1 << 24
 
 
 class Model:
     """Computes logits for batches of tokens. One step runs at a time."""
 
-    def __init__(self, file: GGUFFile, context: int | None, threads: int, *, slots: int = 1, vocab_size: int = 1,
-                 output_type: str | None = None, team: Team | None = None, progress: Progress | None = None) -> None:
+    def __init__(self, file: GGUFFile, context: int | None, threads: int, *, pages: int | None = None,
+                 cache_types: tuple[str, str] = ("f16", "f16"), vocab_size: int = 1, output_type: str | None = None,
+                 team: Team | None = None, progress: Progress | None = None) -> None:
         """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
 
-        context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
+        context: the most positions of a sequence; None: what the model was trained for, at most 32,768. pages: of
+        the pool, by default for one sequence. cache_types: of keys and of values, "f16" or "q8_0".
         vocab_size: how many tokens the model has to know at least. output_type: a block format's name, to compute the
         output layer in another than the file's. team: of so many threads, to share another model's.
         """
@@ -41,11 +42,12 @@ class Model:
         if h.vocab_size < vocab_size:
             raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}")
         self.context = context = _context(h, context)
-        self.batch = Batch(BATCH, queries_per_job(h))
+        self.pool = PagePool(h, context, pages, *cache_types)
+        self.batch = Batch(BATCH, queries_per_job(h), self.pool.most)
         self._file = file  # the embedding table stays in it
-        self._builder = builder = Builder(file, h, self.batch, KVCache(h, context, slots), threads,
-                                          output_format(output_type))
+        self._builder = builder = Builder(file, h, self.batch, self.pool, threads, output_format(output_type))
         self._logits = build(builder)
+        self.pool.allocate()
         with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
             self._program = builder.program.finish()
             self.team, self._own_team = team or Team(threads), team is None
@@ -70,17 +72,16 @@ class Model:
         """The packed weights, by tensor name: all that a step reads of the model but norms and embedded rows."""
         return self._builder.matrices
 
-    def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
-             outputs: Sequence[int]) -> np.ndarray:
-        """Compute up to BATCH tokens and remember their keys and values.
+    def step(self, pieces: Sequence[Piece]) -> np.ndarray:
+        """Compute up to BATCH tokens in all, of any sequences, and remember their keys and values.
 
-        outputs: indices of the tokens whose logits are wanted. Returns float32 [len(outputs), vocab], a view that the
-        next step overwrites.
+        Returns the logits of the last tokens of each piece that wants them, piece after piece: float32
+        [outputs][vocab], a view that the next step overwrites.
         """
-        self._builder.rope_table.extend(max(positions) + 1)
-        self.batch.fill(tokens, slots, positions, outputs)
+        self._builder.rope_table.extend(max(piece.start + len(piece.tokens) for piece in pieces))
+        self.batch.fill(pieces)
         self.team.run(self._program)
-        return self._logits.array[: len(outputs), : self.h.vocab_size]
+        return self._logits.array[: sum(piece.outputs for piece in pieces), : self.h.vocab_size]
 
     @property
     def output(self) -> Matrix:

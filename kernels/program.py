@@ -20,24 +20,24 @@ class Program:
     """
 
     def __init__(self) -> None:
-        self._instructions: list[tuple[Kernel, bool, list[int]]] = []
+        self._instructions: list[tuple[Kernel, bool, list[Any]]] = []
         self._keep: list[Any] = []
         self.records = np.zeros((0, 2 + OPERANDS), np.int64)
         self.counters = np.zeros((0, COUNTER_BYTES // 8), np.int64)
 
     def add(self, kernel: Kernel, *, barrier: bool = True, **operands: Any) -> None:
-        """Append an instruction. Operands go by name: integers, floats (as float32 bits), arrays (as addresses).
+        """Append an instruction. Operands go by name: integers, floats (as float32 bits), arrays (as addresses), and
+        functions that give one of these when the program is finished.
 
         Without a barrier, the next instruction may start before this one has ended on every thread.
         """
         if tuple(sorted(operands)) != tuple(sorted(kernel.operands)):
             raise TypeError(f"{kernel} was given {', '.join(operands)}")
-        encoded = [self._encode(operands[name]) for name in kernel.operands]
-        if kernel.in_memory:
-            encoded = [self._encode(np.array(encoded, np.int64))]
-        self._instructions.append((kernel, barrier, encoded))
+        self._instructions.append((kernel, barrier, [operands[name] for name in kernel.operands]))
 
     def _encode(self, value: Any) -> int:
+        if callable(value):
+            value = value()
         if isinstance(value, np.ndarray):
             self._keep.append(value)
             return address_of(value)
@@ -55,8 +55,11 @@ class Program:
         self.records = np.zeros((len(self._instructions), 2 + OPERANDS), np.int64)
         self.counters = np.zeros((len(self._instructions), COUNTER_BYTES // 8), np.int64)
         for record, (kernel, barrier, operands) in zip(self.records, self._instructions, strict=True):
+            encoded = [self._encode(operand) for operand in operands]
+            if kernel.in_memory:
+                encoded = [self._encode(np.array(encoded, np.int64))]
             record[:2] = kernel.address, barrier
-            record[2 : 2 + len(operands)] = operands
+            record[2 : 2 + len(encoded)] = encoded
         if len(self.records):
             self.records[-1, 1] = True
         return self

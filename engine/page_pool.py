@@ -1,0 +1,59 @@
+"""The memory of keys and values: a pool of pages of 128 positions, each with all layers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels.errors import LcpuError
+from ..kernels.memory import zeros
+from ..kernels.pages import PAGES, POSITIONS, PageType
+from .hyperparameters import Hyperparameters
+
+
+class PagePool:
+    """Pages by number, uint8 [page][layer][KV head][keys, then values].
+
+    Which sequence has which pages is for others to know. Memory is reserved when all layers are known (`allocate`), and
+    taken as pages are first used.
+    """
+
+    def __init__(self, h: Hyperparameters, context: int, pages: int | None, keys: str = "f16",
+                 values: str = "f16") -> None:
+        """context: the most positions of a sequence. pages: how many, by default for one sequence."""
+        self.keys, self.values = page_type(keys, h.head_dim), page_type(values, h.head_dim)
+        self.most = -(-context // POSITIONS)  # pages of a sequence
+        self.count = self.most if pages is None else pages
+        self.key_bytes, self.value_bytes = self.keys.key_bytes(h.head_dim), self.values.value_bytes(h.head_dim)
+        self.page_bytes = 0
+        self._layer_bytes = h.head_count_kv * (self.key_bytes + self.value_bytes)
+        self._pages: np.ndarray | None = None
+
+    def add_layer(self) -> int:
+        """Make room for one more layer; returns where in a page it begins."""
+        self.page_bytes += self._layer_bytes
+        return self.page_bytes - self._layer_bytes
+
+    def allocate(self) -> None:
+        """Reserve the memory. Raises LcpuError if the system does not have so much."""
+        self._pages = zeros((self.count, self.page_bytes), np.uint8, huge_pages=True)
+
+    @property
+    def pages(self) -> np.ndarray:
+        """uint8 [count][page_bytes]"""
+        assert self._pages is not None
+        return self._pages
+
+    def copy(self, source: int, target: int) -> None:
+        """Make a page hold what another holds."""
+        self.pages[target] = self.pages[source]
+
+
+def page_type(name: str, head_dim: int) -> PageType:
+    """The type of pages of that name. Raises LcpuError for one that there is not, or that heads do not fit."""
+    if name.lower() not in PAGES:
+        raise LcpuError(f"cache type {name!r} is unknown: choose {' or '.join(PAGES)}")
+    found = PAGES[name.lower()]
+    if head_dim % found.multiple:
+        raise LcpuError(f"cache type {found.name} needs heads of a multiple of {found.multiple} values, and this "
+                        f"model's have {head_dim}: choose f16")
+    return found
