@@ -1,108 +1,95 @@
-"""A generation: token after token until the text ends, as pieces of text and as counts."""
+"""A generation: a sequence as its reader sees it, in pieces of text."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from typing import Protocol
-
-import numpy as np
+from collections.abc import Callable, Iterator, Sequence
 
 from .options import GenerationOptions
-from .sampler import Sampler
-from .speculation import Drafter, Figures, Speculator, StepCosts, verify
+from .scheduler import Scheduler
+from .sequence import TokenSequence
+from .speculation import Figures
 from .tokenizer import Tokenizer, Utf8Stream
 
 __all__ = ["Generation", "GenerationOptions"]
 
 
-class Forward(Protocol):
-    def __call__(self, ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
-        """(logits [1 + drafted][vocab] after the last id and after each drafted one, how many ids were cached)."""
-
-
 class Generation:
-    """Iterate over it for the text, in pieces of whole characters; its attributes tell how far it is."""
+    """Iterate over it for the text, in pieces of whole characters; its attributes tell how far it is.
 
-    def __init__(self, forward: Forward, tokenizer: Tokenizer, ids: Sequence[int], context: int,
-                 options: GenerationOptions, drafters: Sequence[Drafter] = (), costs: StepCosts | None = None) -> None:
-        """drafters guess tokens, never change them; costs: of forward's steps."""
-        self.prompt_tokens = len(ids)
-        self.reused_tokens = 0  # of the prompt, found in the cache
+    Several may be read in turns, or in threads of their own: their next tokens are computed together.
+    """
+
+    def __init__(self, scheduler: Scheduler, sequence: TokenSequence, tokenizer: Tokenizer, stop: Sequence[str] = (),
+                 when_ended: Callable[[], None] = lambda: None) -> None:
+        """stop: texts that end it. when_ended() is called once it has ended or is given up."""
         self.generated_ids: list[int] = []
-        self.prompt_seconds = 0.0
-        self.generation_seconds = 0.0
         self.finish_reason: str | None = None  # "stop", "length" or "context"
-        self._forward, self._tokenizer, self._context, self._options = forward, tokenizer, context, options
-        self._ids = list(ids)
-        self._sampler = Sampler(options, banned=tuple(tokenizer.end_ids) if options.ignore_eos else ())
-        self._speculator = Speculator(drafters, costs or StepCosts(), self._sampler)
+        self._scheduler, self._sequence, self._tokenizer = scheduler, sequence, tokenizer
+        self._utf8, self._stops, self._when_ended = Utf8Stream(), StopStrings(stop), when_ended
         self._pieces = self._run()
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
 
     @property
+    def prompt_tokens(self) -> int:
+        return self._sequence.prompt_tokens
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of the prompt that were found in the cache."""
+        return self._sequence.reused_tokens
+
+    @property
+    def prompt_seconds(self) -> float:
+        return self._sequence.prompt_seconds
+
+    @property
+    def generation_seconds(self) -> float:
+        return self._sequence.generation_seconds
+
+    @property
     def speculation(self) -> Figures:
         """What came of the drafts so far."""
-        return self._speculator.figures
+        return self._sequence.speculation
+
+    def start(self) -> None:
+        """Let it be computed beside others. Iterating does it, too."""
+        self._scheduler.add(self._sequence)
+
+    def read(self) -> str:
+        """The text of the tokens that are computed, without waiting for more."""
+        text = ""
+        while self._sequence.chosen and not self._stops.found:
+            token = self._sequence.chosen.popleft()
+            self.generated_ids.append(token)
+            text += self._stops.feed(self._utf8.feed(self._tokenizer.token_bytes(token)))
+        if self._stops.found:
+            self._end("stop")
+        elif self._sequence.finish_reason is not None:
+            text += self._stops.feed(self._utf8.flush()) + self._stops.flush()
+            self._end(self._sequence.finish_reason)
+        return text
+
+    def close(self) -> None:
+        """Give it up: nothing more is computed."""
+        self._scheduler.remove(self._sequence)
+        self._when_ended()
 
     def _run(self) -> Iterator[str]:
-        utf8, stops = Utf8Stream(), StopStrings(self._options.stop)
-        for token in self._tokens():
-            if token in self._tokenizer.end_ids:
-                self.finish_reason = "stop"
-                break
-            self.generated_ids.append(token)
-            piece = stops.feed(utf8.feed(self._tokenizer.token_bytes(token)))
-            if piece:
-                yield piece
-            if stops.found:
-                self.finish_reason = "stop"
-                return
-        rest = stops.feed(utf8.flush()) + stops.flush()
-        if rest:
-            yield rest
+        try:
+            self.start()
+            while self.finish_reason is None:
+                self._scheduler.advance(self._sequence)
+                text = self.read()
+                if text:
+                    yield text
+        finally:
+            self.close()
 
-    def _tokens(self) -> Iterator[int]:
-        step = self._prompt_step
-        while room := self._room():
-            for token in step(room):
-                self._ids.append(token)
-                yield token
-            step = self._step
-
-    def _prompt_step(self, room: int) -> list[int]:
-        """The prompt, and the token after it."""
-        started = time.perf_counter()
-        logits, self.reused_tokens = self._forward(self._ids)
-        self._speculator.start(self._ids)
-        computed = time.perf_counter()
-        tokens = verify(self._sampler, logits, self._ids, ())
-        self.prompt_seconds += computed - started
-        self.generation_seconds += time.perf_counter() - computed
-        return tokens
-
-    def _step(self, room: int) -> list[int]:
-        """The next token, and up to room - 1 more if they are guessed rightly."""
-        started = time.perf_counter()
-        draft = self._speculator.propose(self._ids, room - 1)
-        logits, _ = self._forward(self._ids, draft.tokens)
-        computed = time.perf_counter()
-        tokens = verify(self._sampler, logits, self._ids, draft.tokens, self._tokenizer.end_ids)
-        self._speculator.observe(draft, len(tokens), computed - started)
-        self.generation_seconds += time.perf_counter() - started
-        return tokens
-
-    def _room(self) -> int:
-        """How many tokens may still come. One more than the context holds: the last one is only chosen."""
-        limits = {"context": self._context + 1 - len(self._ids)}
-        if self._options.max_tokens >= 0:
-            limits["length"] = self._options.max_tokens - (len(self._ids) - self.prompt_tokens)
-        first = min(limits, key=lambda reason: limits[reason])
-        if limits[first] <= 0:
-            self.finish_reason = first
-        return max(0, limits[first])
+    def _end(self, reason: str) -> None:
+        self.finish_reason = reason
+        self.close()
 
 
 class StopStrings:

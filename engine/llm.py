@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 import os
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,13 +16,14 @@ import numpy as np
 from .. import models
 from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
-from .batch import Piece
 from .description import describe
 from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
-from .model import BATCH, Model, Progress
-from .speculation import Drafter, DraftExperience, DraftModel, NGrams, StepCosts, check_vocabulary
+from .model import Model, Progress
+from .scheduler import PARALLEL, Evaluation, Scheduler
+from .sequence import TokenSequence
+from .speculation import Drafter, DraftExperience, DraftModel, NGrams, check_vocabulary
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
 
@@ -30,32 +31,29 @@ from .tokenizer import Tokenizer, from_metadata
 class LLM:
     """A loaded model. Its text depends on neither threads, batches nor drafts. Use `LLM.load`; a context manager."""
 
-    def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, lock: threading.Lock, *, context: int,
+    def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, scheduler: Scheduler, *, context: int,
                  threads: int, load_seconds: float) -> None:
-        """lock: held while the model's threads compute."""
         self.tokenizer, self.context, self.threads, self.load_seconds = tokenizer, context, threads, load_seconds
         self.isa: Isa = active()
         self.metadata: Mapping[str, Value] = file.metadata
         self.description = describe(file)
-        self._file, self._model = file, model
-        self._cached: list[int] = []  # the tokens whose keys and values are in the cache
-        self._costs = StepCosts()
+        self._file, self._model, self._scheduler = file, model, scheduler
         self._ngram_experience = NGrams.no_experience()
         self._draft_experience: WeakKeyDictionary[LLM, DraftExperience] = WeakKeyDictionary()
-        self._lock = lock
-        self._closed = False
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None,
              context: int | None = None, output_type: str | None = None, beside: LLM | None = None,
+             parallel: int = PARALLEL, cache_types: tuple[str, str] = ("f16", "f16"),
              progress: Progress | None = None) -> LLM:
         """Load a GGUF file, or the embedded model without a path.
 
         threads: by default the physical cores that this process may use, fewer for a small model. context: the most
         tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
         "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
-        as is best for a draft model. progress(stage, done, total) is called while "loading" and "compiling". Raises
-        LcpuError if the model cannot be run.
+        as is best for a draft model. parallel: texts that are computed at once. cache_types: of keys and values in
+        the cache, "f16" or "q8_0", which takes half the memory. progress(stage, done, total) is called while "loading"
+        and "compiling". Raises LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
             raise LcpuError("a model beside another one has the other's threads: leave out `threads`")
@@ -66,12 +64,13 @@ class LLM:
             count = beside.threads if beside else thread_count(threads, weight_bytes)
             tokenizer = from_metadata(file.metadata)
             model = Model(file, context, count, vocab_size=tokenizer.vocab_size, output_type=output_type,
-                          team=beside._model.team if beside else None, progress=progress)
+                          cache_types=cache_types, team=beside._model.team if beside else None, progress=progress)
         except BaseException:
             file.close()
             raise
-        return cls(file, model, tokenizer, beside._lock if beside else threading.Lock(), context=model.context,
-                   threads=count, load_seconds=time.perf_counter() - started)
+        scheduler = Scheduler(model, tokenizer.vocab_size, beside._scheduler.lock if beside else None, parallel)
+        return cls(file, model, tokenizer, scheduler, context=model.context, threads=count,
+                   load_seconds=time.perf_counter() - started)
 
     def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of a text, as `Tokenizer.encode` makes them."""
@@ -89,7 +88,11 @@ class LLM:
         ids = self._checked(ids)
         if not 0 <= first < len(ids):
             raise LcpuError(f"first is {first}: with {len(ids)} tokens, it must be 0 to {len(ids) - 1}")
-        return self._compute(ids, first)[0]
+        evaluation = Evaluation(self._scheduler)
+        try:
+            return evaluation.logits(ids, first)[0]
+        finally:
+            evaluation.close()
 
     def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
                  top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, seed: int | None = None,
@@ -109,15 +112,54 @@ class LLM:
         Raises LcpuError if the draft model's vocabulary is another.
         """
         ids = self._checked(ids)
-        self._check_open()
-        return Generation(self._forward, self.tokenizer, ids, self.context, options or GenerationOptions(),
-                          self._drafters(draft), self._costs)
+        self._scheduler.check_open()
+        options = options or GenerationOptions()
+        drafters, when_ended = self._drafters(draft)
+        sequence = TokenSequence(ids, self.context, options, self.tokenizer.end_ids, drafters, self._scheduler.costs)
+        return Generation(self._scheduler, sequence, self.tokenizer, options.stop, when_ended)
+
+    def generate_batch(self, prompts: Sequence[str], *, draft: DraftSource = None, **options: Any) -> list[str]:
+        """The texts that follow several prompts, computed together. Options as in `generate`.
+
+        Each text is what `generate` gives for its prompt alone.
+        """
+        stop = options.pop("stop", ())
+        shared = GenerationOptions(stop=(stop,) if isinstance(stop, str) else tuple(stop), **options)
+        texts = [""] * len(prompts)
+        requests = ((self.tokenize(prompt), shared) for prompt in prompts)
+        for index, _, text in self.stream_batch(requests, draft):
+            texts[index] += text
+        return texts
+
+    def stream_batch(self, requests: Iterable[tuple[Sequence[int], GenerationOptions]],
+                     draft: DraftSource = None) -> Iterator[tuple[int, Generation, str]]:
+        """Generations after many prompts, computed together: (number of the request, its generation, a piece of its
+        text) as they come. A generation has ended when its finish_reason is there. Requests are taken as needed."""
+        coming = enumerate(requests)
+        active: dict[int, Generation] = {}
+        try:
+            while True:
+                for index, (ids, options) in islice(coming, 2 * self._scheduler.parallel - len(active)):
+                    active[index] = self.stream(ids, options, draft)
+                    active[index].start()
+                if not active:
+                    return
+                self._scheduler.step()
+                for index, generation in list(active.items()):
+                    text = generation.read()
+                    if generation.finish_reason is not None:
+                        del active[index]
+                    if text or generation.finish_reason is not None:
+                        yield index, generation, text
+        finally:
+            for generation in active.values():
+                generation.close()
 
     def close(self) -> None:
         """Give back threads and memory. What is called later raises LcpuError."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
+        with self._scheduler.lock:
+            if not self._scheduler.closed:
+                self._scheduler.closed = True
                 self._model.close()  # with its threads, if they are its own
                 self._file.close()
 
@@ -145,49 +187,23 @@ class LLM:
         template = self.metadata.get("tokenizer.chat_template")
         return template if isinstance(template, str) else None
 
-    def _drafters(self, draft: DraftSource) -> list[Drafter]:
+    def _drafters(self, draft: DraftSource) -> tuple[list[Drafter], Callable[[], None]]:
+        """Those of a text, and what to call when it has ended."""
         if draft is None:
-            return []
+            return [], lambda: None
         ngrams = NGrams(self._ngram_experience)
         if draft == "ngram":
-            return [ngrams]
+            return [ngrams], lambda: None
         if not isinstance(draft, LLM):
             raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
         if draft not in self._draft_experience:
             check_vocabulary(self.tokenizer, draft.tokenizer)
             self._draft_experience[draft] = DraftExperience()
-        experience = self._draft_experience[draft]
-        return [ngrams, DraftModel(lambda ids: draft._forward(ids)[0][0], draft.context, draft.tokenizer.vocab_size,
-                                   self.tokenizer.vocab_size, experience)]
-
-    def _forward(self, ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
-        """(logits [1 + drafted] after the last id and each drafted one, how many ids were in the cache)."""
-        logits, reused = self._compute([*ids, *draft], len(ids) - 1)
-        return logits[:, : self.tokenizer.vocab_size], reused  # of tokens that have a text: tables may be longer
-
-    def _compute(self, ids: list[int], first: int) -> tuple[np.ndarray, int]:
-        """(logits after each of ids[first:], how many ids before were in the cache). Computes what the cache lacks."""
-        out = np.empty((len(ids) - first, self._model.h.vocab_size), np.float32)
-        with self._lock:
-            self._check_open()
-            reused = _common_prefix(self._cached, ids[:first])
-            del self._cached[reused:]
-            started = time.perf_counter()
-            for start in range(reused, len(ids), BATCH):
-                piece = ids[start : start + BATCH]
-                wanted = range(max(first - start, 0), len(piece))
-                row = max(start - first, 0)
-                out[row : row + len(wanted)] = self._step(piece, wanted)
-            if reused == first:
-                self._costs.record(len(ids) - first, time.perf_counter() - started)
-        return out, reused
-
-    def _step(self, piece: Sequence[int], outputs: Sequence[int]) -> np.ndarray:
-        """Compute tokens that follow the cached ones, and count them as cached once that has succeeded."""
-        start = len(self._cached)
-        logits = self._model.step([Piece(piece, start, range(self._model.pool.most), len(outputs))])
-        self._cached += piece
-        return logits
+        experience, size = self._draft_experience[draft], draft.tokenizer.vocab_size
+        evaluation = Evaluation(draft._scheduler)
+        model = DraftModel(lambda ids: evaluation.logits(ids, len(ids) - 1)[0][0, :size], draft.context, size,
+                           self.tokenizer.vocab_size, experience)
+        return [ngrams, model], evaluation.close
 
     def _checked(self, ids: Sequence[int]) -> list[int]:
         ids = [operator.index(token) for token in ids]
@@ -201,17 +217,5 @@ class LLM:
             raise LcpuError(f"token {min(ids) if min(ids) < 0 else max(ids)} is not one of the model's {vocab_size}")
         return ids
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise LcpuError("the model is closed: load it again")
-
 
 DraftSource = LLM | Literal["ngram"] | None  # what `LLM.stream` may guess by
-
-
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many items from the start on are equal."""
-    size = min(len(a), len(b))
-    if a[:size] == b[:size]:
-        return size
-    return next(i for i in range(size) if a[i] != b[i])

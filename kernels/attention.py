@@ -163,7 +163,8 @@ def _attention(work, thread, threads, count, jobs, deepest, tables, table_bytes,
     deepest: address of the most spans that a job has. tables: the page numbers of each slot, int64.
     pages: of this layer, page_bytes apart; in each, for every KV head, keys and then values. `group` query heads share
     a KV head. scratch: scratch_bytes for each thread. partials [SHARES * threads][most_spans][partial_bytes] and
-    finished [SHARES * threads], a zeroed cache line each: for spans that threads share. window: positions that a query sees. sinks: float32 for each head, or 0.
+    finished [SHARES * threads], a zeroed cache line each: for spans that threads share. window: positions that a
+    query sees. sinks: float32 for each head, or 0.
     """
     width = 4 * ((head_dim + _GROUP - 1) // _GROUP * _GROUP)
     items = get_i64(count) * kv_heads

@@ -1,0 +1,166 @@
+"""Which pages a sequence has, which it shares, and what earlier texts have left in them.
+
+Whole pages whose tokens are computed form a tree: a page's children are those that followed it in some text. A new
+sequence walks down the tree with its own tokens, shares the whole pages that it meets, and copies the one that it has
+in part. Pages that no sequence uses stay until their room is needed, least recently used ones first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..kernels.pages import POSITIONS
+
+
+@dataclass(eq=False)
+class Node:
+    """A page in the tree, and the tokens that it holds after those of its parents."""
+
+    page: int
+    tokens: tuple[int, ...]  # fewer than POSITIONS only in the last page of a text
+    parent: Node | None = None
+    children: dict[tuple[int, ...], Node] = field(default_factory=dict)
+    users: int = 0  # sequences that have it in their table
+    last_used: int = 0
+
+
+@dataclass(eq=False)
+class PageTable:
+    """The pages of one sequence, from position 0 on."""
+
+    pages: list[int] = field(default_factory=list)
+    shared: list[Node] = field(default_factory=list)  # the first of them, which are in the tree
+    computed: int = 0  # positions whose keys and values are there
+
+    @property
+    def room(self) -> int:
+        return len(self.pages) * POSITIONS
+
+
+class PageCache:
+    """Hands out the pages of a pool by number. It never touches their memory but by `copy`(source, target)."""
+
+    def __init__(self, pages: int, copy: Callable[[int, int], None]) -> None:
+        self._free = list(range(pages))[::-1]  # the lowest numbers first: memory that was never touched stays so
+        self._root = Node(-1, ())
+        self._copy, self._clock = copy, 0
+
+    def open(self, ids: Sequence[int]) -> PageTable:
+        """A table for a text, with what is known of its beginning: at most all but the last token."""
+        table, node = PageTable(), self._root
+        known = len(ids) - 1
+        while table.computed + POSITIONS <= known:
+            child = node.children.get(tuple(ids[table.computed : table.computed + POSITIONS]))
+            if child is None:
+                break
+            self._use(child)
+            table.shared.append(child)
+            table.pages.append(child.page)
+            table.computed += POSITIONS
+            node = child
+        self._begin_with_part(table, node, ids[table.computed : known])
+        return table
+
+    def _begin_with_part(self, table: PageTable, node: Node, rest: Sequence[int]) -> None:
+        """Take along what a page holds of the tokens that come next: the page itself if nobody else could want it."""
+        best = max(node.children.values(), key=lambda child: common_prefix(child.tokens, rest), default=None)
+        size = common_prefix(best.tokens, rest) if best else 0
+        if best is None or size == 0:
+            return
+        if size == len(best.tokens) and best.users == 0 and not best.children:
+            self._forget(best)
+            table.pages.append(best.page)
+            table.computed += size
+            return
+        self._use(best)  # so that its page is not given to us
+        page = self._take()
+        best.users -= 1
+        if page is not None:
+            self._copy(best.page, page)
+            table.pages.append(page)
+            table.computed += size
+
+    def grow(self, table: PageTable, positions: int) -> bool:
+        """Give a table room for so many positions. False if there are not enough pages; it then keeps what it got."""
+        while table.room < positions:
+            page = self._take()
+            if page is None:
+                return False
+            table.pages.append(page)
+        return True
+
+    def record(self, table: PageTable, ids: Sequence[int]) -> None:
+        """ids[: table.computed] are there to stay: let others find the whole pages among them."""
+        while (len(table.shared) + 1) * POSITIONS <= table.computed:
+            index = len(table.shared)
+            node = self._insert(table.shared[-1] if index else self._root, table.pages[index],
+                                tuple(ids[index * POSITIONS : (index + 1) * POSITIONS]))
+            self._use(node)
+            table.shared.append(node)
+            table.pages[index] = node.page
+
+    def close(self, table: PageTable, ids: Sequence[int]) -> None:
+        """The sequence ends, or gives its pages up. What they hold can be found until they are needed."""
+        self.record(table, ids)
+        index = len(table.shared)
+        rest = tuple(ids[index * POSITIONS : table.computed])
+        used = min(len(table.pages), index + bool(rest))
+        if rest:
+            node = self._insert(table.shared[-1] if index else self._root, table.pages[index], rest)
+            self._use(node)
+            node.users -= 1
+        for node in table.shared:
+            node.users -= 1
+        self._free += table.pages[used:][::-1]
+        table.pages, table.shared, table.computed = [], [], 0
+
+    def available(self) -> int:
+        """Pages that could be had now."""
+        return len(self._free) + sum(node.users == 0 for node in self._nodes(self._root))
+
+    def _insert(self, parent: Node, page: int, tokens: tuple[int, ...]) -> Node:
+        """A page in the tree; if its tokens are there already, that page, and this one is free."""
+        for child in list(parent.children.values()):
+            if child.tokens[: len(tokens)] == tokens:
+                self._free.append(page)
+                return child
+            if child.tokens == tokens[: len(child.tokens)] and child.users == 0 and not child.children:
+                self._forget(child)  # the beginning of ours
+                self._free.append(child.page)
+        node = parent.children[tokens] = Node(page, tokens, parent)
+        return node
+
+    def _use(self, node: Node) -> None:
+        self._clock += 1
+        node.users += 1
+        node.last_used = self._clock
+
+    def _take(self) -> int | None:
+        """A free page, or that of the least recently used node that nobody uses."""
+        if self._free:
+            return self._free.pop()
+        unused = [node for node in self._nodes(self._root) if node.users == 0 and not node.children]
+        if not unused:
+            return None
+        oldest = min(unused, key=lambda node: node.last_used)
+        self._forget(oldest)
+        return oldest.page
+
+    def _forget(self, node: Node) -> None:
+        assert node.parent is not None
+        del node.parent.children[node.tokens]
+
+    def _nodes(self, node: Node) -> Iterator[Node]:
+        """All below a node."""
+        waiting = list(node.children.values())
+        while waiting:
+            node = waiting.pop()
+            waiting += node.children.values()
+            yield node
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many items from the start on are equal."""
+    size = min(len(a), len(b))
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), size)

@@ -1,0 +1,239 @@
+"""Which sequences a step computes: the next tokens of all that run, and pieces of prompts that wait.
+
+Logits do not depend on the batch, so nothing here changes a text: neither who runs beside it, nor in which pieces its
+prompt is computed, nor whether it had to give up its pages in between.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..kernels.errors import LcpuError
+from ..kernels.pages import POSITIONS
+from .batch import Piece
+from .model import BATCH, Model
+from .page_cache import PageCache, PageTable, common_prefix
+from .sequence import TokenSequence
+from .speculation import StepCosts
+
+PARALLEL = 16  # sequences that run at once, by default
+
+
+class Scheduler:
+    """Runs the sequences of one model. All of it may be called from any thread; one step is computed at a time."""
+
+    def __init__(self, model: Model, vocab_size: int, lock: threading.RLock | None = None,
+                 parallel: int = PARALLEL) -> None:
+        """vocab_size: tokens that have a text, which may be fewer than the model has rows for. lock: of the model's
+        threads, if others share them."""
+        self.model, self.vocab_size, self.parallel = model, vocab_size, parallel
+        self.lock = lock or threading.RLock()  # held while something is computed
+        self.closed = False
+        self.costs = StepCosts()
+        self.cache = PageCache(model.pool.count, model.pool.copy)
+        self._waiting: list[TokenSequence] = []  # the first to run first
+        self._running: list[TokenSequence] = []  # the oldest first
+        self.evaluations: list[Evaluation] = []  # the least recently used first
+
+    def add(self, sequence: TokenSequence) -> None:
+        """Let it run as soon as there is room."""
+        with self.lock:
+            if sequence.finish_reason is None:
+                self._waiting.append(sequence)
+
+    def remove(self, sequence: TokenSequence) -> None:
+        """Its text has ended, or nobody wants it any more."""
+        with self.lock:
+            if sequence in self._waiting:
+                self._waiting.remove(sequence)
+            if sequence in self._running:
+                self._running.remove(sequence)
+                self._give_up_pages(sequence)
+
+    def advance(self, sequence: TokenSequence) -> None:
+        """Step until the sequence has a token that nobody has read, or has ended."""
+        while not sequence.chosen and sequence.finish_reason is None:
+            with self.lock:
+                if not sequence.chosen and sequence.finish_reason is None:
+                    self.step()
+
+    def step(self) -> None:
+        """Schedule, compute, take in."""
+        with self.lock:
+            self.check_open()
+            started = time.perf_counter()
+            self._admit()
+            scheduled = self._schedule()
+            logits = self.model.step([piece for _, piece in scheduled])
+            drafting = sum(sequence.drafting_seconds for sequence, _ in scheduled)
+            self._take_in(scheduled, logits, time.perf_counter() - started - drafting)
+
+    def check_open(self) -> None:
+        """Raises LcpuError if the model is closed."""
+        if self.closed:
+            raise LcpuError("the model is closed: load it again")
+
+    # ---- schedule ----
+
+    def _runnable(self) -> list[TokenSequence]:
+        """Those whose last token was read: the others are ahead of their readers."""
+        return [sequence for sequence in self._running if not sequence.chosen]
+
+    def _admit(self) -> None:
+        """Let sequences that wait begin, as far as there are pages for their prompts."""
+        for sequence in self._waiting[: 2 * self.parallel]:
+            runnable = self._runnable()
+            if len(runnable) >= self.parallel:
+                return
+            if any(_is_ahead(other, sequence) for other in runnable):
+                continue
+            table = self.cache.open(sequence.ids)
+            needed = -(-len(sequence.ids) // POSITIONS) - len(table.pages)
+            if runnable and self.cache.available() < needed + len(runnable):
+                self.cache.close(table, sequence.ids)
+                return
+            self._waiting.remove(sequence)
+            self._running.append(sequence)
+            sequence.table = table
+            if sequence.in_prompt:
+                sequence.reused_tokens = table.computed
+
+    def _schedule(self) -> list[tuple[TokenSequence, Piece]]:
+        """What the step computes: first the next tokens of texts, then prompts, which share what is left of it."""
+        runnable = self._runnable()
+        for sequence in runnable:
+            sequence.draft(len(runnable) - 1)
+        pending = sorted(((sequence, sequence.pending()) for sequence in runnable), key=lambda entry: len(entry[1]))
+        scheduled: list[tuple[TokenSequence, Piece]] = []
+        room = BATCH
+        for number, (sequence, tokens) in enumerate(pending):
+            size = min(len(tokens), max(1, room // (len(pending) - number)))
+            table = sequence.table
+            if table is not None and self._make_room(sequence, size):
+                outputs = sequence.outputs if size == len(tokens) else 0
+                scheduled.append((sequence, Piece(tokens[:size], table.computed, table.pages, outputs)))
+                room -= size
+        return [entry for entry in scheduled if entry[0].table is not None]  # nor those that gave up their pages
+
+    def _make_room(self, sequence: TokenSequence, tokens: int) -> bool:
+        """Give a sequence room for so many tokens more; False if it had to give up its pages itself."""
+        while sequence.table is not None:
+            if self.cache.grow(sequence.table, sequence.table.computed + tokens):
+                return True
+            self.free_pages()
+        return False
+
+    def free_pages(self) -> None:
+        """Take pages from what is least missed: texts that nobody waits for, then the youngest sequence, which is
+        computed again later."""
+        for evaluation in self.evaluations:
+            if evaluation.holds_pages:
+                evaluation.forget()
+                return
+        victim = next((other for other in reversed(self._running) if other.chosen), self._running[-1])
+        self._running.remove(victim)
+        self._give_up_pages(victim)
+        self._waiting.insert(0, victim)
+
+    def _give_up_pages(self, sequence: TokenSequence) -> None:
+        if sequence.table is not None:
+            self.cache.close(sequence.table, sequence.ids)
+            sequence.table = None
+
+    # ---- take in ----
+
+    def _take_in(self, scheduled: Sequence[tuple[TokenSequence, Piece]], logits: np.ndarray, seconds: float) -> None:
+        row = 0
+        if all(piece.outputs == len(piece.tokens) for _, piece in scheduled):
+            self.costs.record(sum(piece.outputs for _, piece in scheduled), seconds)
+        for sequence, piece in scheduled:
+            sequence.take(len(piece.tokens), logits[row : row + piece.outputs, : self.vocab_size], seconds)
+            row += piece.outputs
+            if sequence.finish_reason is not None:
+                self._running.remove(sequence)
+                self._give_up_pages(sequence)
+            elif sequence.table is not None:
+                self.cache.record(sequence.table, sequence.ids)
+
+
+class Evaluation:
+    """The logits of one text, which may be asked for piece by piece."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._ids: list[int] = []  # those that the table holds
+        self._table = PageTable()
+
+    @property
+    def holds_pages(self) -> bool:
+        return bool(self._table.pages)
+
+    def logits(self, ids: Sequence[int], first: int) -> tuple[np.ndarray, int]:
+        """(logits after each of ids[first:], float32 [len(ids) - first][vocab]; how many ids were known before)."""
+        scheduler = self._scheduler
+        out = np.empty((len(ids) - first, scheduler.model.h.vocab_size), np.float32)
+        with scheduler.lock:
+            scheduler.check_open()
+            self._go_back(ids, first)
+            reused = self._table.computed
+            for start in range(reused, len(ids), BATCH):
+                piece = ids[start : start + BATCH]
+                outputs = min(len(piece), max(0, start + len(piece) - first))
+                end = start + len(piece) - first
+                out[end - outputs : end] = self._step(piece, start, outputs)
+        return out, reused
+
+    def _go_back(self, ids: Sequence[int], first: int) -> None:
+        """Keep of the table what belongs to ids[:first], or begin with what others have left."""
+        known = common_prefix(self._ids, ids[:first])
+        if known < len(self._table.shared) * POSITIONS or not self._table.pages:
+            self.forget()
+            self._table = self._scheduler.cache.open(ids[: first + 1])
+            known = self._table.computed
+        self._table.computed = known
+        self._ids = list(ids[:known])
+        evaluations = self._scheduler.evaluations
+        if self in evaluations:
+            evaluations.remove(self)
+        evaluations.append(self)
+
+    def _step(self, piece: Sequence[int], start: int, outputs: int) -> np.ndarray:
+        scheduler, table = self._scheduler, self._table
+        while not scheduler.cache.grow(table, start + len(piece)):
+            scheduler.free_pages()
+        started = time.perf_counter()
+        logits = scheduler.model.step([Piece(piece, start, table.pages, outputs)])
+        if outputs == len(piece):
+            scheduler.costs.record(outputs, time.perf_counter() - started)
+        self._ids += piece
+        table.computed = len(self._ids)
+        return logits
+
+    def forget(self) -> None:
+        """Give up the pages. What they hold can be found until they are needed."""
+        with self._scheduler.lock:
+            self._scheduler.cache.close(self._table, self._ids)
+            self._ids = []
+
+    def close(self) -> None:
+        """The text is not needed any more."""
+        with self._scheduler.lock:
+            self.forget()
+            if self in self._scheduler.evaluations:
+                self._scheduler.evaluations.remove(self)
+
+
+def _is_ahead(other: TokenSequence, sequence: TokenSequence) -> bool:
+    """Whether the other is just computing what this one begins with, so that it can soon be shared."""
+    if not other.in_prompt or other.table is None:
+        return False
+    pages = 0
+    while (end := (pages + 1) * POSITIONS) < len(sequence.ids) and other.ids[end - POSITIONS : end] == sequence.ids[
+        end - POSITIONS : end
+    ]:
+        pages += 1
+    return other.table.computed < min(pages * POSITIONS, len(other.ids))

@@ -1,0 +1,105 @@
+"""A sequence: a text in the making, its tokens, the pages of their keys and values, and how it goes on and ends."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from .options import GenerationOptions
+from .page_cache import PageTable
+from .sampler import Sampler
+from .speculation import NO_DRAFT, Drafter, Figures, Speculator, StepCosts, verify
+
+
+class TokenSequence:
+    """One of the texts that a scheduler computes."""
+
+    def __init__(self, ids: Sequence[int], context: int, options: GenerationOptions, end_ids: Collection[int],
+                 drafters: Sequence[Drafter] = (), costs: StepCosts | None = None) -> None:
+        """ids: the prompt. end_ids: tokens that end the text. drafters guess tokens, never change them; costs: of the
+        model's steps."""
+        self.ids = list(ids)
+        self.prompt_tokens = len(ids)
+        self.reused_tokens = 0  # of the prompt, found in the cache
+        self.chosen: deque[int] = deque()  # tokens that nobody has read yet
+        self.finish_reason: str | None = None  # "stop", "length" or "context"
+        self.prompt_seconds = 0.0
+        self.generation_seconds = 0.0
+        self.table: PageTable | None = None  # None: it waits for pages
+        self._context, self._options, self._end_ids = context, options, end_ids
+        self._sampler = Sampler(options, banned=tuple(end_ids) if options.ignore_eos else ())
+        self._speculator = Speculator(drafters, costs or StepCosts(), self._sampler)
+        self._draft = NO_DRAFT
+        self.drafting_seconds = 0.0  # of the step that is scheduled
+        self._room()
+
+    @property
+    def speculation(self) -> Figures:
+        """What came of the drafts so far."""
+        return self._speculator.figures
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether no token was chosen yet."""
+        return len(self.ids) == self.prompt_tokens
+
+    def pending(self) -> list[int]:
+        """The tokens to compute next: all that are not, and what is drafted after them."""
+        assert self.table is not None
+        return [*self.ids[self.table.computed :], *self._draft.tokens]
+
+    def draft(self, others: int) -> None:
+        """Let drafters say how the text may go on, if all but the last token are computed; not beside other texts,
+        which fill a step better than guesses do."""
+        assert self.table is not None
+        self._draft, self.drafting_seconds = NO_DRAFT, 0.0
+        if not others and not self.in_prompt and self.table.computed == len(self.ids) - 1:
+            started = time.perf_counter()
+            self._draft = self._speculator.propose(self.ids, self._room() - 1)
+            self.drafting_seconds = time.perf_counter() - started
+
+    @property
+    def outputs(self) -> int:
+        """Of how many tokens, the last ones of `pending`, logits are wanted."""
+        return 1 + len(self._draft.tokens)
+
+    def take(self, count: int, logits: np.ndarray, seconds: float) -> None:
+        """The first `count` pending tokens are computed; logits: float32 [outputs][vocab] if these were all of them."""
+        assert self.table is not None
+        first = self.in_prompt
+        self.table.computed += count
+        if not len(logits):
+            self.prompt_seconds += seconds
+            return
+        if first:
+            self._speculator.start(self.ids)
+        started = time.perf_counter()
+        tokens = verify(self._sampler, logits, self.ids, self._draft.tokens, self._end_ids)
+        self.ids += tokens
+        self.table.computed = len(self.ids) - 1
+        if first:
+            self.prompt_seconds += seconds
+        else:
+            self._speculator.observe(self._draft, len(tokens), seconds + self.drafting_seconds)
+            self.generation_seconds += seconds + self.drafting_seconds
+        self.generation_seconds += time.perf_counter() - started
+        self._draft = NO_DRAFT
+        for token in tokens:
+            if token in self._end_ids:
+                self.finish_reason = "stop"
+                return
+            self.chosen.append(token)
+        self._room()
+
+    def _room(self) -> int:
+        """How many tokens may still come. One more than the context holds: the last one is only chosen."""
+        limits = {"context": self._context + 1 - len(self.ids)}
+        if self._options.max_tokens >= 0:
+            limits["length"] = self._options.max_tokens - (len(self.ids) - self.prompt_tokens)
+        first = min(limits, key=lambda reason: limits[reason])
+        if limits[first] <= 0:
+            self.finish_reason = first
+        return max(0, limits[first])
