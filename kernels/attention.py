@@ -1,9 +1,10 @@
 """Attention over pages of keys and values, and storing into them.
 
 A page holds 128 positions of a sequence, which need not be next to each other in memory. The scores of a page are one
-matmul and its weighted values another. Positions are taken in spans of 512: each span gives a maximum, a sum and
-weighted values, and these are added up in the order of the spans (Milakov, Gimelshein, "Online normalizer calculation
-for softmax"). So a result depends neither on the batch, nor on which threads compute its spans, nor on where pages lie.
+matmul and its weighted values another. Positions are taken in spans of 512: each gives a maximum, a sum and a weighted
+mean of its values, and spans are put together in their order (Milakov, Gimelshein, "Online normalizer calculation for
+softmax"). So a result depends neither on the batch, nor on which threads compute its spans, nor on where pages lie. As
+in llama.cpp, queries and weights are rounded to float16 first, as keys and values are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .math import exp, tanh
 from .matmul import MAX_TOKENS, PANEL_GROUP, padded_width
 from .pages import POSITIONS, PageType
 from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, put_i64
-from .simd import reduce_add, reduce_max, splat_f32, store_f32
+from .simd import reduce_add, reduce_max, round_f16, splat_f32, store_f32
 
 SPAN = 512  # positions; whole pages
 SHARES = 4  # for each thread, where a few sequences are so long that threads share them
@@ -49,10 +50,17 @@ def _mask(scores, first, last):
 
 
 @device
-def _softmax(scores, first, limit, vectors, cap, state):
-    """Turn scores into weights e ** (score - maximum), those outside [first, limit) into zeros.
+def _inverse(x):
+    """1 / x, but 0 for 0: where nothing was seen, there is nothing to weigh."""
+    return float32(0.0) if x == 0 else float32(1.0) / x
 
-    The maximum and the sum of the weights go to state. cap: scores become cap * tanh(score / cap), unless it is 0.
+
+@device
+def _softmax(scores, first, limit, vectors, cap, state):
+    """Turn scores into weights that sum to 1, rounded to float16, those outside [first, limit) into zeros.
+
+    The maximum m and the sum of e ** (score - m) go to state. cap: scores become cap * tanh(score / cap), unless it
+    is 0.
     """
     first, limit = max(first, 0), min(limit, vectors * LANES)
     if cap > 0:
@@ -71,8 +79,12 @@ def _softmax(scores, first, limit, vectors, cap, state):
         weight = exp(load_f32(scores + _VECTOR * i) - shift)
         store_f32(scores + _VECTOR * i, weight)
         total = total + weight
+    sum = reduce_add(total)
+    inverse = splat_f32(_inverse(sum))
+    for i in range(vectors):
+        store_f32(scores + _VECTOR * i, round_f16(load_f32(scores + _VECTOR * i) * inverse))
     put_f32(state, peak)
-    put_f32(state + 4, reduce_add(total))
+    put_f32(state + 4, sum)
 
 
 def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, window, cap, table, pages, page_bytes,
@@ -114,31 +126,34 @@ def _start(total, rows, group, width, sinks):
 
 @device
 def _add_span(total, partial, rows, width):
-    """total += partial, both as e ** (score - their maximum)."""
+    """The weighted mean of both means. Each has the weight of its sum of e ** (score - its maximum)."""
     for row in range(rows):
         a, b = total + row * (width + _VECTOR), partial + row * (width + _VECTOR)
         before, here = splat_f32(get_f32(a + width)), splat_f32(get_f32(b + width))
         largest = maximum(before, here)
-        keep, add = exp(before - largest), exp(here - largest)
+        keep = splat_f32(get_f32(a + width + 4)) * exp(before - largest)
+        add = splat_f32(get_f32(b + width + 4)) * exp(here - largest)
+        sum = reduce_max(keep + add)
+        # Divided, so that a span in which nothing was seen leaves the other exactly as it is.
+        divisor = splat_f32(sum if sum != 0 else float32(1.0))
+        keep, add = keep / divisor, add / divisor
         for i in range(0, width, _VECTOR):
             store_f32(a + i, fma(load_f32(a + i), keep, load_f32(b + i) * add))
-        total_weight = fma(splat_f32(get_f32(a + width + 4)), keep, splat_f32(get_f32(b + width + 4)) * add)
         put_f32(a + width, reduce_max(largest))
-        put_f32(a + width + 4, reduce_max(total_weight))
+        put_f32(a + width + 4, sum)
 
 
 @device
 def _finish(total, rows, group, head_dim, width, out, stride):
-    """The weighted mean of each row, to its token and head."""
+    """The mean of each row, to its token and head."""
     for row in range(rows):
         source = total + row * (width + _VECTOR)
         target = out + row // group * stride + 4 * head_dim * (row % group)
-        inverse = float32(1.0) / get_f32(source + width + 4)
         whole = head_dim // LANES * LANES
         for d in range(0, whole, LANES):
-            store_f32(target + 4 * d, load_f32(source + 4 * d) * splat_f32(inverse))
+            store_f32(target + 4 * d, load_f32(source + 4 * d))
         for d in range(whole, head_dim):
-            put_f32(target + 4 * d, get_f32(source + 4 * d) * inverse)
+            put_f32(target + 4 * d, get_f32(source + 4 * d))
 
 
 @device

@@ -141,9 +141,9 @@ def cases(draw: st.DrawFn, types: tuple[PageType, PageType] = (F16, F16)) -> Cas
 def test_close_to_float64(keys, values, data, per_job, threads):
     c = data.draw(cases((keys, values)))
     error = abs(c.attend(c.stored(threads=threads), per_job=per_job, threads=threads) - c.exact())
-    # Codes of a query that is rounded the other way change a score a little.
-    assert error.max() <= (2e-5 if keys is F16 else 2e-2)
-    assert np.median(error) < (1e-6 if keys is F16 else 1e-3)
+    # Weights are rounded to float16; and a code of a query that is rounded the other way changes a score a little.
+    assert error.max() <= (2.5e-3 if keys is F16 else 2e-2)
+    assert np.median(error) < (2e-4 if keys is F16 else 1e-3)
 
 
 @TYPES
@@ -214,7 +214,7 @@ def test_large_scores_do_not_overflow():
     c = Case([(0, 200, 3)], kv_heads=1, group=2, head_dim=64, seed=0)
     c.q *= 500
     c.k *= 500
-    np.testing.assert_allclose(c.attend(c.stored(), per_job=2), c.exact(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(c.attend(c.stored(), per_job=2), c.exact(), rtol=2e-3, atol=2e-3)
 
 
 @TYPES
