@@ -60,15 +60,18 @@ class Generation:
     def read(self) -> str:
         """The text of the tokens that are computed, without waiting for more."""
         text = ""
-        while self._sequence.chosen and not self._stops.found:
-            token = self._sequence.chosen.popleft()
+        for token in self._sequence.read():
             self.generated_ids.append(token)
             text += self._stops.feed(self._utf8.feed(self._tokenizer.token_bytes(token)))
+            if self._stops.found:
+                break
         if self._stops.found:
             self._end("stop")
         elif self._sequence.finish_reason is not None:
             text += self._stops.feed(self._utf8.flush()) + self._stops.flush()
             self._end(self._sequence.finish_reason)
+            if self._sequence.error is not None:
+                raise self._sequence.error
         return text
 
     def close(self) -> None:

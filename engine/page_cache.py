@@ -163,4 +163,6 @@ class PageCache:
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many items from the start on are equal."""
     size = min(len(a), len(b))
+    if a[:size] == b[:size]:
+        return size
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), size)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -35,19 +36,20 @@ class Scheduler:
         self.closed = False
         self.costs = StepCosts()
         self.cache = PageCache(model.pool.count, model.pool.copy)
+        self.evaluations: list[Evaluation] = []  # the least recently used first
         self._waiting: list[TokenSequence] = []  # the first to run first
         self._running: list[TokenSequence] = []  # the oldest first
-        self.evaluations: list[Evaluation] = []  # the least recently used first
+        self._sound = True
 
     def add(self, sequence: TokenSequence) -> None:
         """Let it run as soon as there is room."""
-        with self.lock:
-            if sequence.finish_reason is None:
+        with self.changing():
+            if sequence.finish_reason is None and sequence not in self._running and sequence not in self._waiting:
                 self._waiting.append(sequence)
 
     def remove(self, sequence: TokenSequence) -> None:
         """Its text has ended, or nobody wants it any more."""
-        with self.lock:
+        with self.changing():
             if sequence in self._waiting:
                 self._waiting.remove(sequence)
             if sequence in self._running:
@@ -56,9 +58,9 @@ class Scheduler:
 
     def advance(self, sequence: TokenSequence) -> None:
         """Step until the sequence has a token that nobody has read, or has ended."""
-        while not sequence.chosen and sequence.finish_reason is None:
+        while not sequence.unread and sequence.finish_reason is None:
             with self.lock:
-                if not sequence.chosen and sequence.finish_reason is None:
+                if not sequence.unread and sequence.finish_reason is None:
                     self.step()
 
     def step(self) -> None:
@@ -66,11 +68,34 @@ class Scheduler:
         with self.lock:
             self.check_open()
             started = time.perf_counter()
-            self._admit()
-            scheduled = self._schedule()
+            with self.changing():
+                self._admit()
+                scheduled = self._schedule()
             logits = self.model.step([piece for _, piece in scheduled])
             drafting = sum(sequence.drafting_seconds for sequence, _ in scheduled)
-            self._take_in(scheduled, logits, time.perf_counter() - started - drafting)
+            with self.changing():
+                self._take_in(scheduled, logits, time.perf_counter() - started - drafting)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Within, what is known of sequences and pages may change. If an exception, such as that of Ctrl-C, ends a
+        change half-way, all pages are given up before the next one; no text changes by that."""
+        with self.lock:
+            if not self._sound:
+                self._give_up_all()
+            self._sound = False
+            yield
+            self._sound = True
+
+    def _give_up_all(self) -> None:
+        self.cache = PageCache(self.model.pool.count, self.model.pool.copy)
+        for sequence in self._running:
+            sequence.table = None
+            if sequence not in self._waiting:
+                self._waiting.append(sequence)
+        self._running = []
+        for evaluation in self.evaluations:
+            evaluation.lose()
 
     def check_open(self) -> None:
         """Raises LcpuError if the model is closed."""
@@ -81,7 +106,7 @@ class Scheduler:
 
     def _runnable(self) -> list[TokenSequence]:
         """Those whose last token was read: the others are ahead of their readers."""
-        return [sequence for sequence in self._running if not sequence.chosen]
+        return [sequence for sequence in self._running if not sequence.unread]
 
     def _admit(self) -> None:
         """Let sequences that wait begin, as far as there are pages for their prompts."""
@@ -127,14 +152,14 @@ class Scheduler:
             self.free_pages()
         return False
 
-    def free_pages(self) -> None:
+    def free_pages(self, beside: Evaluation | None = None) -> None:
         """Take pages from what is least missed: texts that nobody waits for, then the youngest sequence, which is
         computed again later."""
         for evaluation in self.evaluations:
-            if evaluation.holds_pages:
+            if evaluation.holds_pages and evaluation is not beside:
                 evaluation.forget()
                 return
-        victim = next((other for other in reversed(self._running) if other.chosen), self._running[-1])
+        victim = next((other for other in reversed(self._running) if other.unread), self._running[-1])
         self._running.remove(victim)
         self._give_up_pages(victim)
         self._waiting.insert(0, victim)
@@ -151,6 +176,9 @@ class Scheduler:
         if all(piece.outputs == len(piece.tokens) for _, piece in scheduled):
             self.costs.record(sum(piece.outputs for _, piece in scheduled), seconds)
         for sequence, piece in scheduled:
+            if sequence.table is None:  # gave up its pages, or was taken away, meanwhile
+                row += piece.outputs
+                continue
             sequence.take(len(piece.tokens), logits[row : row + piece.outputs, : self.vocab_size], seconds)
             row += piece.outputs
             if sequence.finish_reason is not None:
@@ -178,7 +206,8 @@ class Evaluation:
         out = np.empty((len(ids) - first, scheduler.model.h.vocab_size), np.float32)
         with scheduler.lock:
             scheduler.check_open()
-            self._go_back(ids, first)
+            with scheduler.changing():
+                self._go_back(ids, first)
             reused = self._table.computed
             for start in range(reused, len(ids), BATCH):
                 piece = ids[start : start + BATCH]
@@ -190,7 +219,7 @@ class Evaluation:
     def _go_back(self, ids: Sequence[int], first: int) -> None:
         """Keep of the table what belongs to ids[:first], or begin with what others have left."""
         known = common_prefix(self._ids, ids[:first])
-        if known < len(self._table.shared) * POSITIONS or not self._table.pages:
+        if known == 0 or known < len(self._table.shared) * POSITIONS:
             self.forget()
             self._table = self._scheduler.cache.open(ids[: first + 1])
             known = self._table.computed
@@ -203,8 +232,9 @@ class Evaluation:
 
     def _step(self, piece: Sequence[int], start: int, outputs: int) -> np.ndarray:
         scheduler, table = self._scheduler, self._table
-        while not scheduler.cache.grow(table, start + len(piece)):
-            scheduler.free_pages()
+        with scheduler.changing():
+            while not scheduler.cache.grow(table, start + len(piece)):
+                scheduler.free_pages(beside=self)
         started = time.perf_counter()
         logits = scheduler.model.step([Piece(piece, start, table.pages, outputs)])
         if outputs == len(piece):
@@ -215,13 +245,16 @@ class Evaluation:
 
     def forget(self) -> None:
         """Give up the pages. What they hold can be found until they are needed."""
-        with self._scheduler.lock:
-            self._scheduler.cache.close(self._table, self._ids)
-            self._ids = []
+        self._scheduler.cache.close(self._table, self._ids)
+        self.lose()
+
+    def lose(self) -> None:
+        """Begin anew: the pages are somebody else's."""
+        self._table, self._ids = PageTable(), []
 
     def close(self) -> None:
         """The text is not needed any more."""
-        with self._scheduler.lock:
+        with self._scheduler.changing():
             self.forget()
             if self in self._scheduler.evaluations:
                 self._scheduler.evaluations.remove(self)

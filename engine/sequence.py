@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from ..kernels.errors import LcpuError
 from .options import GenerationOptions
 from .page_cache import PageTable
 from .sampler import Sampler
@@ -24,8 +24,7 @@ class TokenSequence:
         self.ids = list(ids)
         self.prompt_tokens = len(ids)
         self.reused_tokens = 0  # of the prompt, found in the cache
-        self.chosen: deque[int] = deque()  # tokens that nobody has read yet
-        self.finish_reason: str | None = None  # "stop", "length" or "context"
+        self.error: LcpuError | None = None  # why it cannot go on
         self.prompt_seconds = 0.0
         self.generation_seconds = 0.0
         self.table: PageTable | None = None  # None: it waits for pages
@@ -34,12 +33,36 @@ class TokenSequence:
         self._speculator = Speculator(drafters, costs or StepCosts(), self._sampler)
         self._draft = NO_DRAFT
         self.drafting_seconds = 0.0  # of the step that is scheduled
-        self._room()
+        self._read = len(ids)
 
     @property
     def speculation(self) -> Figures:
         """What came of the drafts so far."""
         return self._speculator.figures
+
+    @property
+    def finish_reason(self) -> str | None:
+        """ "stop", "length", "context" or "error"; None as long as it goes on."""
+        if self.error is not None:
+            return "error"
+        if self._ended:
+            return "stop"
+        room, limit = self._room()
+        return limit if room <= 0 else None
+
+    @property
+    def _ended(self) -> bool:
+        return len(self.ids) > self.prompt_tokens and self.ids[-1] in self._end_ids
+
+    @property
+    def unread(self) -> bool:
+        """Whether there are tokens that `read` has not given yet."""
+        return self._read < len(self.ids)
+
+    def read(self) -> list[int]:
+        """The tokens chosen since the last call, without the one that ends the text."""
+        start, self._read = self._read, len(self.ids)
+        return self.ids[start : self._read - (1 if self._ended else 0)]
 
     @property
     def in_prompt(self) -> bool:
@@ -58,7 +81,7 @@ class TokenSequence:
         self._draft, self.drafting_seconds = NO_DRAFT, 0.0
         if not others and not self.in_prompt and self.table.computed == len(self.ids) - 1:
             started = time.perf_counter()
-            self._draft = self._speculator.propose(self.ids, self._room() - 1)
+            self._draft = self._speculator.propose(self.ids, self._room()[0] - 1)
             self.drafting_seconds = time.perf_counter() - started
 
     @property
@@ -69,37 +92,35 @@ class TokenSequence:
     def take(self, count: int, logits: np.ndarray, seconds: float) -> None:
         """The first `count` pending tokens are computed; logits: float32 [outputs][vocab] if these were all of them."""
         assert self.table is not None
-        first = self.in_prompt
+        in_prompt = self.in_prompt
         self.table.computed += count
         if not len(logits):
             self.prompt_seconds += seconds
             return
-        if first:
+        if in_prompt:
             self._speculator.start(self.ids)
         started = time.perf_counter()
-        tokens = verify(self._sampler, logits, self.ids, self._draft.tokens, self._end_ids)
-        self.ids += tokens
+        try:
+            tokens = verify(self._sampler, logits, self.ids, self._draft.tokens, self._end_ids)
+        except LcpuError as error:
+            self.error = error
+            return
+        self.ids += tokens  # all at once: an interrupt leaves the text as it was, or as it is
         self.table.computed = len(self.ids) - 1
-        if first:
+        if in_prompt:
             self.prompt_seconds += seconds
         else:
             self._speculator.observe(self._draft, len(tokens), seconds + self.drafting_seconds)
             self.generation_seconds += seconds + self.drafting_seconds
         self.generation_seconds += time.perf_counter() - started
         self._draft = NO_DRAFT
-        for token in tokens:
-            if token in self._end_ids:
-                self.finish_reason = "stop"
-                return
-            self.chosen.append(token)
-        self._room()
 
-    def _room(self) -> int:
-        """How many tokens may still come. One more than the context holds: the last one is only chosen."""
-        limits = {"context": self._context + 1 - len(self.ids)}
+    def _room(self) -> tuple[int, str]:
+        """How many tokens may still come, and what limits them. The context holds all but the last, which is only
+        chosen."""
+        room, limit = self._context + 1 - len(self.ids), "context"
         if self._options.max_tokens >= 0:
-            limits["length"] = self._options.max_tokens - (len(self.ids) - self.prompt_tokens)
-        first = min(limits, key=lambda reason: limits[reason])
-        if limits[first] <= 0:
-            self.finish_reason = first
-        return max(0, limits[first])
+            left = self._options.max_tokens - (len(self.ids) - self.prompt_tokens)
+            if left < room:
+                room, limit = left, "length"
+        return room, limit

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
+
+from lcpu.engine.batch import Piece
 
 
 class FakeModel:
@@ -20,20 +23,21 @@ class FakeModel:
         self.name, self.context, self.threads = file.path.name, context, threads
         self.team = object() if team is None else team
         self.matrices: dict[str, object] = {}
+        self.pool = SimpleNamespace(most=-(-context // 128), page_bytes=0)
         self.sizes: list[int] = []
         self.positions: list[int] = []
         self.closed = False
         self.loaded.append(self)
 
-    def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
-             outputs: Sequence[int]) -> np.ndarray:
+    def step(self, pieces: Sequence[Piece]) -> np.ndarray:
+        (piece,) = pieces
         assert not self.closed
-        assert max(positions) < self.context
-        self.sizes.append(len(tokens))
-        self.positions.append(positions[0])
+        assert piece.start + len(piece.tokens) <= self.context
+        self.sizes.append(len(piece.tokens))
+        self.positions.append(piece.start)
         if self.error_after is not None and len(self.sizes) > self.error_after:
             raise KeyboardInterrupt
-        return np.zeros((len(outputs), self.h.vocab_size), np.float32)
+        return np.zeros((piece.outputs, self.h.vocab_size), np.float32)
 
     def close(self) -> None:
         self.closed = True

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lcpu.engine import benchmark
+from lcpu.engine.batch import Piece
 from lcpu.engine.benchmark import STEPS, WARM_UP_STEPS, Benchmark, Case, Result, batch_cost
 from lcpu.engine.gguf_file import GGUFFile
 from lcpu.engine.model import BATCH, Model
@@ -38,17 +39,19 @@ class Recorder:
     now: float = 0.0
 
     h = SimpleNamespace(vocab_size=VOCAB, block_count=3, head_count=8, head_count_kv=2, head_dim=16)
+    pool = SimpleNamespace(most=64, page_bytes=128 * 2 * 2 * 3 * 2 * 16)
     matrices = {  # noqa: RUF012
         "blk.0.attn_q.weight": matrix(Int8Blocks(8), 1000, 500, 300),
         "blk.0.ffn_up.weight": matrix(Float32(), 200, 500, 1000),
         "output.weight": matrix(Int8Blocks(32, 16), 100, 500, 500),
     }
 
-    def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
-             outputs: Sequence[int]) -> None:
-        assert list(slots) == [0] * len(tokens)
-        self.steps.append((list(tokens), list(positions), list(outputs)))
-        self.now += self.seconds(len(tokens))
+    def step(self, pieces: Sequence[Piece]) -> None:
+        (piece,) = pieces
+        count = len(piece.tokens)
+        self.steps.append((list(piece.tokens), list(range(piece.start, piece.start + count)),
+                           list(range(count - piece.outputs, count))))
+        self.now += self.seconds(count)
 
     @property
     def ranges(self) -> list[tuple[int, int]]:

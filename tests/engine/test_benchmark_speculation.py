@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lcpu.engine.batch import Piece
 from lcpu.engine.benchmark_speculation import SpeculationBenchmark, speculative
 from lcpu.engine.gguf_file import GGUFFile
 from lcpu.engine.model import Model
@@ -19,12 +20,12 @@ class Watched:
     def __init__(self, path: Path) -> None:
         self._file = GGUFFile.open(path)
         self._model = Model(self._file, None, 1)
-        self.h, self.steps = self._model.h, []  # type: ignore[var-annotated]
+        self.h, self.pool, self.steps = self._model.h, self._model.pool, []  # type: ignore[var-annotated]
 
-    def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
-             outputs: Sequence[int]) -> np.ndarray:
-        self.steps.append((len(tokens), positions[0]))
-        return self._model.step(tokens, slots, positions, outputs)
+    def step(self, pieces: Sequence[Piece]) -> np.ndarray:
+        (piece,) = pieces
+        self.steps.append((len(piece.tokens), piece.start))
+        return self._model.step(pieces)
 
     def close(self) -> None:
         self._model.close()
@@ -42,7 +43,7 @@ def greedy(model: Watched, count: int) -> list[int]:
     """Step by step, in the plainest way."""
     text = [0, 1, 2, 3]
     while len(text) < count:
-        logits = model.step(text, [0] * len(text), range(len(text)), [len(text) - 1])
+        logits = model.step([Piece(text, 0, [0], 1)])
         text.append(int(np.argmax(logits[0])))
     return text
 

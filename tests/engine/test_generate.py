@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.engine.generate import Forward, Generation, GenerationOptions, StopStrings
+from lcpu.engine.batch import Piece
+from lcpu.engine.generate import Generation, GenerationOptions, StopStrings
 from lcpu.engine.llm import LLM
+from lcpu.engine.scheduler import Scheduler
+from lcpu.engine.sequence import TokenSequence
 from lcpu.engine.tokenizer import Tokenizer
 from lcpu.kernels.errors import LcpuError
 
@@ -36,18 +40,28 @@ def tokenizer(llm: LLM) -> Tokenizer:
     return llm.tokenizer
 
 
-def script(ids: Sequence[int]) -> Forward:
+class Script:
     """A model that says these ids, one after another, and then the first again."""
-    prompt: list[int] = []
 
-    def forward(given: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
-        prompt.append(len(given)) if not prompt else None
-        logits = np.zeros((1 + len(draft), 286), np.float32)
-        for row in range(1 + len(draft)):
-            logits[row, ids[(len(given) + row - prompt[0]) % len(ids)]] = 9
-        return logits, 0
+    h = SimpleNamespace(vocab_size=286)
+    pool = SimpleNamespace(count=8, copy=lambda source, target: None)
 
-    return forward
+    def __init__(self, ids: Sequence[int]) -> None:
+        self._ids = ids
+
+    def step(self, pieces: Sequence[Piece]) -> np.ndarray:
+        (piece,) = pieces
+        logits = np.zeros((piece.outputs, 286), np.float32)
+        for row, position in enumerate(range(piece.start + len(piece.tokens) - piece.outputs, piece.start
+                                             + len(piece.tokens))):
+            logits[row, self._ids[(position + 1 - len(PROMPT)) % len(self._ids)]] = 9
+        return logits
+
+
+def generation_of(model: Any, tokenizer: Tokenizer, context: int = 1000, **options: Any) -> Generation:
+    chosen = GenerationOptions(**({"temperature": 0.0} | options))
+    scheduler = Scheduler(model, 286)
+    return Generation(scheduler, TokenSequence(PROMPT, context, chosen, tokenizer.end_ids), tokenizer, chosen.stop)
 
 
 def spell(text: str) -> list[int]:
@@ -56,7 +70,7 @@ def spell(text: str) -> list[int]:
 
 
 def say(tokenizer: Tokenizer, ids: Sequence[int], context: int = 1000, **options: Any) -> tuple[Generation, list[str]]:
-    generation = Generation(script(ids), tokenizer, PROMPT, context, GenerationOptions(temperature=0.0, **options))
+    generation = generation_of(Script(ids), tokenizer, context, **options)
     return generation, list(generation)
 
 
@@ -73,13 +87,13 @@ def test_end_at_once(tokenizer: Tokenizer) -> None:
 
 
 def test_ignore_eos(tokenizer: Tokenizer) -> None:
-    def forward(ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
-        logits = np.zeros((1 + len(draft), 286), np.float32)
-        logits[:, EOS], logits[:, 3 + ord("x")] = 9, 8
-        return logits, 0
+    class Insists(Script):
+        def step(self, pieces: Sequence[Piece]) -> np.ndarray:
+            logits = super().step(pieces)
+            logits[:, EOS] = 10
+            return logits
 
-    generation = Generation(forward, tokenizer, PROMPT, 1000,
-                            GenerationOptions(temperature=0.0, ignore_eos=True, max_tokens=5))
+    generation = generation_of(Insists(spell("x")), tokenizer, ignore_eos=True, max_tokens=5)
     assert "".join(generation) == "xxxxx"
     assert generation.finish_reason == "length"
 
@@ -93,10 +107,22 @@ def test_max_tokens(tokenizer: Tokenizer, count: int) -> None:
 
 
 def test_no_prompt_is_computed_for_no_tokens(tokenizer: Tokenizer) -> None:
-    def forward(ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
-        raise AssertionError
+    class Nothing(Script):
+        def step(self, pieces: Sequence[Piece]) -> np.ndarray:
+            raise AssertionError
 
-    assert list(Generation(forward, tokenizer, PROMPT, 9, GenerationOptions(max_tokens=0))) == []
+    assert list(generation_of(Nothing([]), tokenizer, max_tokens=0)) == []
+
+
+def test_values_that_are_no_numbers(tokenizer: Tokenizer) -> None:
+    class Broken(Script):
+        def step(self, pieces: Sequence[Piece]) -> np.ndarray:
+            return super().step(pieces) * np.float32(np.nan)
+
+    generation = generation_of(Broken(spell("x")), tokenizer)
+    with pytest.raises(LcpuError, match="not numbers"):
+        list(generation)
+    assert generation.finish_reason == "error"
 
 
 def test_full_context(tokenizer: Tokenizer) -> None:
@@ -297,14 +323,6 @@ def test_two_threads(llm: LLM, expected: dict[int, list[int]]) -> None:
     for thread in threads:
         thread.join()
     assert found == {n: [ids] * 5 for n, ids in expected.items()}
-
-
-def test_logits_of_a_step_are_the_callers_own(llm: LLM) -> None:
-    """Sampling happens outside the lock: another thread's step must not change what is sampled from."""
-    logits, _ = llm._forward([1, 10])
-    kept = logits.copy()
-    llm.logits([40, 41, 42])
-    assert np.array_equal(logits, kept)
 
 
 def test_closed_meanwhile(tiny_gguf: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from lcpu.engine.batch import Piece
 from lcpu.engine.generate import GenerationOptions
 from lcpu.engine.gguf_file import GGUFFile
 from lcpu.engine.llm import LLM
@@ -49,7 +51,7 @@ def model(path: Path) -> Iterator[MakeModel]:
     """model(threads, ...) -> a Model of the file, closed after the test."""
     made = []
 
-    def make(threads: int = 2, **options: int) -> Model:
+    def make(threads: int = 2, **options: Any) -> Model:
         made.append(Model(GGUFFile.open(path), 1024, threads, **options))
         return made[-1]
 
@@ -58,12 +60,14 @@ def model(path: Path) -> Iterator[MakeModel]:
         each.close()
 
 
-def run(model: Model, tokens: Sequence[int], sizes: Sequence[int], slot: int = 0) -> np.ndarray:
+PAGES = 8  # of a sequence
+
+
+def run(model: Model, tokens: Sequence[int], sizes: Sequence[int], pages: Sequence[int] = range(PAGES)) -> np.ndarray:
     """The logits of all tokens, computed in batches of the given sizes."""
     logits, start = [], 0
     for size in sizes:
-        piece = tokens[start : start + size]
-        logits.append(model.step(piece, [slot] * size, range(start, start + size), range(size)).copy())
+        logits.append(model.step([Piece(tokens[start : start + size], start, pages, size)]).copy())
         start += size
     return np.concatenate(logits)
 
@@ -94,38 +98,57 @@ def test_threads(model: MakeModel) -> None:
 def test_only_wanted_logits(model: MakeModel) -> None:
     one = model()
     whole = run(one, TOKENS, [20])
-    some = one.step(TOKENS[:20], [0] * 20, range(20), [0, 7, 19])
-    assert same(some, whole[[0, 7, 19]])
-    assert one.step(TOKENS[:20], [0] * 20, range(20), []).shape == (0, 301)
+    assert same(one.step([Piece(TOKENS[:20], 0, range(PAGES), 3)]), whole[17:])
+    assert one.step([Piece(TOKENS[:20], 0, range(PAGES))]).shape == (0, 301)
 
 
-def test_slots(model: MakeModel) -> None:
+def test_wherever_pages_lie(model: MakeModel) -> None:
+    count = 300
+    whole = run(model(), TOKENS, [count])
+    scattered = model(pages=40)
+    assert same(run(scattered, TOKENS, [200, 1, 99], [31, 7, 22]), whole)
+    scattered.pool.copy(7, 39)
+    last = scattered.step([Piece(TOKENS[299:300], 299, [31, 39, 22], 1)])
+    assert same(last, whole[299:])
+
+
+def test_sequences(model: MakeModel) -> None:
     """Three sequences of different lengths in one batch, then one more token of each, out of order."""
     first, second, third = TOKENS[:9], TOKENS[50:55], TOKENS[90:113]
     apart = model()
     expected = [run(apart, [*tokens, 42], [len(tokens) + 1]) for tokens in (first, second, third)]
-    together = model(slots=3)
-    tokens = [*first, *second, *third]
-    slots = [0] * 9 + [2] * 5 + [1] * 23
-    logits = together.step(tokens, slots, [*range(9), *range(5), *range(23)], range(37)).copy()
+    together = model(pages=3)
+    logits = together.step([Piece(tokens, 0, [page], len(tokens))
+                            for page, tokens in ((2, first), (0, second), (1, third))]).copy()
     assert same(logits, np.concatenate([e[:-1] for e in expected]))
-    last = together.step([42, 42, 42], [1, 0, 2], [23, 9, 5], [0, 1, 2])
+    last = together.step([Piece([42], 23, [1], 1), Piece([42], 9, [2], 1), Piece([42], 5, [0], 1)])
     assert same(last, np.stack([expected[2][-1], expected[0][-1], expected[1][-1]]))
 
 
-def test_slots_do_not_wait_for_each_other(model: MakeModel) -> None:
-    """A prompt of one sequence beside the next tokens of another, interleaved."""
+def test_sequences_do_not_wait_for_each_other(model: MakeModel) -> None:
+    """A prompt of one sequence beside the next tokens of another."""
     expected = [run(model(), TOKENS[:12], [12]), run(model(), TOKENS[30:42], [12])]
-    together = model(slots=2)
-    run(together, TOKENS[:8], [8], slot=0)
-    tokens, slots, positions = [], [], []
+    together = model(pages=2)
+    run(together, TOKENS[:8], [8], [0])
+    logits = []
     for i in range(4):
-        tokens += [TOKENS[8 + i], *TOKENS[30 + 3 * i : 33 + 3 * i]]
-        slots += [0, 1, 1, 1]
-        positions += [8 + i, *range(3 * i, 3 * i + 3)]
-    logits = together.step(tokens, slots, positions, range(16))
-    assert same(logits[::4].copy(), expected[0][8:])
-    assert same(np.delete(logits, range(0, 16, 4), axis=0), expected[1])
+        logits.append(together.step([Piece(TOKENS[8 + i : 9 + i], 8 + i, [0], 1),
+                                     Piece(TOKENS[30 + 3 * i : 33 + 3 * i], 3 * i, [1], 3)]).copy())
+    assert same(np.stack([each[0] for each in logits]), expected[0][8:])
+    assert same(np.concatenate([each[1:] for each in logits]), expected[1])
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+def test_threads_share_a_long_sequence(path: Path, threads: int) -> None:
+    with GGUFFile.open(path) as file:
+        lone, many = Model(file, 2048, 1), Model(file, 2048, threads)
+        tokens = [*TOKENS, *TOKENS, 5]
+        pages = range(16)
+        for one in (lone, many):
+            run(one, tokens, [500, 500, 400], pages)
+        assert same(lone.step([Piece([5], 1400, pages, 1)]), many.step([Piece([5], 1400, pages, 1)]))
+        lone.close()
+        many.close()
 
 
 def test_across_the_largest_batch(path: Path) -> None:
@@ -156,13 +179,15 @@ def test_reused_prompt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _spy(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The logits of all steps that want some."""
     seen: list[np.ndarray] = []
-    forward = llm._forward
+    step = llm._model.step
 
-    def spy(ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
-        logits, reused = forward(ids, draft)
-        seen.append(logits.copy())
-        return logits, reused
+    def spy(pieces: Sequence[Piece]) -> np.ndarray:
+        logits = step(pieces)
+        if len(logits):
+            seen.append(logits.copy())
+        return logits
 
-    monkeypatch.setattr(llm, "_forward", spy)
+    monkeypatch.setattr(llm._model, "step", spy)
     return seen

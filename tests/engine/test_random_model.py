@@ -12,6 +12,7 @@ import pytest
 from lcpu.engine import random_model
 from lcpu.engine.description import describe
 from lcpu.engine.gguf_types import TENSOR_TYPES
+from lcpu.engine.batch import Piece
 from lcpu.engine.model import Model
 from lcpu.engine.random_model import SCALES, SHAPES, RandomModel, Shape, random_blocks
 from lcpu.kernels.errors import LcpuError
@@ -47,7 +48,7 @@ def test_every_format_can_be_random():
 def test_logits_are_finite(shape: str, type_name: str) -> None:
     with RandomModel(shape, type_name) as file:
         model = Model(file, 64, 2)
-        logits = model.step([5, 900, 7], [0] * 3, range(3), range(3))
+        logits = model.step([Piece([5, 900, 7], 0, [0], outputs=3)])
         assert np.isfinite(logits).all()
         assert (logits.std(axis=1) > 0.1).all()
         assert (logits.std(axis=1) < 10).all()

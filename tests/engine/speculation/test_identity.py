@@ -62,7 +62,7 @@ class Free(StepCosts):
 @pytest.fixture(autouse=True)
 def drafts_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that they are made whatever this machine is busy with."""
-    monkeypatch.setattr("lcpu.engine.llm.StepCosts", Flat)
+    monkeypatch.setattr("lcpu.engine.scheduler.StepCosts", Flat)
     monkeypatch.setattr("lcpu.engine.llm.DraftExperience", lambda: DraftExperience(costs=Free()))
 
 
