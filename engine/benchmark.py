@@ -18,7 +18,6 @@ import numpy as np
 
 from ..kernels.activations import BFloat16Pairs, Float32
 from ..kernels.jit import announcing
-from ..kernels.pages import POSITIONS
 from ..kernels.probe import Peaks, peaks
 from ..kernels.simd import LANES
 from .batch import Piece
@@ -207,12 +206,11 @@ def processor_name() -> str:
 
 def bytes_read(model: Model, case: Case) -> int:
     """Bytes that a case without a prompt must read: in each step all weights, and keys and values of all positions."""
-    position_bytes = model.pool.page_bytes // POSITIONS  # keys and values
     size = case.step or 1
     ends = range(case.depth + size, case.depth + case.generated + 1, size)
     # Panels, without the rows that only fill up the last of them.
     weights = sum(matrix.rows * matrix.panels.shape[1] // LANES for matrix in model.matrices.values())
-    return len(ends) * weights + position_bytes * sum(ends)
+    return len(ends) * weights + model.pool.position_bytes * sum(ends)
 
 
 def least_prefill_seconds(model: Model, case: Case, peaks: Peaks) -> float:

@@ -76,7 +76,7 @@ class Generation:
 
     def close(self) -> None:
         """Give it up: nothing more is computed."""
-        self._scheduler.remove(self._sequence)
+        self._scheduler.drop(self._sequence)
         self._when_ended()
 
     def _run(self) -> Iterator[str]:

@@ -25,12 +25,15 @@ class PagePool:
         self.count = self.most if pages is None else pages
         self.key_bytes, self.value_bytes = self.keys.key_bytes(h.head_dim), self.values.value_bytes(h.head_dim)
         self.page_bytes = 0
+        self.position_bytes = 0  # that reading one position takes, without what pages have beside it
         self._layer_bytes = h.head_count_kv * (self.key_bytes + self.value_bytes)
+        self._layer_position_bytes = int(h.head_count_kv * h.head_dim * (self.keys.value_size + self.values.value_size))
         self._pages: np.ndarray | None = None
 
     def add_layer(self) -> int:
         """Make room for one more layer; returns where in a page it begins."""
         self.page_bytes += self._layer_bytes
+        self.position_bytes += self._layer_position_bytes
         return self.page_bytes - self._layer_bytes
 
     def allocate(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -39,6 +40,7 @@ class Scheduler:
         self.evaluations: list[Evaluation] = []  # the least recently used first
         self._waiting: list[TokenSequence] = []  # the first to run first
         self._running: list[TokenSequence] = []  # the oldest first
+        self._dropped: deque[TokenSequence | Evaluation] = deque()
         self._sound = True
 
     def add(self, sequence: TokenSequence) -> None:
@@ -47,14 +49,10 @@ class Scheduler:
             if sequence.finish_reason is None and sequence not in self._running and sequence not in self._waiting:
                 self._waiting.append(sequence)
 
-    def remove(self, sequence: TokenSequence) -> None:
-        """Its text has ended, or nobody wants it any more."""
-        with self.changing():
-            if sequence in self._waiting:
-                self._waiting.remove(sequence)
-            if sequence in self._running:
-                self._running.remove(sequence)
-                self._give_up_pages(sequence)
+    def drop(self, reader: TokenSequence | Evaluation) -> None:
+        """Nobody wants it any more. May be called at any time, also by a garbage collection within a step: so it is
+        taken out before the next change."""
+        self._dropped.append(reader)
 
     def advance(self, sequence: TokenSequence) -> None:
         """Step until the sequence has a token that nobody has read, or has ended."""
@@ -84,8 +82,20 @@ class Scheduler:
             if not self._sound:
                 self._give_up_all()
             self._sound = False
+            self._take_out_dropped()
             yield
             self._sound = True
+
+    def _take_out_dropped(self) -> None:
+        while self._dropped:
+            reader = self._dropped.popleft()
+            for readers in (self._running, self._waiting, self.evaluations):
+                if reader in readers:
+                    readers.remove(reader)  # type: ignore[arg-type]
+            if isinstance(reader, Evaluation):
+                reader.forget()
+            else:
+                self._give_up_pages(reader)
 
     def _give_up_all(self) -> None:
         self.cache = PageCache(self.model.pool.count, self.model.pool.copy)
@@ -254,10 +264,7 @@ class Evaluation:
 
     def close(self) -> None:
         """The text is not needed any more."""
-        with self._scheduler.changing():
-            self.forget()
-            if self in self._scheduler.evaluations:
-                self._scheduler.evaluations.remove(self)
+        self._scheduler.drop(self)
 
 
 def _is_ahead(other: TokenSequence, sequence: TokenSequence) -> bool:

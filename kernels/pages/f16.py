@@ -56,6 +56,7 @@ PAGES = PageType(
     "f16",
     multiple=1,
     key_block=1,
+    value_size=2.0,
     key_bytes=lambda head_dim: 2 * head_dim * POSITIONS,
     value_bytes=lambda head_dim: 2 * padded_width(head_dim) * POSITIONS,
     query_bytes=lambda head_dim: 4 * padded_width(head_dim),

@@ -19,6 +19,7 @@ class PageType:
     name: str  # as llama.cpp's -ctk and -ctv name it
     multiple: int  # a head must have a multiple of so many dimensions
     key_block: int  # dimensions of a block of a key
+    value_size: float  # bytes that a value takes, with its share of a scale
     key_bytes: Callable[[int], int]
     value_bytes: Callable[[int], int]
     query_bytes: Callable[[int], int]  # of a query as multiply_keys takes it

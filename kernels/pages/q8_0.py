@@ -82,6 +82,7 @@ PAGES = PageType(
     "q8_0",
     multiple=BLOCK,
     key_block=BLOCK,
+    value_size=_KEY_BLOCK / BLOCK,
     key_bytes=lambda head_dim: _KEY_BLOCK * head_dim // BLOCK * POSITIONS,
     value_bytes=lambda head_dim: (padded_width(head_dim) + 4) * POSITIONS,
     query_bytes=lambda head_dim: _QUERY_BLOCK * head_dim // BLOCK,

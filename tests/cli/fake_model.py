@@ -23,7 +23,7 @@ class FakeModel:
         self.name, self.context, self.threads = file.path.name, context, threads
         self.team = object() if team is None else team
         self.matrices: dict[str, object] = {}
-        self.pool = SimpleNamespace(most=-(-context // 128), page_bytes=0)
+        self.pool = SimpleNamespace(most=-(-context // 128), position_bytes=0)
         self.sizes: list[int] = []
         self.positions: list[int] = []
         self.closed = False

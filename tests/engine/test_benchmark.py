@@ -39,7 +39,7 @@ class Recorder:
     now: float = 0.0
 
     h = SimpleNamespace(vocab_size=VOCAB, block_count=3, head_count=8, head_count_kv=2, head_dim=16)
-    pool = SimpleNamespace(most=64, page_bytes=128 * 2 * 2 * 3 * 2 * 16)
+    pool = SimpleNamespace(most=64, position_bytes=2 * 2 * 3 * 2 * 16)
     matrices = {  # noqa: RUF012
         "blk.0.attn_q.weight": matrix(Int8Blocks(8), 1000, 500, 300),
         "blk.0.ffn_up.weight": matrix(Float32(), 200, 500, 1000),

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lcpu.engine import random_model
+from lcpu.engine.batch import Piece
 from lcpu.engine.description import describe
 from lcpu.engine.gguf_types import TENSOR_TYPES
-from lcpu.engine.batch import Piece
 from lcpu.engine.model import Model
 from lcpu.engine.random_model import SCALES, SHAPES, RandomModel, Shape, random_blocks
 from lcpu.kernels.errors import LcpuError
