@@ -148,9 +148,9 @@ def of_file(file: GGUFFile) -> Hyperparameters:
         stated = file.metadata.get(key)
         if name == "vocab_size" and stated is None:
             key, stated = "tokenizer.ggml.tokens", array_length(file.metadata, "tokenizer.ggml.tokens")
-        if len(counts) == 1 and type(stated) is int and 0 < stated and stated not in counts:
+        if len(counts) == 1 and type(stated) is int and stated > 0 and stated not in counts:
             told[name], = counts
-            _LOG.info("%s: by key '%s', there are %d, but the tensors have %d: these count", file.path, key, stated,
+            _LOG.info("%s: key '%s' says %d, but the tensors say %d: %d is used", file.path, key, stated, told[name],
                       told[name])
     _check_blocks(file, architecture)
     return read(file.metadata, file.path, told)

@@ -56,7 +56,8 @@ def pack(team: Team, matrix: Matrix, data: np.ndarray) -> None:
 def _rows(matrix: Matrix, data: np.ndarray) -> np.ndarray:
     """The bytes of a matrix's rows, and what follows the last row of the tensor (the scale of I2_S)."""
     row_bytes = matrix.k // matrix.stored.block * matrix.stored.block_bytes
-    start, end, last = (row_bytes * row for row in (matrix.first_row, matrix.first_row + matrix.rows, matrix.tensor_rows))
+    start, end = matrix.first_row * row_bytes, (matrix.first_row + matrix.rows) * row_bytes
+    last = matrix.tensor_rows * row_bytes
     if end == last:
         return data[start:]
     rows, tail = data[start:end], data[last:]

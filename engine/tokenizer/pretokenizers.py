@@ -1,8 +1,9 @@
 """Pre-tokenizers: how a byte-level BPE vocabulary cuts text into words before it merges.
 
 A GGUF file names its own in `tokenizer.ggml.pre`. The names, the flags and which expressions go with which name are
-llama.cpp's (src/llama-vocab.cpp), and "falcon_e" is bitnet.cpp's (utils/convert-hf-to-gguf-bitnet.py). Where llama.cpp adapts an expression to its own regex engine, the table holds the one
-of the model's tokenizer.json: it is what the model was trained with, and Oniguruma takes it as it is.
+llama.cpp's (src/llama-vocab.cpp), and "falcon_e" is bitnet.cpp's (utils/convert-hf-to-gguf-bitnet.py). Where llama.cpp
+adapts an expression to its own regex engine, the table holds the one of the model's tokenizer.json: it is what the
+model was trained with, and Oniguruma takes it as it is.
 
 Expressions apply in order: each cuts every piece the ones before it left, and what it does not match stays a piece too.
 """
@@ -87,9 +88,9 @@ _YOUTU_SCRIPTS = "|".join(
 
 _JAIS2_SPACES = r"\s*[\r\n]+|" + "".join(rf"\s{{{n}}}(?!\S)|" for n in (512, 256, 128, 64, 32, 16, 8, 4, "1,2")) + r"\s"
 
-# In threes from the end of a number, where a word ends too. The original expression, \d{1,3}(?=(?:\d{3})*\b), looks at all
-# digits that follow, again for each three: minutes for a long number. Instead: cut the number out, then the digits in
-# front that are no three; the expression after these cuts the rest into threes.
+# Threes of digits, counted from the end of a number at which a word ends too. The original expression,
+# \d{1,3}(?=(?:\d{3})*\b), reads all digits that follow for each three: quadratic time. Instead: cut out the number, then
+# the one or two digits in front; the expression that comes after these cuts the rest into threes.
 _DIGITS_FROM_THE_END = (r"(?<!\d)\d++\b", r"\A\d{1,2}(?=(?:\d{3})+\z)")
 
 _TABLE: tuple[tuple[str, Pretokenizer], ...] = (

@@ -70,8 +70,8 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
     Defaults follow llama.cpp: without a `tokenizer.ggml.pre`, a "gpt2" vocabulary has the pre-tokenizer "default";
     without an `add_bos_token`, BOS goes before a text with "llama" and with the pre-tokenizers that want it; a "llama"
     vocabulary has BOS 1, EOS 2 and the unknown token 0 unless it says otherwise. (But a "gpt2" one that does not say
-    has no BOS and no EOS; llama.cpp takes token 11, whatever that is.) What is missing or contradicts, but does no harm,
-    is logged as a note; a missing `tokenizer.ggml.pre` is logged as a warning, since other tokens may come of it.
+    has no BOS and no EOS; llama.cpp takes token 11, whatever that is.) What is missing or contradicts, but does no
+    harm, is logged as a note; a missing `tokenizer.ggml.pre` as a warning, since other tokens may come of it.
 
     Raises LcpuError for a kind of tokenizer lcpu does not have, and for keys that are missing, of the wrong type, or at
     odds with each other.
@@ -184,7 +184,7 @@ def _pretokenizer(metadata: Mapping[str, Any], is_spm: bool) -> str:
 def _stored_types(metadata: Mapping[str, Any], size: int) -> np.ndarray:
     key = "tokenizer.ggml.token_type"
     if key not in metadata:
-        _LOG.info("the vocabulary has no %s: all tokens are taken as ordinary text but those whose text tells", key)
+        _LOG.info("the vocabulary has no %s: tokens are taken as ordinary text unless their text tells", key)
         return np.full(size, TokenType.NORMAL, np.int8)
     types = _numbers(metadata, key, size, "iu", "an array of integers")
     unknown = types[~np.isin(types, list(TokenType))]
@@ -205,8 +205,8 @@ def _with_byte_tokens(types: np.ndarray, ids: Mapping[str, int]) -> np.ndarray:
     special_bytes = [token for token in tokens if types[token] in (TokenType.CONTROL, TokenType.USER_DEFINED)]
     fixed[special_bytes] = types[special_bytes]
     if changed := np.count_nonzero(fixed != types):
-        _LOG.info("the vocabulary has another type for %d tokens than their text says: "
-                  "<0x00> to <0xFF> are taken as bytes, and only these", changed)
+        _LOG.info("the vocabulary has wrong types for byte tokens (%d): <0x00> to <0xFF> are taken as bytes, "
+                  "and only these", changed)
     if 0 < len(tokens) < len(BYTE_TOKENS):
         missing = [text for text in BYTE_TOKENS if text not in ids]
         _LOG.info("the vocabulary has no token for %d of 256 bytes, such as %s", len(missing), missing[0])

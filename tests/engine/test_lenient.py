@@ -41,10 +41,10 @@ def notes(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 # ---- counts that the tensors tell ----
 
 COUNTS: dict[str, tuple[dict[str, Any], str]] = {
-    "embedding": ({"llama.embedding_length": 64}, "key 'llama.embedding_length', there are 64, but the tensors have 32"),
-    "feed-forward": ({"llama.feed_forward_length": 1}, "'llama.feed_forward_length', there are 1, but the .* have 64"),
-    "vocabulary": ({"llama.vocab_size": 200}, "key 'llama.vocab_size', there are 200, but the tensors have 286"),
-    "huge vocabulary": ({"llama.vocab_size": 2**30}, "there are 1073741824, but the tensors have 286: these count"),
+    "embedding": ({"llama.embedding_length": 64}, "key 'llama.embedding_length' says 64, but the tensors say 32: 32"),
+    "feed-forward": ({"llama.feed_forward_length": 1}, "key 'llama.feed_forward_length' says 1, but the .* say 64: 64"),
+    "vocabulary": ({"llama.vocab_size": 200}, "key 'llama.vocab_size' says 200, but the tensors say 286: 286 is used"),
+    "huge vocabulary": ({"llama.vocab_size": 2**30}, "says 1073741824, but the tensors say 286: 286 is used"),
 }
 
 
@@ -64,7 +64,7 @@ def test_rows_without_a_token_are_no_tokens(write_llama: WriteLlama, notes: Call
         ids = llm.stream(TOKENS)
         "".join(ids)
         assert max(ids.generated_ids) < 286
-    assert "by key 'tokenizer.ggml.tokens', there are 286, but the tensors have 299" in notes()[0]
+    assert "key 'tokenizer.ggml.tokens' says 286, but the tensors say 299: 299 is used" in notes()[0]
 
 
 # ---- dimensions of 1 ----
@@ -95,7 +95,8 @@ def fused(tensors: dict[str, TensorToWrite], layers: int = 2) -> dict[str, Tenso
             scale = bytes(parts[0].data)[parts[0].nbytes - tail :]
             shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
             name = f"blk.{layer}.attn_qkv.{kind}"
-            changes |= dict.fromkeys(names) | {name: TensorToWrite(name, shape, parts[0].type_id, b"".join(rows) + scale)}
+            changes |= dict.fromkeys(names)
+            changes[name] = TensorToWrite(name, shape, parts[0].type_id, b"".join(rows) + scale)
     return changes
 
 
@@ -126,5 +127,5 @@ def test_fused_ternary_weights(write_llama: WriteLlama) -> None:
 def test_the_shape_of_a_fused_tensor(write_llama: WriteLlama) -> None:
     changes = fused(stored(write_llama()))
     changes["blk.1.attn_qkv.weight"] = TensorToWrite("blk.1.attn_qkv.weight", (63, 32), 0, bytes(63 * 32 * 4))
-    with pytest.raises(LcpuError, match=r"tensor 'blk.1.attn_qkv.weight' has the shape 63 x 32, but the .* say 64 x 32"):
+    with pytest.raises(LcpuError, match=r"'blk.1.attn_qkv.weight' has the shape 63 x 32, but the .* say 64 x 32"):
         LLM.load(write_llama(tensors=changes))

@@ -222,8 +222,8 @@ def only(nbytes: int) -> Iterator[None]:
 
 def test_claims_take_no_memory(write_llama: WriteLlama, refused: Callable[..., None]) -> None:
     """Whatever a small file claims, validation comes before memory is even reserved."""
-    one_wrong = {"blk.0.ffn_up.weight": np.zeros((63, 32), np.float32), "output.weight": np.zeros((285, 32), np.float32),
-                 "blk.0.ffn_norm.weight": np.zeros(31, np.float32)}  # so that the tensors do not tell
+    shapes = {"blk.0.ffn_up.weight": (63, 32), "output.weight": (285, 32), "blk.0.ffn_norm.weight": (31,)}
+    one_wrong = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}  # so that the tensors do not tell
     claims = [{"llama.embedding_length": 2**18}, {"llama.feed_forward_length": 2**22}, {"llama.vocab_size": 2**24}]
     files = [write_llama(**changes, tensors=one_wrong) for changes in claims]
     files.append(write_llama(**HYPERPARAMETERS["huge heads"][0]))

@@ -14,7 +14,7 @@ from lcpu.engine.tokenizer.special import partition
 
 SIZE = 500  # characters of the shorter text
 GROWTH = 16  # how many times as long the longer one is
-BOUND = 64  # how many times as long it may take: 16 if time is linear, 40 where memory gets slower too, 256 if quadratic
+BOUND = 64  # how many times as long it may take: 16 if time is linear (40 as memory gets slower), 256 if quadratic
 UNITS = ["7", "٣", "½", "a", "A", "aB", " ", "\n", "\t", "\r\n", " \n", "!", "._", "/", "'", "漢", "か", "한", "🦙",
          "a\u0301", "क्", "\u00a0", " a", "a1 .\n漢🦙", "IMGIMGA", "<sentinel:1"]
 ENDS = ["", "a", "1", "_", "!", "漢", "\u0301", "\n", " x"]

@@ -163,7 +163,7 @@ def test_bytes_are_told_by_their_text(metadata_of, notes):
     types = [1 if token in ("<0x0A>", "<0xE9>") else 6 if token == "he" else kind
              for token, kind in zip(tokens, types, strict=True)]
     assert read(metadata_of["llama"](token_type=types)).types.tolist() == read(metadata_of["llama"]()).types.tolist()
-    assert notes() == [("INFO", "the vocabulary has another type for 3 tokens than their text says: "
+    assert notes() == [("INFO", "the vocabulary has wrong types for byte tokens (3): "
                                 "<0x00> to <0xFF> are taken as bytes, and only these")]
 
 
