@@ -89,8 +89,8 @@ _YOUTU_SCRIPTS = "|".join(
 _JAIS2_SPACES = r"\s*[\r\n]+|" + "".join(rf"\s{{{n}}}(?!\S)|" for n in (512, 256, 128, 64, 32, 16, 8, 4, "1,2")) + r"\s"
 
 # Threes of digits, counted from the end of a number at which a word ends too. The original expression,
-# \d{1,3}(?=(?:\d{3})*\b), reads all digits that follow for each three: quadratic time. Instead: cut out the number, then
-# the one or two digits in front; the expression that comes after these cuts the rest into threes.
+# \d{1,3}(?=(?:\d{3})*\b), reads all digits that follow for each three: quadratic time. Instead, these cut out the
+# number, then the one or two digits in front; the expression that comes after them cuts the rest into threes.
 _DIGITS_FROM_THE_END = (r"(?<!\d)\d++\b", r"\A\d{1,2}(?=(?:\d{3})+\z)")
 
 _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
