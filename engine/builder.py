@@ -26,7 +26,7 @@ from ..kernels.activations import (
 )
 from ..kernels.attention import SHARES, SPAN, attention, partial_size, scratch_size, store
 from ..kernels.errors import LcpuError
-from ..kernels.formats import FORMATS, Format
+from ..kernels.formats import Format
 from ..kernels.jit import Kernel, address_of
 from ..kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from ..kernels.memory import zeros
@@ -38,6 +38,7 @@ from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters
 from .page_pool import PagePool
 from .rope import RopeTable
+from .tensors import Tensors, padded
 
 LARGEST_CONTEXT = 1 << 24  # positions of a sequence
 _SHARES = 8  # pieces of a matmul for each thread, so that a slow core does not hold up the others
@@ -63,9 +64,12 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A weight [rows][k] in panels, and the name of the tensor that it is packed from."""
+    """A weight [rows][k] in panels, and the rows of a tensor that it is packed from: most often all of them."""
 
     name: str
+    tensor: str  # in the file
+    tensor_rows: int
+    first_row: int
     stored: Format  # in the file
     format: Format  # in the panels
     rows: int
@@ -89,6 +93,7 @@ class Builder:
         self.file, self.h, self.batch, self.pool = file, h, batch, pool
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
+        self._tensors = Tensors(file)
         self.rope_table = RopeTable(h, pool.most * POSITIONS, self._rope_factors())
         self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int], np.ndarray] = {}
@@ -98,35 +103,17 @@ class Builder:
     # ---- tensors ----
 
     def has(self, name: str) -> bool:
-        return name in self.file.tensors
+        return self._tensors.has(name)
 
-    def _check(self, name: str, *shape: int) -> Format:
-        if name not in self.file.tensors:
-            raise LcpuError(f"{self.file.path}: tensor '{name}' is missing")
-        info = self.file.tensors[name]
-        if info.shape != shape:
-            raise LcpuError(f"{self.file.path}: tensor '{name}' has the shape {_shown(info.shape)}, "
-                            f"but the hyperparameters say {_shown(shape)}")
-        if info.type_id not in FORMATS:
-            known = ", ".join(f.name.upper() for f in FORMATS.values())
-            raise LcpuError(f"{self.file.path}: tensor '{name}' is {info.type_name}, "
-                            f"which lcpu cannot compute on; it knows {known}")
-        return FORMATS[info.type_id]
-
-    def vector(self, name: str, width: int) -> np.ndarray:
-        """A tensor of one dimension as float32, padded with zeros to whole vectors."""
-        format = self._check(name, width)
-        if format.name not in ("f32", "f16"):
-            raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}, "
-                            "but norms and biases must be F32 or F16")
-        padded = np.zeros(_padded(width), np.float32)
-        padded[:width] = self.file.data(name).view({"f32": np.float32, "f16": np.float16}[format.name])
-        return padded
+    def split(self, fused: str, outputs: list[tuple[str, int]]) -> None:
+        """Where the file has one tensor instead of `outputs`, take these from its rows (see `Tensors.split`)."""
+        self._tensors.split(fused, outputs)
 
     def matrix(self, name: str, rows: int, k: int, wanted: Format | None = None) -> Matrix:
         """A tensor of two dimensions, to be packed once the whole model is known to be good; in a `wanted` format."""
         if name not in self.matrices:
-            stored = self._check(name, rows, k)
+            part = self._tensors.part(name, rows)
+            stored = self._tensors.check(part.tensor, part.rows, k)
             format = wanted or stored
             if wanted and stored.panel_header_bytes:
                 raise LcpuError(f"{self.file.path}: tensor '{name}' is {stored.name.upper()} already: keep its type")
@@ -135,14 +122,14 @@ class Builder:
                                 f"{format.name.upper()} blocks of {format.block}: keep its type")
             panel_bytes = format.panel_bytes(k // format.block)
             panels = zeros((whole_groups(rows), panel_bytes), np.uint8, huge_pages=True)
-            self.matrices[name] = Matrix(name, stored, format, rows, k, panels)
+            self.matrices[name] = Matrix(name, part.tensor, part.rows, part.first, stored, format, rows, k, panels)
         return self.matrices[name]
 
     def _rope_factors(self) -> np.ndarray | None:
         name, pairs = "rope_freqs.weight", self.h.rope_dimension_count // 2
         if not self.has(name):
             return None
-        factors = self.vector(name, pairs)[:pairs]
+        factors = self._tensors.vector(name, pairs)[:pairs]
         if not np.all((factors >= 1e-6) & (factors <= 1e6)):  # also for NaN
             raise LcpuError(f"{self.file.path}: tensor '{name}' has a factor that is not 1e-06 to 1e+06: damaged")
         return factors
@@ -164,14 +151,14 @@ class Builder:
         return self._buffers[key]
 
     def _rows(self, name: str, width: int, count: int) -> Rows:
-        return Rows(self._buffer(name, 4 * _padded(width)).view(np.float32), width, count)
+        return Rows(self._buffer(name, 4 * padded(width)).view(np.float32), width, count)
 
     # ---- operations ----
 
     def embed(self, name: str) -> Rows:
         """The rows of an embedding table that the batch's tokens name, straight from the file."""
         width = self.h.embedding_length
-        format = self._check(name, self.h.vocab_size, width)
+        format = self._tensors.check(name, self.h.vocab_size, width)
         if format.panel_header_bytes:
             raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}, which is for matrices: "
                             "an embedding table must have a type with a scale in each block")
@@ -183,9 +170,9 @@ class Builder:
 
     def rms_norm(self, x: Rows, name: str) -> Rows:
         out = self._rows("norm", x.width, x.count)
-        self.program.add(elementwise.rms_norm, count=x.count, x=x.array, weight=self.vector(name, x.width),
-                         out=out.array, stride=x.stride, vectors=x.vectors, width=x.width,
-                         epsilon=self.h.norm_epsilon)
+        weight = self._tensors.vector(name, x.width)
+        self.program.add(elementwise.rms_norm, count=x.count, x=x.array, weight=weight, out=out.array, stride=x.stride,
+                         vectors=x.vectors, width=x.width, epsilon=self.h.norm_epsilon)
         return out
 
     def linear(self, x: Rows, name: str, width: int, *, add_to: Rows | None = None) -> Rows:
@@ -211,8 +198,9 @@ class Builder:
             results.append(Rows(out.array, matrix.rows, x.count))
         for (name, width), out in zip(outputs, results, strict=True):
             if self.has(f"{name}.bias"):
-                self.program.add(elementwise.add_bias, count=out.count, x=out.array,
-                                 bias=self.vector(f"{name}.bias", width), stride=out.stride, vectors=out.vectors)
+                bias = self._tensors.vector(f"{name}.bias", width)
+                self.program.add(elementwise.add_bias, count=out.count, x=out.array, bias=bias, stride=out.stride,
+                                 vectors=out.vectors)
         return results
 
     def logits(self, x: Rows, name: str) -> Rows:
@@ -254,8 +242,9 @@ class Builder:
     def rms_norm_heads(self, x: Rows, name: str, heads: int) -> Rows:
         """Norm each head of a row on its own, in place."""
         head_dim = self.h.head_dim
-        self.program.add(elementwise.rms_norm_heads, count=x.count, x=x.array, weight=self.vector(name, head_dim),
-                         stride=x.stride, heads=heads, head_dim=head_dim, epsilon=self.h.norm_epsilon)
+        weight = self._tensors.vector(name, head_dim)
+        self.program.add(elementwise.rms_norm_heads, count=x.count, x=x.array, weight=weight, stride=x.stride,
+                         heads=heads, head_dim=head_dim, epsilon=self.h.norm_epsilon)
         return x
 
     def rope(self, x: Rows, heads: int, *, halves: bool = False) -> Rows:
@@ -322,11 +311,3 @@ class Builder:
 def queries_per_job(h: Hyperparameters) -> int:
     """Tokens that attention takes at once: as many as give QUERY_ROWS query heads for a KV head."""
     return max(1, QUERY_ROWS // (h.head_count // h.head_count_kv))
-
-
-def _padded(width: int) -> int:
-    return whole_groups(width) * LANES
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

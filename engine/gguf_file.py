@@ -29,6 +29,7 @@ _OTHER_FORMATS = {
     b"FUGG": "a big-endian GGUF file: convert it to little-endian",
     b"tjgg": "an old GGML file (ggjt), from before GGUF: get the model as GGUF",
     b"fmgg": "an old GGML file (ggmf), from before GGUF: get the model as GGUF",
+    b"algg": "an old LoRA adapter (ggla): get the merged model as GGUF",
     b"lmgg": "an old GGML file, from before GGUF: get the model as GGUF",
     b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint: convert it to GGUF",
     b"\x80\x02": "a Python pickle, perhaps a PyTorch checkpoint: convert it to GGUF",

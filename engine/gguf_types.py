@@ -1,7 +1,7 @@
 """The types a GGUF file is made of: metadata values and tensor blocks.
 
 Source: ggml/include/gguf.h (value types), ggml/include/ggml.h and ggml/src/ggml-common.h (tensor types).
-I2_S is bitnet.cpp's; upstream ggml keeps its id, 36, unused.
+I2_S is bitnet.cpp's; upstream ggml keeps its id, 36, unused (before, it was that of IQ4_NL_4_4).
 """
 
 import math
@@ -35,6 +35,7 @@ class TensorType:
     block_values: int
     block_bytes: int
     tail_bytes: int = 0  # after the last block: I2_S keeps the scale of the tensor there, padded to 32 bytes
+    successor: str = ""  # of a type that llama.cpp has dropped: what to use instead
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
         """Bytes of a whole tensor; the last dimension of `shape` must be a multiple of `block_values`."""
@@ -46,6 +47,8 @@ TENSOR_TYPES: dict[int, TensorType] = {
     1: TensorType("F16", 1, 2),
     2: TensorType("Q4_0", 32, 18),
     3: TensorType("Q4_1", 32, 20),
+    4: TensorType("Q4_2", 16, 10, successor="Q4_0"),
+    5: TensorType("Q4_3", 16, 12, successor="Q4_1"),
     6: TensorType("Q5_0", 32, 22),
     7: TensorType("Q5_1", 32, 24),
     8: TensorType("Q8_0", 32, 34),
@@ -71,9 +74,14 @@ TENSOR_TYPES: dict[int, TensorType] = {
     28: TensorType("F64", 1, 8),
     29: TensorType("IQ1_M", 256, 56),
     30: TensorType("BF16", 1, 2),
+    31: TensorType("Q4_0_4_4", 32, 18, successor="Q4_0"),
+    32: TensorType("Q4_0_4_8", 32, 18, successor="Q4_0"),
+    33: TensorType("Q4_0_8_8", 32, 18, successor="Q4_0"),
     34: TensorType("TQ1_0", 256, 54),
     35: TensorType("TQ2_0", 256, 66),
     36: TensorType("I2_S", 128, 32, tail_bytes=32),
+    37: TensorType("IQ4_NL_4_8", 32, 18, successor="IQ4_NL"),
+    38: TensorType("IQ4_NL_8_8", 32, 18, successor="IQ4_NL"),
     39: TensorType("MXFP4", 32, 17),
     40: TensorType("NVFP4", 64, 36),
     41: TensorType("Q1_0", 128, 18),

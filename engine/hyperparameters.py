@@ -3,7 +3,9 @@
 Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; defaults: llama.cpp's (src/llama-model.cpp).
 """
 
+import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ..kernels.errors import LcpuError
+from .gguf_file import GGUFFile
 from .gguf_metadata import Value, array_length
+
+_LOG = logging.getLogger("lcpu")
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,9 @@ _MISSING = "is missing: the file is damaged, or not a model that lcpu can run"
 class _Keys:
     """The keys of one architecture, by their names without the `<architecture>.` prefix."""
 
-    def __init__(self, metadata: Mapping[str, Value], source: str | Path):
+    def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int]):
         self.metadata = metadata
+        self.told = told  # what counts instead
         self.source = source
         architecture = metadata.get("general.architecture")
         if not (isinstance(architecture, str) and architecture.isprintable() and 0 < len(architecture) <= 64):
@@ -82,7 +88,7 @@ class _Keys:
         return LcpuError(f"{self.source}: key '{self.architecture}.{name}' {cause}")
 
     def get(self, name: str) -> Value | None:
-        return self.metadata.get(f"{self.architecture}.{name}")
+        return self.told.get(name) or self.metadata.get(f"{self.architecture}.{name}")
 
     def count(self, name: str, default: int | None = None) -> int:
         """A whole number from 1 to its limit, or equal ones for all layers. Without a default it must be there."""
@@ -120,12 +126,54 @@ def _shown(value: Value) -> str:
     return f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def read(metadata: Mapping[str, Value], source: str | Path = "model") -> Hyperparameters:
+# Counts that the tensors of a model tell: patterns of their names, and which dimension it is.
+_TOLD_BY_TENSORS = {
+    "vocab_size": ((r"(token_embd|output)\.weight", -2),),
+    "embedding_length": ((r"token_embd\.weight", -1), (r"(blk\.\d+\.(attn|ffn)|output)_norm\.weight", -1)),
+    "feed_forward_length": ((r"blk\.\d+\.ffn_(gate|up)\.weight", -2), (r"blk\.\d+\.ffn_down\.weight", -1)),
+}
+
+
+def of_file(file: GGUFFile) -> Hyperparameters:
+    """The hyperparameters of a model. Where its tensors agree on a count and the metadata have another, tensors count.
+
+    Raises LcpuError for a missing, wrong or unsupported value.
+    """
+    architecture = file.metadata.get("general.architecture")
+    told = {}
+    for name, places in _TOLD_BY_TENSORS.items():
+        counts = {info.shape[dimension] for pattern, dimension in places for info in file.tensors.values()
+                  if len(info.shape) >= -dimension and re.fullmatch(pattern, info.name)}
+        key = f"{architecture}.{name}"
+        stated = file.metadata.get(key)
+        if name == "vocab_size" and stated is None:
+            key, stated = "tokenizer.ggml.tokens", array_length(file.metadata, "tokenizer.ggml.tokens")
+        if len(counts) == 1 and type(stated) is int and stated > 0 and stated not in counts:
+            told[name], = counts
+            _LOG.info("%s: key '%s' says %d, but the tensors say %d: %d is used", file.path, key, stated, told[name],
+                      told[name])
+    _check_blocks(file, architecture)
+    return read(file.metadata, file.path, told)
+
+
+def _check_blocks(file: GGUFFile, architecture: Value | None) -> None:
+    """A key that leaves out layers that are there would compute nonsense."""
+    key = f"{architecture}.block_count"
+    blocks = [int(match[1]) + 1 for name in file.tensors if (match := re.match(r"blk\.(\d{1,6})\.", name))]
+    stated = file.metadata.get(key)
+    if blocks and type(stated) is int and 0 < stated < max(blocks):
+        raise LcpuError(f"{file.path}: key '{key}' is {stated}, but there are tensors of {max(blocks)} blocks: "
+                        "badly converted, get another file of the model")
+
+
+def read(metadata: Mapping[str, Value], source: str | Path = "model",
+         told: Mapping[str, int] | None = None) -> Hyperparameters:
     """The hyperparameters of a model, from the metadata of its GGUF file.
 
-    `source` names the file in errors. Raises LcpuError for a missing, wrong or unsupported value.
+    `source` names the file in errors; what is `told`, by name without the architecture, counts instead of a key. Raises
+    LcpuError for a missing, wrong or unsupported value.
     """
-    keys = _Keys(metadata, source)
+    keys = _Keys(metadata, source, told or {})
     experts = keys.get("expert_count")
     if experts is not None and not (isinstance(experts, int) and experts == 0):
         raise keys.error("expert_count", f"is {_shown(experts)}: mixture-of-experts models are not supported")

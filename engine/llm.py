@@ -17,6 +17,7 @@ from .. import models
 from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
 from .description import describe
+from .file_kind import check_is_model
 from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
@@ -60,6 +61,7 @@ class LLM:
         started = time.perf_counter()
         file = GGUFFile.open(path if path is not None else models.path())
         try:
+            check_is_model(file)  # before the tokenizer, which such files often lack
             weight_bytes = sum(info.nbytes for info in file.tensors.values())
             count = beside.threads if beside else thread_count(threads, weight_bytes)
             tokenizer = from_metadata(file.metadata)

@@ -12,6 +12,7 @@ from ..kernels.team import Team
 from . import architectures, hyperparameters
 from .batch import Batch, Piece
 from .builder import LARGEST_CONTEXT, Builder, Matrix, queries_per_job
+from .file_kind import check_is_model
 from .gguf_file import GGUFFile
 from .packing import output_format, pack
 from .page_pool import PagePool
@@ -35,10 +36,9 @@ class Model:
         vocab_size: how many tokens the model has to know at least. output_type: a block format's name, to compute the
         output layer in another than the file's. team: of so many threads, to share another model's.
         """
+        check_is_model(file)
         build = architectures.builder_of(file)
-        self.h = h = hyperparameters.read(file.metadata, file.path)
-        if not file.tensors:
-            raise LcpuError(f"{file.path}: has no tensors, only a vocabulary: it cannot be run")
+        self.h = h = hyperparameters.of_file(file)
         if h.vocab_size < vocab_size:
             raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}")
         self.context = context = _context(h, context)
@@ -62,8 +62,8 @@ class Model:
         total = sum(matrix.panels.nbytes for matrix in matrices)
         done = 0
         for matrix in matrices:
-            pack(self.team, matrix, self._file.data(matrix.name))
-            self._file.release(matrix.name)
+            pack(self.team, matrix, self._file.data(matrix.tensor))
+            self._file.release(matrix.tensor)
             done += matrix.panels.nbytes
             progress("loading", done, total)
 

@@ -32,7 +32,8 @@ def output_format(name: str | None) -> Format | None:
 
 
 def pack(team: Team, matrix: Matrix, data: np.ndarray) -> None:
-    """Fill a matrix's panels from the tensor's bytes in the file."""
+    """Fill a matrix's panels from the bytes of the tensor that holds its rows."""
+    data = _rows(matrix, data)
     if matrix.format is matrix.stored:
         program = Program()
         program.add(matrix.format.pack, source=data, panels=matrix.panels, rows=matrix.rows, blocks=matrix.blocks,
@@ -50,6 +51,17 @@ def pack(team: Team, matrix: Matrix, data: np.ndarray) -> None:
         if refused[0]:
             raise LcpuError(f"tensor '{matrix.name}' has values that {matrix.format.name.upper()} cannot hold: "
                             "keep its type")
+
+
+def _rows(matrix: Matrix, data: np.ndarray) -> np.ndarray:
+    """The bytes of a matrix's rows, and what follows the last row of the tensor (the scale of I2_S)."""
+    row_bytes = matrix.k // matrix.stored.block * matrix.stored.block_bytes
+    start, end = matrix.first_row * row_bytes, (matrix.first_row + matrix.rows) * row_bytes
+    last = matrix.tensor_rows * row_bytes
+    if end == last:
+        return data[start:]
+    rows, tail = data[start:end], data[last:]
+    return np.concatenate((rows, tail)) if len(tail) else rows
 
 
 def _converting(matrix: Matrix, rows: np.ndarray, converted: np.ndarray, panels: np.ndarray, scratch: np.ndarray,

@@ -16,9 +16,11 @@ def build(b: Builder) -> Rows:
 
 
 def projections(b: Builder, x: Rows, name: str) -> list[Rows]:
-    """Queries, keys and values of a layer."""
+    """Queries, keys and values of a layer; some files have the three in one tensor."""
     q_width, kv_width = b.h.head_count * b.h.head_dim, b.h.head_count_kv * b.h.head_dim
-    return b.linears(x, [(name + "attn_q", q_width), (name + "attn_k", kv_width), (name + "attn_v", kv_width)])
+    outputs = [(name + "attn_q", q_width), (name + "attn_k", kv_width), (name + "attn_v", kv_width)]
+    b.split(name + "attn_qkv", outputs)
+    return b.linears(x, outputs)
 
 
 def feed_forward(b: Builder, x: Rows, name: str) -> Rows:

@@ -1,8 +1,9 @@
 """Pre-tokenizers: how a byte-level BPE vocabulary cuts text into words before it merges.
 
 A GGUF file names its own in `tokenizer.ggml.pre`. The names, the flags and which expressions go with which name are
-llama.cpp's (src/llama-vocab.cpp). Where llama.cpp adapts an expression to its own regex engine, the table holds the one
-of the model's tokenizer.json: it is what the model was trained with, and Oniguruma takes it as it is.
+llama.cpp's (src/llama-vocab.cpp), and "falcon_e" is bitnet.cpp's (utils/convert-hf-to-gguf-bitnet.py). Where llama.cpp
+adapts an expression to its own regex engine, the table holds the one of the model's tokenizer.json: it is what the
+model was trained with, and Oniguruma takes it as it is.
 
 Expressions apply in order: each cuts every piece the ones before it left, and what it does not match stays a piece too.
 """
@@ -87,6 +88,11 @@ _YOUTU_SCRIPTS = "|".join(
 
 _JAIS2_SPACES = r"\s*[\r\n]+|" + "".join(rf"\s{{{n}}}(?!\S)|" for n in (512, 256, 128, 64, 32, 16, 8, 4, "1,2")) + r"\s"
 
+# Threes of digits, counted from the end of a number at which a word ends too. The original expression,
+# \d{1,3}(?=(?:\d{3})*\b), reads all digits that follow for each three: quadratic time. Instead, these cut out the
+# number, then the one or two digits in front; the expression that comes after them cuts the rest into threes.
+_DIGITS_FROM_THE_END = (r"(?<!\d)\d++\b", r"\A\d{1,2}(?=(?:\d{3})+\z)")
+
 _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
     ("default", Pretokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))),
     (
@@ -99,7 +105,7 @@ _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
     ),
     ("falcon", Pretokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"))),
     (
-        "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2",
+        "llama3 llama-v3 llama-bpe falcon3 falcon_e falcon-h1 pixtral midm-2.0 lfm2",
         Pretokenizer((_cl100k(r"\p{N}{1,3}"),), ignore_merges=True, add_bos=True),
     ),
     ("dbrx smaug-bpe chatglm-bpe", Pretokenizer((_cl100k(r"\p{N}{1,3}"),))),
@@ -142,7 +148,7 @@ _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
     ),
     ("tekken", Pretokenizer((_o200k(r"\p{N}", contractions=""),), ignore_merges=True, add_bos=True)),
     ("gpt-4o llama4 kanana2 talkie minimax-m2", Pretokenizer((_o200k(r"\p{N}{1,3}"),))),
-    ("tiny_aya cohere2moe", Pretokenizer((r"\d{1,3}(?=(?:\d{3})*\b)", _o200k(r"\p{N}{1,3}")))),
+    ("tiny_aya cohere2moe", Pretokenizer((*_DIGITS_FROM_THE_END, _o200k(r"\p{N}{1,3}")))),
     ("youtu", Pretokenizer((_YOUTU_SCRIPTS, _o200k(r"\p{N}")), ignore_merges=True)),
     (
         "deepseek-llm",
@@ -151,7 +157,7 @@ _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
                 r"[\r\n]",
                 r"\s?" + _DEEPSEEK_LETTERS + "+",
                 r"\s?" + _DEEPSEEK_PUNCTUATION + "+",
-                r"\s+$",
+                r"(?<!\s)\s++$",  # \s+$ would try each space of a long run anew
                 _CJK + "+",
                 r"\p{N}+",
             )

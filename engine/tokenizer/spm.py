@@ -6,13 +6,15 @@ fields are few and the protobuf package is large.
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 from collections.abc import Callable
 
 from ...kernels.errors import LcpuError
-from .vocabulary import TokenType, Vocabulary
+from .vocabulary import BYTE_TOKENS, TokenType, Vocabulary
 
+_LOG = logging.getLogger("lcpu")
 SPACE = "▁"  # U+2581, which stands for a space inside tokens
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
@@ -34,48 +36,68 @@ def byte_value(token: str) -> int | None:
 def encoder(vocabulary: Vocabulary) -> Callable[[str], list[int]]:
     """A function from text to ids. It adds no space in front and knows no special tokens.
 
-    Raises LcpuError if the vocabulary is not one SentencePiece can have; the function raises it for a character that
-    the vocabulary has neither a token nor byte tokens for.
+    A character that has no token is given as its bytes. A byte without a token is the token whose text it is, such as
+    "\\n", or the unknown token, with a warning for the first. Raises LcpuError if the vocabulary is not one
+    SentencePiece can have; the function raises it for a character that the vocabulary has no token for at all.
     """
     import sentencepiece
 
     size = len(vocabulary.tokens)
+    missing = _missing_bytes(vocabulary)
     try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=_model_proto(vocabulary))
+        processor = sentencepiece.SentencePieceProcessor(model_proto=_model_proto(vocabulary, missing))
     except RuntimeError as error:
         cause = " ".join(str(error).split())
         raise LcpuError(f"SentencePiece refuses the vocabulary ({cause}); convert the model again") from None
 
+    unknown = next(iter(vocabulary.of_type(TokenType.UNKNOWN)), size)  # size: an id that stands for none
+    instead = {size + n: vocabulary.ids.get(chr(byte), unknown) if byte < 128 else unknown
+               for n, byte in enumerate(missing)}
+    warned = False
+
     def encode(text: str) -> list[int]:
+        nonlocal warned
         ids = processor.encode(text)
         if ids and max(ids) >= size:
-            raise LcpuError("the text has a character that the model's vocabulary cannot express; leave it out")
+            ids = [instead.get(token, token) for token in ids]
+            if max(ids) >= size:
+                raise LcpuError("the text has a character that the model's vocabulary cannot express; leave it out")
+        if not warned and unknown in ids:
+            warned = True
+            _LOG.warning("the text has characters that the model's vocabulary cannot express, such as line breaks or "
+                         "rare letters: the model sees %r instead", vocabulary.tokens[unknown])
         return ids
 
     return encode
 
 
-def _model_proto(vocabulary: Vocabulary) -> bytes:
+def _missing_bytes(vocabulary: Vocabulary) -> list[int]:
+    """The bytes without a byte token; none if all are, since unknown characters then stay whole."""
+    missing = [byte for byte, text in enumerate(BYTE_TOKENS) if text not in vocabulary.ids]
+    return missing if len(missing) < len(BYTE_TOKENS) else []
+
+
+def _model_proto(vocabulary: Vocabulary, missing: list[int]) -> bytes:
+    """missing: bytes that get tokens after all others, since SentencePiece wants byte tokens for all 256 or none."""
     types = vocabulary.types.copy()
     types[types == TokenType.UNDEFINED] = TokenType.UNUSED
     types[types == TokenType.USER_DEFINED] = TokenType.NORMAL  # they are found before SentencePiece sees the text
-    bytes_there = vocabulary.of_type(TokenType.BYTE)
-    values = {byte_value(vocabulary.tokens[token]) for token in bytes_there}
-    if bytes_there and values != set(range(256)):
-        raise LcpuError("the vocabulary has some byte tokens but not <0x00> to <0xFF>: convert the model again")
+    bytes_there = [vocabulary.ids[text] for text in BYTE_TOKENS if text in vocabulary.ids]
+    types[bytes_there] = TokenType.BYTE
 
     # SentencePiece wants exactly one unknown token: the first is kept, and where there is none, one is put at the end.
     unknown = vocabulary.of_type(TokenType.UNKNOWN)
     types[unknown[1:]] = TokenType.CONTROL
     assert vocabulary.scores is not None
     pieces = list(zip(vocabulary.tokens, vocabulary.scores.tolist(), types.tolist(), strict=True))
+    pieces += [(f"<0x{byte:02X}>", 0.0, int(TokenType.BYTE)) for byte in missing]
     if not unknown:
         name = "<unknown>"
         while name in vocabulary.ids:
             name += ">"
         pieces.append((name, 0.0, int(TokenType.UNKNOWN)))
 
-    trainer = _varint_field(3, _BPE) + _varint_field(35, bool(values))  # model_type, byte_fallback
+    trainer = _varint_field(3, _BPE) + _varint_field(35, bool(bytes_there))  # model_type, byte_fallback
     # No dummy prefix (the caller decides where it goes), no removal of extra spaces; spaces are escaped.
     normalizer = _bytes_field(1, b"identity") + b"".join(_varint_field(n, v) for n, v in ((3, 0), (4, 0), (5, 1)))
     return b"".join(_piece(*piece) for piece in pieces) + _bytes_field(2, trainer) + _bytes_field(3, normalizer)

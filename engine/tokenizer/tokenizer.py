@@ -24,7 +24,7 @@ class Tokenizer:
         self.vocabulary = replace(vocabulary, merges=None)  # which take much memory, and the encoder has its own
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id, self.eos_id, self.end_ids = vocabulary.bos_id, vocabulary.eos_id, vocabulary.end_ids
-        self.add_bos, self.add_eos = vocabulary.add_bos, vocabulary.add_eos
+        self.add_bos = vocabulary.add_bos
         self._encode_plain = kind.encoder(vocabulary)
         self._piece_bytes = kind.piece_bytes
         self._types = vocabulary.types.tolist()
@@ -38,10 +38,11 @@ class Tokenizer:
     def encode(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of a text.
 
-        With `add_bos`, it gets around it what the file asks for: BOS in front if `self.add_bos`, EOS at the end if
-        `self.add_eos`. Without, neither. User-defined tokens are always found in the text; control tokens, such as
-        `<|im_start|>`, only with `parse_special`, and are ordinary characters otherwise. What is not valid Unicode
-        (surrogates) is read as U+FFFD. Raises LcpuError if the vocabulary has no way to express a character.
+        With `add_bos`, BOS goes in front if the file asks for it (`self.add_bos`). EOS is never added, even if the file
+        has `add_eos_token`: the text is to be continued. User-defined tokens are always found in the text; control
+        tokens, such as `<|im_start|>`, only with `parse_special`, and are ordinary characters otherwise. What is not
+        valid Unicode (surrogates) is read as U+FFFD. Raises LcpuError if the vocabulary has no way to express a
+        character.
         """
         text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         ids = [self.bos_id] if add_bos and self.add_bos and self.bos_id is not None else []
@@ -54,8 +55,6 @@ class Tokenizer:
                 prefix = " " if after_special and self.vocabulary.add_space_prefix else ""
                 ids += self._encode_plain(prefix + part)
             after_special = isinstance(part, int)
-        if add_bos and self.add_eos and self.eos_id is not None:
-            ids.append(self.eos_id)
         return ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -12,6 +13,9 @@ import numpy as np
 from ...kernels.errors import LcpuError
 from . import pretokenizers, special
 
+BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))  # of a "llama" vocabulary, by value
+
+_LOG = logging.getLogger("lcpu")
 _DAMAGED = "the file is damaged or badly converted; convert or download the model again"
 
 
@@ -48,7 +52,6 @@ class Vocabulary:
     unknown_id: int | None
     end_ids: frozenset[int]
     add_bos: bool
-    add_eos: bool
     add_space_prefix: bool
     strips_after: frozenset[int]
 
@@ -67,7 +70,8 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
     Defaults follow llama.cpp: without a `tokenizer.ggml.pre`, a "gpt2" vocabulary has the pre-tokenizer "default";
     without an `add_bos_token`, BOS goes before a text with "llama" and with the pre-tokenizers that want it; a "llama"
     vocabulary has BOS 1, EOS 2 and the unknown token 0 unless it says otherwise. (But a "gpt2" one that does not say
-    has no BOS and no EOS; llama.cpp takes token 11, whatever that is.)
+    has no BOS and no EOS; llama.cpp takes token 11, whatever that is.) What is missing or contradicts, but does no
+    harm, is logged as a note; a missing `tokenizer.ggml.pre` as a warning, since other tokens may come of it.
 
     Raises LcpuError for a kind of tokenizer lcpu does not have, and for keys that are missing, of the wrong type, or at
     odds with each other.
@@ -76,15 +80,18 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
     if model not in ("llama", "gpt2"):
         raise LcpuError(f'tokenizer.ggml.model = {model!r} is not supported; use a model that has "llama" or "gpt2"')
     is_spm = model == "llama"
-    pre = _text(metadata, "tokenizer.ggml.pre", "default") or "default"
+    pre = _pretokenizer(metadata, is_spm)
     wants_bos = is_spm or pretokenizers.find(pre).add_bos
     tokens, ids = _tokens(metadata)
     merges = None if is_spm else _merges(metadata)
-    stored_types = _stored_types(metadata, len(tokens), required=is_spm)
+    stored_types = _stored_types(metadata, len(tokens))
+    if is_spm:
+        stored_types = _with_byte_tokens(stored_types, ids)
     marked = _marked(ids, stored_types, merges or ())
     types = _corrected(stored_types, marked)
     named = _named_ids(metadata, len(tokens), {"bos": 1, "eos": 2, "unknown": 0} if is_spm else {})
     ends = special.end_ids(marked, {name: token for name, token in named.items() if name not in ("bos", "unknown")})
+    ends |= frozenset(_more_ends(metadata, len(tokens)))
     specials = ids_of_type(types, TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
     return Vocabulary(
         model=model,
@@ -98,8 +105,7 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
         eos_id=named["eos"],
         unknown_id=named["unknown"],
         end_ids=ends,
-        add_bos=_adds(metadata, "bos", named, wants_bos),
-        add_eos=_adds(metadata, "eos", named, False),
+        add_bos=_adds_bos(metadata, named["bos"], wants_bos),
         add_space_prefix=_flag(metadata, "tokenizer.ggml.add_space_prefix", is_spm),
         strips_after=special.strips_after(ids, specials, _text(metadata, "general.name", "")),
     )
@@ -166,15 +172,45 @@ def _tokens(metadata: Mapping[str, Any]) -> tuple[Sequence[str], dict[str, int]]
     return tokens, ids
 
 
-def _stored_types(metadata: Mapping[str, Any], size: int, required: bool) -> np.ndarray:
+def _pretokenizer(metadata: Mapping[str, Any], is_spm: bool) -> str:
+    pre = _text(metadata, "tokenizer.ggml.pre", "")
+    if not pre and not is_spm:
+        _LOG.warning("the model does not say how its tokenizer cuts text into words (tokenizer.ggml.pre is missing): "
+                     "the default rules are used, so tokens may be wrong and answers worse; "
+                     "get a newer GGUF file of the model")
+    return pre or "default"
+
+
+def _stored_types(metadata: Mapping[str, Any], size: int) -> np.ndarray:
     key = "tokenizer.ggml.token_type"
-    if not required and key not in metadata:
+    if key not in metadata:
+        _LOG.info("the vocabulary has no %s: tokens are taken as ordinary text unless their text tells", key)
         return np.full(size, TokenType.NORMAL, np.int8)
     types = _numbers(metadata, key, size, "iu", "an array of integers")
     unknown = types[~np.isin(types, list(TokenType))]
     if len(unknown):
         raise LcpuError(f"{key} holds {unknown[0]}, which is no token type (0 to 6): {_DAMAGED}")
     return types.astype(np.int8)
+
+
+def _with_byte_tokens(types: np.ndarray, ids: Mapping[str, int]) -> np.ndarray:
+    """The types with BYTE for exactly the tokens `<0x00>` to `<0xFF>`: llama.cpp finds these by their text.
+
+    (Those that are special stay so: they are found in a text, too.)
+    """
+    tokens = [ids[text] for text in BYTE_TOKENS if text in ids]
+    fixed = types.copy()
+    fixed[types == TokenType.BYTE] = TokenType.NORMAL
+    fixed[tokens] = TokenType.BYTE
+    special_bytes = [token for token in tokens if types[token] in (TokenType.CONTROL, TokenType.USER_DEFINED)]
+    fixed[special_bytes] = types[special_bytes]
+    if changed := np.count_nonzero(fixed != types):
+        _LOG.info("the vocabulary has wrong types for byte tokens (%d): <0x00> to <0xFF> are taken as bytes, "
+                  "and only these", changed)
+    if 0 < len(tokens) < len(BYTE_TOKENS):
+        missing = [text for text in BYTE_TOKENS if text not in ids]
+        _LOG.info("the vocabulary has no token for %d of 256 bytes, such as %s", len(missing), missing[0])
+    return fixed
 
 
 def _marked(ids: Mapping[str, int], types: np.ndarray, merges: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -202,6 +238,9 @@ def _corrected(types: np.ndarray, marked: Mapping[str, int]) -> np.ndarray:
 
 def _scores(metadata: Mapping[str, Any], size: int) -> np.ndarray:
     key = "tokenizer.ggml.scores"
+    if key not in metadata:
+        _LOG.info("the vocabulary has no %s: all tokens are taken as equally good", key)
+        return np.zeros(size, np.float32)
     scores = _numbers(metadata, key, size, "fiu", "an array of numbers").astype(np.float32)
     if np.isnan(scores).any():
         raise LcpuError(f"{key} holds values that are not numbers: {_DAMAGED}")
@@ -219,27 +258,49 @@ def _merges(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _named_ids(metadata: Mapping[str, Any], size: int, defaults: Mapping[str, int]) -> dict[str, int | None]:
-    """The special tokens that keys name. A default that is past the end of a small vocabulary is no token."""
+    """The special tokens that keys name. One that is not there has its default, as in llama.cpp, or is none.
+
+    A default that is past the end of a small vocabulary is no token either.
+    """
     named: dict[str, int | None] = {}
     for name in ("bos", "eos", "unknown", "eot", "eom", *special.FILL_IN_END_TEXTS):
         key = f"tokenizer.ggml.{name}_token_id"
-        token = metadata.get(key)
-        if token is None:
-            token = defaults.get(name, size)
-            named[name] = token if token < size else None
-            continue
-        if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
-            raise _wrong_type(key, token, "an integer")
-        if not 0 <= token < size:
-            raise LcpuError(f"{key} is {token}, but the tokens are 0 to {size - 1}: {_DAMAGED}")
-        named[name] = int(token)
+        default = defaults.get(name, size)
+        named[name] = default if default < size else None
+        if key in metadata:
+            token = _integer(key, metadata[key])
+            if 0 <= token < size:
+                named[name] = token
+            else:
+                instead = "no token" if named[name] is None else f"token {named[name]}"
+                _LOG.info("%s is %d, but the tokens are 0 to %d: %s is taken instead", key, token, size - 1, instead)
     return named
 
 
-def _adds(metadata: Mapping[str, Any], name: str, named: Mapping[str, int | None], default: bool) -> bool:
-    """Whether the token `name` goes around a text. A file that says so must say which token it is."""
-    key = f"tokenizer.ggml.add_{name}_token"
+def _integer(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise _wrong_type(key, value, "an integer")
+    return int(value)
+
+
+def _more_ends(metadata: Mapping[str, Any], size: int) -> list[int]:
+    """The tokens of `tokenizer.ggml.eos_token_ids`: some models have several that end a text."""
+    key = "tokenizer.ggml.eos_token_ids"
+    if key not in metadata:
+        return []
+    value = np.asarray(metadata[key])
+    if value.ndim != 1 or (value.size and value.dtype.kind not in "iu"):
+        raise _wrong_type(key, metadata[key], "an array of integers")
+    ends = [int(token) for token in value if 0 <= token < size]
+    if len(ends) < len(value):
+        _LOG.info("%s names tokens that are not there: these are left out", key)
+    return ends
+
+
+def _adds_bos(metadata: Mapping[str, Any], bos: int | None, default: bool) -> bool:
+    """Whether BOS goes before a text. A file that says so must say which token it is."""
+    key = "tokenizer.ggml.add_bos_token"
     adds = _flag(metadata, key, default)
-    if adds and key in metadata and named[name] is None:
-        raise LcpuError(f"{key} is true, but there is no tokenizer.ggml.{name}_token_id: {_DAMAGED}")
-    return adds and named[name] is not None
+    if adds and key in metadata and bos is None:
+        raise LcpuError(f"{key} is true, but tokenizer.ggml.bos_token_id names no token: {_DAMAGED}")
+    return adds and bos is not None

@@ -116,7 +116,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "huge dimension": (gguf((), (info("t", (2**63,)),), 64), "tensor 't' has the shape .* too large"),
     "huge product": (gguf((), (info("t", (2**32, 2**31)),), 64), "tensor 't' has the shape .* too large"),
     "overflowing product": (gguf((), (info("t", (2**32, 2**32)),), 64), "tensor 't' has the shape .* too large"),
-    "unknown tensor type": (gguf((), (info("t", (4,), 31),), 64), "tensor 't' has the unknown type 31"),
+    "unknown tensor type": (gguf((), (info("t", (4,), 99),), 64), "tensor 't' has the unknown type 99"),
     "row of half a block": (gguf((), (info("t", (48, 2), Q4_0),), 64), "rows of 48 values, not a multiple of the 32"),
     "I2_S row of half a group": (
         gguf((), (info("t", (64, 2), 36),), 64),

@@ -67,10 +67,49 @@ def test_no_byte_tokens(make_spm, tokens_of):
         make_spm(token_type=[1, 1, 1], **letters).encode("oéo")
 
 
-def test_some_byte_tokens(make_spm):
-    few = {"tokens": ["<unk>", "<0x0A>"], "scores": [0.0, 0.0], "token_type": [2, 6], "eos_token_id": None}
-    with pytest.raises(LcpuError, match="some byte tokens"):
-        make_spm(**few)
+def test_byte_tokens_of_another_type(make_spm, spm, tokens_of):
+    types = [1 if kind == 6 else kind for kind in spm.vocabulary.types.tolist()]
+    tokenizer = make_spm(token_type=types)
+    assert tokens_of(tokenizer, "é\n") == ["▁", "<0xC3>", "<0xA9>", "<0x0A>"]
+    assert tokenizer.decode(tokenizer.encode("hé\n")) == "hé\n"
+
+
+@pytest.mark.parametrize("kind", [1, 5, 6])
+def test_a_token_that_is_a_line_break_serves_for_its_byte(make_spm, spm, tokens_of, kind, caplog):
+    tokens = ["\n" if token == "<0x0A>" else token for token in spm.vocabulary.tokens]
+    types = spm.vocabulary.types.tolist()
+    types[tokens.index("\n")] = kind
+    tokenizer = make_spm(tokens=tokens, token_type=types)
+    assert tokens_of(tokenizer, "he\né\n\n") == ["▁he", "\n", "<0xC3>", "<0xA9>", "\n", "\n"]
+    assert not caplog.records
+
+
+def test_bytes_without_a_token_are_unknown_and_warned_of_once(make_spm, spm, tokens_of, caplog):
+    tokens = [f"gone{n}" if token in ("<0x0A>", "<0xA9>") else token for n, token in enumerate(spm.vocabulary.tokens)]
+    tokenizer = make_spm(tokens=tokens)
+    assert tokens_of(tokenizer, "hello") == ["▁he", "llo"]
+    assert not caplog.records
+    assert tokens_of(tokenizer, "he\né") == ["▁he", "<unk>", "<0xC3>", "<unk>"]
+    tokenizer.encode("\n")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the model sees '<unk>' instead" in caplog.records[0].getMessage()
+
+
+def test_bytes_without_a_token_where_nothing_is_unknown(make_spm):
+    few = {"tokens": ["a", "<0x0A>", "▁"], "scores": [0.0] * 3, "token_type": [1, 6, 1], "eos_token_id": None}
+    tokenizer = make_spm(**few, bos_token_id=None)
+    assert tokenizer.encode("a\na", add_bos=False) == [2, 0, 1, 0]
+    with pytest.raises(LcpuError, match="cannot express"):
+        tokenizer.encode("é")
+
+
+def test_no_scores(make_spm, tokens_of):
+    """As llama.cpp: of equal pairs, the first is merged first."""
+    assert tokens_of(make_spm(scores=None), "hello") == ["▁he", "llo"]
+
+
+def test_no_token_types(make_spm, tokens_of):
+    assert tokens_of(make_spm(token_type=None), "he\né") == ["▁he", "<0x0A>", "<0xC3>", "<0xA9>"]
 
 
 def test_what_sentencepiece_refuses(spm, make_spm):

@@ -1,6 +1,8 @@
-"""What is wrong with a vocabulary is said in one line; what is missing has a default."""
+"""What is wrong with a vocabulary is said in one line; what is missing has a default, and a note or a warning."""
 
 from __future__ import annotations
+
+import logging
 
 import numpy as np
 import pytest
@@ -31,8 +33,6 @@ def test_another_pretokenizer(metadata_of):
     [
         ("llama", "model"),
         ("llama", "tokens"),
-        ("llama", "scores"),
-        ("llama", "token_type"),
         ("gpt2", "tokens"),
         ("gpt2", "merges"),
     ],
@@ -57,7 +57,8 @@ def test_a_missing_key(metadata_of, kind, key):
         ("llama", "eos_token_id", True, "eos_token_id is bool, not an integer"),
         ("llama", "unknown_token_id", 0.0, "unknown_token_id is float, not an integer"),
         ("llama", "add_bos_token", 1, "add_bos_token is int, not true or false"),
-        ("gpt2", "add_eos_token", "no", "add_eos_token is str, not true or false"),
+        ("gpt2", "eos_token_ids", 2, "eos_token_ids is int, not an array of integers"),
+        ("gpt2", "eos_token_ids", ["</s>"], "eos_token_ids is list, not an array of integers"),
         ("llama", "add_space_prefix", 0, "add_space_prefix is int, not true or false"),
     ],
 )
@@ -112,11 +113,90 @@ def test_scores_that_are_not_numbers(metadata_of):
     assert "tokenizer.ggml.scores holds values that are not numbers" in error_of(metadata_of["llama"](scores=scores))
 
 
-@pytest.mark.parametrize("key", ["bos", "eos", "unknown", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"])
+@pytest.fixture
+def notes(caplog):
+    """notes() -> what was logged since: the notes that -v shows, and the warnings."""
+    caplog.set_level(logging.INFO, logger="lcpu")
+    return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_sound_vocabulary_has_no_notes(metadata_of, kind, notes):
+    read(metadata_of[kind]())
+    assert notes() == []
+
+
 @pytest.mark.parametrize("token", [-1, 10_000, 0xFFFFFFFF])
-def test_a_special_token_that_is_not_there(metadata_of, key, token):
-    message = error_of(metadata_of["llama"](**{f"{key}_token_id": token}))
-    assert message.startswith(f"tokenizer.ggml.{key}_token_id is {token}, but the tokens are 0 to ")
+@pytest.mark.parametrize(("key", "default"), [("bos", 1), ("eos", 2), ("unknown", 0), ("eot", None), ("fim_pad", None)])
+def test_a_special_token_that_is_not_there_has_the_default(metadata_of, key, default, token, notes):
+    metadata = metadata_of["llama"](**{f"{key}_token_id": token})
+    vocabulary = read(metadata)
+    last = len(vocabulary.tokens) - 1
+    instead = "no token" if default is None else f"token {default}"
+    assert notes() == [("INFO", f"tokenizer.ggml.{key}_token_id is {token}, but the tokens are 0 to {last}: "
+                                f"{instead} is taken instead")]
+    assert (vocabulary.bos_id, vocabulary.eos_id, vocabulary.unknown_id) == (1, 2, 0)
+    assert vocabulary.end_ids == read(metadata_of["llama"]()).end_ids
+
+
+def test_a_gpt2_vocabulary_has_no_default_tokens(metadata_of, notes):
+    vocabulary = read(metadata_of["gpt2"](bos_token_id=10_000, eos_token_id=-1))
+    assert (vocabulary.bos_id, vocabulary.eos_id, vocabulary.add_bos) == (None, None, False)
+    assert [level for level, _ in notes()] == ["INFO", "INFO"]
+
+
+def test_no_scores_means_equal_scores(metadata_of, notes):
+    vocabulary = read(metadata_of["llama"](scores=None))
+    assert vocabulary.scores.tolist() == [0.0] * len(vocabulary.tokens)
+    assert [level for level, _ in notes()] == ["INFO"]
+
+
+def test_no_token_types_means_ordinary_tokens_and_bytes(metadata_of, notes):
+    vocabulary = read(metadata_of["llama"](token_type=None))
+    texts = ["<unk>", "<s>", "</s>", "<|im_end|>", "<0x00>", "<0xFF>", "he"]
+    assert [vocabulary.types[vocabulary.ids[text]] for text in texts] == [1, 1, 3, 3, 6, 6, 1]
+    assert {level for level, _ in notes()} == {"INFO"}
+
+
+def test_bytes_are_told_by_their_text(metadata_of, notes):
+    tokens, types = (metadata_of["llama"]()[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
+    types = [1 if token in ("<0x0A>", "<0xE9>") else 6 if token == "he" else kind
+             for token, kind in zip(tokens, types, strict=True)]
+    assert read(metadata_of["llama"](token_type=types)).types.tolist() == read(metadata_of["llama"]()).types.tolist()
+    assert notes() == [("INFO", "the vocabulary has wrong types for byte tokens (3): "
+                                "<0x00> to <0xFF> are taken as bytes, and only these")]
+
+
+def test_bytes_that_are_missing_are_noted(metadata_of, notes):
+    tokens = ["<gone>" if token == "<0x0A>" else token for token in metadata_of["llama"]()["tokenizer.ggml.tokens"]]
+    read(metadata_of["llama"](tokens=tokens))
+    assert ("INFO", "the vocabulary has no token for 1 of 256 bytes, such as <0x0A>") in notes()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_all_of_a_list_end_a_text(metadata_of, kind, notes):
+    before = read(metadata_of[kind]()).end_ids
+    for ends in ([10, 11], np.array([10, 11], np.uint32), []):
+        vocabulary = read(metadata_of[kind](eos_token_ids=ends))
+        assert vocabulary.end_ids == before | set(map(int, ends))
+    assert notes() == []
+    assert read(metadata_of[kind](eos_token_ids=[10, 10_000, -1])).end_ids == before | {10}
+    assert notes() == [("INFO", "tokenizer.ggml.eos_token_ids names tokens that are not there: these are left out")]
+
+
+@pytest.mark.parametrize("pre", [None, ""])
+def test_no_pretokenizer_is_a_warning(metadata_of, pre, notes):
+    assert read(metadata_of["gpt2"](pre=pre)).pre == "default"
+    (level, message), = notes()
+    assert level == "WARNING"
+    assert "tokenizer.ggml.pre is missing" in message
+    assert "tokens may be wrong" in message
+
+
+def test_an_spm_vocabulary_needs_no_pretokenizer(metadata_of, notes):
+    read(metadata_of["llama"](pre=None))
+    read(metadata_of["gpt2"](pre="default"))
+    assert notes() == []
 
 
 @pytest.mark.parametrize("merge", ["ab", "", " ", "a ", " b", "a b c", "a  b"])
@@ -125,22 +205,22 @@ def test_a_malformed_merge(metadata_of, merge):
     assert message.startswith(f'tokenizer.ggml.merges holds {merge!r}, which is not "left right"')
 
 
-@pytest.mark.parametrize("name", ["bos", "eos"])
-def test_a_token_to_add_that_is_not_named(metadata_of, name):
-    metadata = metadata_of["gpt2"](**{f"add_{name}_token": True, f"{name}_token_id": None})
-    assert f"add_{name}_token is true, but there is no tokenizer.ggml.{name}_token_id" in error_of(metadata)
+@pytest.mark.parametrize("bos", [None, 10_000])
+def test_a_bos_to_add_that_is_not_named(metadata_of, bos):
+    metadata = metadata_of["gpt2"](add_bos_token=True, bos_token_id=bos)
+    assert "add_bos_token is true, but tokenizer.ggml.bos_token_id names no token" in error_of(metadata)
 
 
 def test_defaults_of_llama(metadata_of):
     vocabulary = read(metadata_of["llama"](bos_token_id=None, eos_token_id=None, unknown_token_id=None))
     assert (vocabulary.bos_id, vocabulary.eos_id, vocabulary.unknown_id) == (1, 2, 0)
-    assert (vocabulary.add_bos, vocabulary.add_eos, vocabulary.add_space_prefix) == (True, False, True)
+    assert (vocabulary.add_bos, vocabulary.add_space_prefix) == (True, True)
 
 
 def test_defaults_of_gpt2(metadata_of):
     vocabulary = read(metadata_of["gpt2"](pre=None, bos_token_id=None, eos_token_id=None))
     assert (vocabulary.bos_id, vocabulary.eos_id, vocabulary.unknown_id) == (None, None, None)
-    assert (vocabulary.add_bos, vocabulary.add_eos, vocabulary.add_space_prefix) == (False, False, False)
+    assert (vocabulary.add_bos, vocabulary.add_space_prefix) == (False, False)
     assert vocabulary.pre == "default"
 
 
