@@ -32,34 +32,17 @@ from ..kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from ..kernels.memory import zeros
 from ..kernels.pages import POSITIONS
 from ..kernels.program import Program
-from ..kernels.simd import LANES
 from .batch import QUERY_ROWS, Batch
 from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters
 from .page_pool import PagePool
 from .rope import RopeTable
+from .rows import Memory, Rows
 from .tensors import Tensors, padded
 
 LARGEST_CONTEXT = 1 << 24  # positions of a sequence
 _SHARES = 8  # pieces of a matmul for each thread, so that a slow core does not hold up the others
 _LARGEST_SHARE = 512 << 10  # bytes: a share of weights stays in the second-level cache for all tokens
-
-
-@dataclass(eq=False)
-class Rows:
-    """Activations: float32 [capacity][width], of which `count` (an address, read at each step) are in use."""
-
-    array: np.ndarray
-    width: int
-    count: int
-
-    @property
-    def stride(self) -> int:
-        return self.array.strides[0]
-
-    @property
-    def vectors(self) -> int:
-        return -(-self.width // LANES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +77,10 @@ class Builder:
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
         self._tensors = Tensors(file)
-        self.rope_table = RopeTable(h, pool.most * POSITIONS, self._rope_factors())
+        self.rope_tables: list[RopeTable] = []
         self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int], np.ndarray] = {}
+        self._memories: dict[tuple[str, int], Memory] = {}
         self._inputs: dict[Activation, tuple[Rows, np.ndarray]] = {}
         self._tokens, self._outputs, self._jobs, self._deepest = (batch.counts.ctypes.data + 8 * i for i in range(4))
 
@@ -151,7 +135,11 @@ class Builder:
         return self._buffers[key]
 
     def _rows(self, name: str, width: int, count: int) -> Rows:
-        return Rows(self._buffer(name, 4 * padded(width)).view(np.float32), width, count)
+        """A new value, in memory that has its role's name."""
+        key = (name, 4 * padded(width))
+        if key not in self._memories:
+            self._memories[key] = Memory(name, self._buffer(*key).view(np.float32))
+        return Rows(self._memories[key], width, count)
 
     # ---- operations ----
 
@@ -168,10 +156,12 @@ class Builder:
                          out=x.array, out_stride=x.stride)
         return x
 
-    def rms_norm(self, x: Rows, name: str) -> Rows:
-        out = self._rows("norm", x.width, x.count)
+    def rms_norm(self, x: Rows, name: str, *, plus_one: bool = False) -> Rows:
+        """x / sqrt(mean(x ** 2) + epsilon) * weight, or * (1 + weight)."""
+        source, out = x.array, self._rows("norm", x.width, x.count)
         weight = self._tensors.vector(name, x.width)
-        self.program.add(elementwise.rms_norm, count=x.count, x=x.array, weight=weight, out=out.array, stride=x.stride,
+        weight[: x.width] += 1 if plus_one else 0
+        self.program.add(elementwise.rms_norm, count=x.count, x=source, weight=weight, out=out.array, stride=x.stride,
                          vectors=x.vectors, width=x.width, epsilon=self.h.norm_epsilon)
         return out
 
@@ -189,13 +179,13 @@ class Builder:
         results = []
         for matrix, source in zip(matrices, inputs, strict=True):
             role = matrix.name.removesuffix(".weight").rsplit(".", 1)[-1]
-            out = add_to or self._rows(role, matrix.rows, x.count)
+            out = add_to.changed() if add_to else self._rows(role, matrix.rows, x.count)
             panels, panel_stride = len(matrix.panels), matrix.panels.strides[0]
             self.program.add(matrix.format.matmul, barrier=matrix is matrices[-1], count=x.count,
                              weights=matrix.panels, x=source, out=out.array, x_stride=source.strides[0],
                              out_stride=out.stride, panels=panels, panel_stride=panel_stride, blocks=matrix.blocks,
                              share=self._share(panels, panel_stride), accumulate=add_to is not None)
-            results.append(Rows(out.array, matrix.rows, x.count))
+            results.append(out)
         for (name, width), out in zip(outputs, results, strict=True):
             if self.has(f"{name}.bias"):
                 bias = self._tensors.vector(f"{name}.bias", width)
@@ -245,15 +235,24 @@ class Builder:
         weight = self._tensors.vector(name, head_dim)
         self.program.add(elementwise.rms_norm_heads, count=x.count, x=x.array, weight=weight, stride=x.stride,
                          heads=heads, head_dim=head_dim, epsilon=self.h.norm_epsilon)
-        return x
+        return x.changed()
 
-    def rope(self, x: Rows, heads: int, *, halves: bool = False) -> Rows:
-        """Rotate, in place, neighbouring values of every head, or value i of the first half with i of the second."""
-        pairs = self.rope_table.pairs
+    def rope_table(self, h: Hyperparameters | None = None) -> RopeTable:
+        """The angles of the model, or of other hyperparameters, where layers have angles of their own."""
+        table = RopeTable(h or self.h, self.pool.most * POSITIONS, self._rope_factors())
+        self.rope_tables.append(table)
+        return table
+
+    def rope(self, x: Rows, heads: int, *, halves: bool = False, table: RopeTable | None = None) -> Rows:
+        """Rotate, in place, neighbouring values of every head, or value i of the first half with i of the second.
+
+        table: by default the first that was made, that of the model.
+        """
+        table = table or (self.rope_tables[0] if self.rope_tables else self.rope_table())
         self.program.add(rope_kernels.rope, count=x.count, positions=self.batch.positions, x=x.array,
-                         x_stride=x.stride, heads=heads, head_dim=self.h.head_dim, table=self.rope_table.array,
-                         pairs=pairs, step=1 if halves else 2, distance=pairs if halves else 1)
-        return x
+                         x_stride=x.stride, heads=heads, head_dim=self.h.head_dim, table=table.array,
+                         pairs=table.pairs, step=1 if halves else 2, distance=table.pairs if halves else 1)
+        return x.changed()
 
     def attention(self, q: Rows, k: Rows, v: Rows, *, window: int = 0, cap: float = 0.0, scale: float | None = None,
                   sinks: str | None = None) -> Rows:
@@ -284,7 +283,7 @@ class Builder:
                          partials=self._scratch("spans", SHARES * most_spans * partial_bytes), most_spans=most_spans,
                          finished=self._scratch("finished", SHARES * 64), window=window or LARGEST_CONTEXT,
                          cap=float(cap), scale=h.head_dim**-0.5 if scale is None else scale,
-                         sinks=self.vector(sinks, h.head_count) if sinks else 0, **pages)
+                         sinks=self._tensors.vector(sinks, h.head_count) if sinks else 0, **pages)
         return out
 
     def silu_multiply(self, gate: Rows, up: Rows) -> Rows:
@@ -298,7 +297,28 @@ class Builder:
     def _gated(self, kernel: Kernel, gate: Rows, up: Rows) -> Rows:
         self.program.add(kernel, count=gate.count, gate=gate.array, up=up.array, out=gate.array, stride=gate.stride,
                          vectors=gate.vectors)
-        return Rows(gate.array, gate.width, gate.count)
+        return gate.changed()
+
+    def gelu_multiply(self, gate: Rows, up: Rows) -> Rows:
+        """GELU(gate) * up, in gate's place, by the approximation with tanh."""
+        return self._gated(elementwise.gelu_multiply, gate, up)
+
+    def soft_cap(self, x: Rows, cap: float) -> Rows:
+        """cap * tanh(x / cap), in place."""
+        self.program.add(elementwise.soft_cap, count=x.count, x=x.array, stride=x.stride, vectors=x.vectors,
+                         cap=float(cap))
+        return x.changed()
+
+    def scale(self, x: Rows, factor: float) -> Rows:
+        """factor * x, in place."""
+        self.program.add(elementwise.scale, count=x.count, x=x.array, stride=x.stride, vectors=x.vectors,
+                         factor=float(factor))
+        return x.changed()
+
+    def add(self, x: Rows, y: Rows) -> Rows:
+        """x + y, in x's place."""
+        self.program.add(elementwise.add, count=x.count, x=x.array, y=y.array, stride=x.stride, vectors=x.vectors)
+        return x.changed()
 
     def outputs(self, x: Rows) -> Rows:
         """The rows of the batch that want logits."""

@@ -78,7 +78,9 @@ class Model:
         Returns the logits of the last tokens of each piece that wants them, piece after piece: float32
         [outputs][vocab], a view that the next step overwrites.
         """
-        self._builder.rope_table.extend(max(piece.start + len(piece.tokens) for piece in pieces))
+        end = max(piece.start + len(piece.tokens) for piece in pieces)
+        for table in self._builder.rope_tables:
+            table.extend(end)
         self.batch.fill(pieces)
         self.team.run(self._program)
         return self._logits.array[: sum(piece.outputs for piece in pieces), : self.h.vocab_size]

@@ -8,7 +8,7 @@ from math import sqrt
 from numba import float32
 
 from .jit import kernel
-from .math import exp
+from .math import exp, tanh
 from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, reduce_add
 from .simd import splat_f32, store_f32
 
@@ -65,6 +65,64 @@ def relu_squared_multiply(work, thread, threads, count, gate, up, out, stride, v
             value = maximum(load_f32(gate + at), zero)
             store_f32(out + at, value * value * load_f32(up + at))
         item = atomic_add(work, 1)
+
+
+@kernel
+def gelu_multiply(work, thread, threads, count, gate, up, out, stride, vectors):
+    """out = GELU(gate) * up, by the approximation with tanh (Hendrycks, Gimpel, arXiv:1606.08415)."""
+    half, one = splat_f32(float32(0.5)), splat_f32(float32(1.0))
+    pieces = (vectors + _PIECE - 1) // _PIECE
+    total = get_i64(count) * pieces
+    item = atomic_add(work, 1)
+    while item < total:
+        row, first = item // pieces * stride, item % pieces * _PIECE
+        for i in range(first, min(first + _PIECE, vectors)):
+            at = row + _VECTOR * i
+            value = load_f32(gate + at)
+            inner = fma(value * value * value, splat_f32(float32(0.044715)), value)
+            gelu = half * value * (one + tanh(splat_f32(float32(0.7978845608028654)) * inner))
+            store_f32(out + at, gelu * load_f32(up + at))
+        item = atomic_add(work, 1)
+
+
+@kernel
+def soft_cap(work, thread, threads, count, x, stride, vectors, cap):
+    """x = cap * tanh(x / cap), in place."""
+    limit = splat_f32(bits_to_float(cap))
+    pieces = (vectors + _PIECE - 1) // _PIECE
+    total = get_i64(count) * pieces
+    item = atomic_add(work, 1)
+    while item < total:
+        row, first = item // pieces * stride, item % pieces * _PIECE
+        for i in range(first, min(first + _PIECE, vectors)):
+            at = x + row + _VECTOR * i
+            store_f32(at, limit * tanh(load_f32(at) / limit))
+        item = atomic_add(work, 1)
+
+
+@kernel
+def scale(work, thread, threads, count, x, stride, vectors, factor):
+    """x *= factor"""
+    times = splat_f32(bits_to_float(factor))
+    tokens = get_i64(count)
+    token = atomic_add(work, 1)
+    while token < tokens:
+        for i in range(vectors):
+            at = x + token * stride + _VECTOR * i
+            store_f32(at, load_f32(at) * times)
+        token = atomic_add(work, 1)
+
+
+@kernel
+def add(work, thread, threads, count, x, y, stride, vectors):
+    """x += y, for each row."""
+    tokens = get_i64(count)
+    token = atomic_add(work, 1)
+    while token < tokens:
+        for i in range(vectors):
+            at = token * stride + _VECTOR * i
+            store_f32(x + at, load_f32(x + at) + load_f32(y + at))
+        token = atomic_add(work, 1)
 
 
 @kernel
