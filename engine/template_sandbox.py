@@ -112,7 +112,7 @@ class _Counting(NodeTransformer):
         node.body.insert(0, nodes.ExprStmt(_call(_step, nodes.Const(size))))
         if getattr(node, "test", None) is not None:  # a loop's condition is looked at more often than its body
             node.test = nodes.And(_call(_step, nodes.Const(0)), node.test)
-        return node  # type: ignore[no-any-return]
+        return node
 
     visit_For = visit_Macro = visit_CallBlock = visit_Block = _body
 
@@ -233,12 +233,8 @@ def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
 
     @wraps(function)  # with the marks that tell Jinja what the filter wants to know
     def bounded(*args: Any, **kwargs: Any) -> Any:
-        if hasattr(function, "jinja_pass_arg"):
-            context, value, *rest = args
-            before = (context,)
-        else:
-            value, *rest = args
-            before = ()
+        skipped = 1 if hasattr(function, "jinja_pass_arg") else 0  # such a filter gets the context first
+        before, value, rest = args[:skipped], args[skipped], args[skipped + 1 :]
         if isinstance(value, Iterator):
             value = _taken(value)
         _check_filter(name, value, [*rest, *kwargs.values()])
