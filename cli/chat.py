@@ -94,7 +94,10 @@ def confirm(done: str) -> None:
 
 def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: list[Message],
            turn: str) -> Generation | None:
-    """Adds the user's turn and the model's reply to the messages; None when the turn cannot be answered."""
+    """Adds the user's turn and the model's reply to the messages; None when there is no reply.
+
+    A turn that Ctrl-C stops before the reply begins is forgotten: it may have been too long to wait for.
+    """
     user = {"role": "user", "content": turn}
     try:
         generation = llm.stream(encode(llm, [*messages, user]), sampling, draft)
@@ -103,6 +106,9 @@ def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: 
         if not console.stdin_is_terminal():
             raise
         console.notice(f"lcpu: error: {error}")
+        return None
+    if not reply and generation.finish_reason is None:
+        console.notice("stopped before the reply began: this message is forgotten")
         return None
     messages += [user, {"role": "assistant", "content": reply}]
     if generation.finish_reason == "context":
