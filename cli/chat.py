@@ -42,7 +42,9 @@ def encode(llm: LLM, messages: list[Message]) -> list[int]:
     template_adds_bos = bool(bos) and text.startswith(bos)
     ids = llm.tokenize(text, add_bos=not template_adds_bos, parse_special=True)
     if len(ids) >= llm.context:
-        raise LcpuError(context_full(llm))
+        is_first = sum(message["role"] == "user" for message in messages) == 1
+        raise LcpuError(f"the message makes a prompt of {len(ids)} tokens, and the context has {llm.context}: shorten "
+                        "it, or set a larger context with -c N" if is_first else context_full(llm))  # fmt: skip
     return ids
 
 
@@ -73,8 +75,10 @@ def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: 
             console.notice(HELP)
         elif command == "/reset":
             messages = [message for message in messages if message["role"] == "system"]
+            confirm("the conversation is forgotten")
         elif command == "/system":
             messages = opening(argument or None) + [message for message in messages if message["role"] != "system"]
+            confirm("the system prompt is set" if argument else "the system prompt is removed")
         elif generation := answer(llm, sampling, draft, messages, turn):
             timings = timings.plus(generation)
             if verbose:
@@ -82,9 +86,18 @@ def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: 
     console.notice(timings.line())
 
 
+def confirm(done: str) -> None:
+    """Tells who typed a command that it was understood."""
+    if console.stdin_is_terminal():
+        console.notice(done)
+
+
 def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: list[Message],
            turn: str) -> Generation | None:
-    """Adds the user's turn and the model's reply to the messages; None when the turn cannot be answered."""
+    """Adds the user's turn and the model's reply to the messages; None when there is no reply.
+
+    A turn that Ctrl-C stops before the reply begins is forgotten: it may have been too long to wait for.
+    """
     user = {"role": "user", "content": turn}
     try:
         generation = llm.stream(encode(llm, [*messages, user]), sampling, draft)
@@ -93,6 +106,9 @@ def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: 
         if not console.stdin_is_terminal():
             raise
         console.notice(f"lcpu: error: {error}")
+        return None
+    if not reply and generation.finish_reason is None:
+        console.notice("stopped before the reply began: this message is forgotten")
         return None
     messages += [user, {"role": "assistant", "content": reply}]
     if generation.finish_reason == "context":
@@ -119,13 +135,18 @@ def stream_reply(generation: Generation) -> str:
 
 
 def user_turns(first: str | None) -> Iterator[str]:
-    """The user's turns: `first`, then lines of stdin. Empty ones are skipped. Waiting for a line takes no CPU."""
+    """The user's turns: `first`, then lines of stdin. Empty ones are skipped. Waiting for a line takes no CPU.
+
+    A byte order mark at the start of stdin, as some shells of Windows write it, is no part of a turn.
+    """
     if first is not None:
         yield first
     if console.stdin_is_terminal():
         with contextlib.suppress(ImportError):  # Windows has no readline; its console edits lines by itself
             import readline  # noqa: F401 (gives input() line editing and history)
+    byte_order_mark = "\ufeff"
     while (line := read_line()) is not None:
+        line, byte_order_mark = line.removeprefix(byte_order_mark), ""
         if line.strip():
             yield line
 

@@ -59,7 +59,7 @@ def perplexity(
     """
     if chunks == 0:
         raise options.UsageError("--chunks 0 scores nothing: give a number of windows, or -1 for all")
-    text = prompt.read_prompt(None, file, escape=False, pipe=True)
+    text = prompt.read_prompt(None, file, escape=False, pipe=True, exact=True)
     if text is None:
         raise options.UsageError("no text: give -f FILE or a pipe on stdin")
     if base is not None:

@@ -1,26 +1,26 @@
 """Chat templates: the messages of a conversation, written the way a model was trained to read them.
 
 A model brings its template, a Jinja program, in `tokenizer.chat_template`. It is run as Hugging Face's `transformers`
-runs it (utils/chat_template_utils.py), because that is what templates are written for, and in a sandbox, because a
-model file can come from anyone: a template sees the messages and nothing else of this process. It cannot write without
-end; but nothing keeps it from taking long.
+runs it (utils/chat_template_utils.py), because that is what templates are written for, and in a sandbox with bounds
+(`template_sandbox`), because a model file can come from anyone.
+
+What a template cannot do is found out by rendering a short conversation, as llama.cpp does (common/jinja/caps.cpp):
+some have no system role, and some read `content` only as a list of parts.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Environment, Template, TemplateError, nodes
+from jinja2 import Environment, Template
 from jinja2.exceptions import SecurityError, TemplateSyntaxError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..kernels.errors import LcpuError
+from .template_sandbox import MAX_SIZE, Budget, environment
 
 # What a model without a template gets, as in llama.cpp: the form most chat models were trained with.
 CHATML = (
@@ -30,8 +30,11 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-MAX_CHARACTERS = 1 << 24  # that a template may write; more than any context holds
-_MAX_REPEATED = 1 << 20  # characters or items of a sequence times a number
+_PROBES = ("lcpusystem", "lcpuuser")  # words that no template writes by itself
+
+Message = Mapping[str, Any]
+
+logger = logging.getLogger("lcpu")
 
 
 def render(
@@ -44,59 +47,100 @@ def render(
 ) -> str:
     """The text of a conversation, for `Tokenizer.encode(text, add_bos=False, parse_special=True)`.
 
-    `messages` have "role" and "content". With `add_generation_prompt`, the text ends where the model's answer begins.
-    Without a template (None or empty), `CHATML` is used. `bos_token` and `eos_token` are the texts of these tokens, for
-    templates that write them. Raises LcpuError if the template is not valid, refuses the conversation, or does what the
-    sandbox forbids.
+    `messages` have "role" and "content", a text. With `add_generation_prompt`, the text ends where the model's answer
+    begins. Without a template (None or empty), `CHATML` is used. `bos_token` and `eos_token` are the texts of these
+    tokens, for templates that write them. For a template without a system role, the system prompt stands before the
+    first user message, as in llama.cpp. Raises LcpuError if the template is not valid, refuses the conversation, or
+    does what the sandbox forbids.
     """
-    variables = {
-        "messages": [dict(message) for message in messages],
-        "add_generation_prompt": add_generation_prompt,
-        "bos_token": bos_token,
-        "eos_token": eos_token,
-        "tools": None,
-        "documents": None,
-    }
-    pieces: list[str] = []
-    length = 0
+    variables = {"add_generation_prompt": add_generation_prompt, "bos_token": bos_token, "eos_token": eos_token}
+    conversation: list[Message] = [dict(message) for message in messages]
     try:
-        for piece in _compiled(template or CHATML).generate(variables):
-            length += len(piece)
-            if length > MAX_CHARACTERS:
-                raise SecurityError(f"it writes more than {MAX_CHARACTERS} characters")
-            pieces.append(piece)
+        with Budget():
+            compiled = _compiled(template or CHATML)
+            abilities = _abilities(compiled, bos_token, eos_token)
+            if not abilities.system_role and any(message["role"] == "system" for message in conversation):
+                conversation = _without_system(conversation)
+            if abilities.parts_only:
+                conversation = [_in_parts(message) for message in conversation]
+            return _render(compiled, conversation, variables)
     except Exception as error:  # a template is a program: it can fail in any way
         cause = " ".join(str(error).split()) or type(error).__name__
         line = f" in line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
         raise LcpuError(
             f"the chat template of the model fails{line}: {cause}; change the messages or the model"
         ) from None
-    return "".join(pieces)
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, which also refuses products and powers so large that they would take all memory."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and (abs(left) > 1 << 16 or abs(right) > 64):
-            raise SecurityError("a power is too large")
-        for sequence, count in ((left, right), (right, left)):
-            is_repeat = isinstance(sequence, (str, list, tuple)) and isinstance(count, int)
-            if is_repeat and len(sequence) * count > _MAX_REPEATED:
-                raise SecurityError("a repeated value is too long")
-        return super().call_binop(context, operator, left, right)
+@dataclass(frozen=True)
+class _Abilities:
+    system_role: bool
+    parts_only: bool  # `content` is a list of parts, not a text
 
 
-class _Generation(Extension):
-    """The block `{% generation %}`, which marks what a model is trained on. Here, it is just its content."""
+@lru_cache(maxsize=8)
+def _abilities(template: Template, bos_token: str, eos_token: str) -> _Abilities:
+    """What a template does with a short conversation. Where nothing comes of it, it is taken to be able to do all."""
+    variables = {"add_generation_prompt": True, "bos_token": bos_token, "eos_token": eos_token}
+    system, user = _PROBES
+    system_turn, user_turn = {"role": "system", "content": system}, {"role": "user", "content": user}
 
-    tags = {"generation"}  # noqa: RUF012  (as Jinja declares it)
+    def writes(word: str, *turns: Message) -> bool:
+        try:
+            return word in _render(template, turns, variables)
+        except SecurityError:
+            raise
+        except Exception:  # a refusal
+            return False
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    parts_only = not writes(user, user_turn) and writes(user, _in_parts(user_turn))
+    turns = [_in_parts(turn) if parts_only else turn for turn in (system_turn, user_turn)]
+    can_render = writes(user, *turns) or writes(user, turns[1])
+    system_role = writes(system, *turns) or not can_render
+    if parts_only:
+        logger.info("the chat template reads messages as lists of parts")
+    if not system_role:
+        logger.info("the chat template has no system role: a system prompt goes before the first user message")
+    return _Abilities(system_role, parts_only)
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """The system prompts put before the first user message, or as one if there is none."""
+    system = "\n".join(message["content"] for message in messages if message["role"] == "system")
+    others = [message for message in messages if message["role"] != "system"]
+    first = next((i for i, message in enumerate(others) if message["role"] == "user"), None)
+    if first is None:
+        return [{"role": "user", "content": system}, *others]
+    user = others[first]
+    return [*others[:first], {**user, "content": f"{system}\n{user['content']}"}, *others[first + 1 :]]
+
+
+def _in_parts(message: Message) -> Message:
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+def _render(template: Template, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
+    """The text, with `tools` and `documents` as None like in transformers; where that fails, undefined as in llama.cpp.
+
+    A loop over None fails, and one over an undefined variable is empty.
+    """
+    variables = {"messages": [dict(message) for message in messages], **variables}
+    try:
+        return "".join(_bounded(template.generate({**variables, "tools": None, "documents": None})))
+    except TypeError as refused:
+        try:
+            return "".join(_bounded(template.generate(variables)))
+        except TypeError:
+            raise refused from None
+
+
+def _bounded(pieces: Iterator[str]) -> Iterator[str]:
+    length = 0
+    for piece in pieces:
+        length += len(piece)
+        if length > MAX_SIZE:
+            raise SecurityError(f"it writes more than {MAX_SIZE} characters")
+        yield piece
 
 
 @lru_cache(maxsize=8)
@@ -106,27 +150,4 @@ def _compiled(template: str) -> Template:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Plain JSON: Jinja's own filter writes it for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _strftime_now(format: str) -> str:
-    return datetime.now().strftime(format)
+    return environment()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import os
 import time
@@ -28,6 +29,8 @@ from .speculation import Drafter, DraftExperience, DraftModel, NGrams, check_voc
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
 
+logger = logging.getLogger("lcpu")
+
 
 class LLM:
     """A loaded model. Its text depends on neither threads, batches nor drafts. Use `LLM.load`; a context manager."""
@@ -41,6 +44,7 @@ class LLM:
         self._file, self._model, self._scheduler = file, model, scheduler
         self._ngram_experience = NGrams.no_experience()
         self._draft_experience: WeakKeyDictionary[LLM, DraftExperience] = WeakKeyDictionary()
+        self._warned_of_bos = False
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None,
@@ -75,8 +79,16 @@ class LLM:
                    load_seconds=time.perf_counter() - started)
 
     def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
-        """The ids of a text, as `Tokenizer.encode` makes them."""
-        return self.tokenizer.encode(text, add_bos, parse_special)
+        """The ids of a text, as `Tokenizer.encode` makes them. Two BOS tokens at the start are warned of once."""
+        ids = self.tokenizer.encode(text, add_bos, parse_special)
+        bos = self.tokenizer.bos_id
+        is_double = add_bos and self.tokenizer.add_bos and bos is not None and ids[:2] == [bos, bos]
+        if is_double and not self._warned_of_bos:
+            self._warned_of_bos = True
+            name = self.tokenizer.decode(ids[:1], skip_special=False)
+            logger.warning("the prompt starts with %s, and the model adds another one: the text starts with two, which "
+                           "may make the answer worse; leave %s out of the prompt", name, name)
+        return ids
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of ids, without control tokens."""

@@ -1,7 +1,8 @@
 """A scripted stand-in for the engine, so that the command is tested without a model.
 
-`python fake_engine.py run ...` is `lcpu run ...` on it. A prompt with "forever" is answered without end; the other
-prompts with a short text. A token is a byte, and its beginning-of-text token is 256.
+`python fake_engine.py run ...` is `lcpu run ...` on it. A prompt with "forever" is answered without end, one
+with "silence" after a minute, and the others with a short text. A token is a byte, and its beginning-of-text token is
+256.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class LLM:
                draft: LLM | Literal["ngram"] | None) -> Generation:
         type(self).streams += ((ids, options, draft),)
         prompt = prompt_of(ids)
-        pieces = forever() if "forever" in prompt.rpartition("user:")[2] else iter(TEXT)
+        turn = prompt.rpartition("user:")[2]
+        pieces = forever() if "forever" in turn else silence() if "silence" in turn else iter(TEXT)
         return Generation(pieces, ids, self.speculation)
 
 
@@ -102,6 +104,12 @@ def forever() -> Iterator[str]:
     while True:
         yield " on"
         time.sleep(0.01)
+
+
+def silence() -> Iterator[str]:
+    print("the prompt is long", file=sys.stderr, flush=True)
+    time.sleep(60)
+    yield from TEXT
 
 
 def render(template: str, messages: list[dict[str, str]], *, bos_token: str = "", eos_token: str = "") -> str:

@@ -31,6 +31,19 @@ def test_lines_of_a_pipe_are_turns(engine, stdin, capsys):
     assert err.count("\n") == 1
 
 
+def test_a_pipe_from_windows(engine, stdin):
+    stdin(b"\xef\xbb\xbfone\r\n\r\ntwo\r\n")
+    assert exit_code(["run", "--chat"]) == 0
+    assert asked(engine) == ["user:one\n", f"user:one\nassistant:{REPLY}\nuser:two\n"]
+
+
+def test_bytes_that_are_not_utf8_are_replaced(engine, stdin):
+    stdin("caf\udce9\n".encode("utf-8", "surrogateescape"))
+    engine.sys.stdin.reconfigure(errors="replace")  # as console.prepare does
+    assert exit_code(["run", "--chat"]) == 0
+    assert asked(engine) == ["user:caf\ufffd\n"]
+
+
 def test_bos_is_the_template_s_or_the_tokenizer_s_but_never_twice(engine, monkeypatch):
     assert exit_code(["run", "-cnv", "-p", "hi"]) == 0
     monkeypatch.setattr(engine.sys.modules["lcpu.engine.chat"], "render", lambda *_, **__: "user:hi\n")
@@ -90,6 +103,15 @@ def test_model_without_a_template(engine, stdin, capsys):
     assert exit_code(["run", "--chat"]) == 0
 
 
+def test_a_first_message_that_is_too_long(engine, stdin, capsys):
+    stdin("long " * 30 + "\n")
+    assert exit_code(["run", "--chat"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == ("lcpu: error: the message makes a prompt of 157 tokens, and the context has 120: shorten it, or set "
+                   "a larger context with -c N\n")  # fmt: skip
+
+
 def test_full_context_ends_a_pipe(engine, stdin, capsys):
     stdin("one\n" + "long " * 30 + "\n")
     assert exit_code(["run", "--chat"]) == 1
@@ -99,10 +121,19 @@ def test_full_context_ends_a_pipe(engine, stdin, capsys):
 
 
 def test_full_context_costs_only_the_turn_at_a_terminal(engine, stdin, capsys):
-    stdin("long " * 30 + "\ntwo\n", terminal=True)
+    stdin("one\n" + "long " * 30 + "\n/reset\ntwo\n", terminal=True)
     assert exit_code(["run", "--chat"]) == 0
-    assert asked(engine) == ["user:two\n"]
-    assert "lcpu: error: the context of 120 tokens is full" in capsys.readouterr().err
+    assert asked(engine) == ["user:one\n", "user:two\n"]
+    assert "lcpu: error: the context of 120 tokens is full; /reset forgets" in capsys.readouterr().err
+
+
+def test_commands_are_confirmed_at_a_terminal_only(engine, stdin, capsys):
+    for terminal in (True, False):
+        stdin("/system be brief\n/system\n/reset\n", terminal=terminal)
+        assert exit_code(["run", "--chat"]) == 0
+        err = capsys.readouterr().err
+        confirmed = ["the system prompt is set", "the system prompt is removed", "the conversation is forgotten"]
+        assert [line.removeprefix("> ") for line in err.splitlines() if "is " in line] == confirmed * terminal
 
 
 @pytest.mark.parametrize("verbose", [False, True])

@@ -62,6 +62,18 @@ def test_the_line_of_llama_cpp(capsys, text_file, expected):
     assert expected.value > 1
 
 
+def test_a_file_is_read_as_it_is(capsys, tmp_path):
+    """With its BOM and the newlines of Windows, as llama.cpp reads it: these are tokens that count."""
+    text = "\ufeff" + TEXT.replace(". ", ".\r\n")
+    (tmp_path / "text.txt").write_bytes(text.encode() + b"\n")
+    with LLM.load(threads=1, context=24) as llm:
+        scores = np.concatenate([perplexity.score(llm, window) for window in perplexity.windows(llm, text, 24)])
+    estimate = perplexity.perplexity(scores)
+    out, _ = run(capsys, "-f", str(tmp_path / "text.txt"), "-c", "24")
+    assert out == f"Final estimate: PPL = {estimate.value:.4f} +/- {estimate.uncertainty:.5f}\n"
+    assert len(scores) > 33, "the newlines of Windows are tokens"
+
+
 def test_a_pipe_is_the_text(lcpu, expected):
     done = lcpu("perplexity", "-c", "24", "-b", "64", stdin=TEXT)
     assert done.returncode == 0

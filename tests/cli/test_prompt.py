@@ -76,6 +76,16 @@ def test_unreadable_files(tmp_path):
         read_prompt(None, tmp_path / "latin1", escape=True, pipe=True)
 
 
+def test_a_file_is_taken_as_it_is(tmp_path):
+    (tmp_path / "prompt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n\n")
+    assert read_prompt(None, tmp_path / "prompt", escape=True, pipe=True) == "\ufeffa\r\nb\r\n"
+
+
+def test_an_exact_pipe_is_taken_as_a_file_is(stdin):
+    stdin(b"\xef\xbb\xbfa\r\nb\r\n\n")
+    assert read_prompt(None, None, escape=False, pipe=True, exact=True) == "\ufeffa\r\nb\r\n"
+
+
 def test_windows_text(stdin):
     stdin(b"\xef\xbb\xbfa\r\nb\r\n")
     assert read_prompt(None, None, escape=True, pipe=True) == "a\nb"

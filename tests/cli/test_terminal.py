@@ -93,6 +93,20 @@ def test_interrupt_stops_one_reply_and_keeps_the_conversation(session):
     assert termios.tcgetattr(chat.slave) == chat.settings
 
 
+def test_interrupt_before_the_reply_forgets_the_message(session):
+    chat = session("--chat")
+    chat.wait_for("> ")
+    chat.type("silence " + "and " * 13 + "\n")
+    chat.wait_for("the prompt is long")
+    chat.interrupt()
+    chat.wait_for("this message is forgotten")
+    chat.wait_for("> ")
+    chat.type("hello " * 10 + "\n")  # both messages would be too long for the context
+    chat.wait_for(" there was a café.")
+    chat.type("/exit\n")
+    assert chat.process.wait(30) == 0
+
+
 def test_interrupt_at_the_prompt_ends_with_130(session):
     chat = session("--chat")
     chat.wait_for("> ")

@@ -38,11 +38,11 @@ def test_blocks_leave_no_white_space():
     {% endif %}
 {% endfor %}
 {{ bos_token }}|{{ eos_token }}"""
-    assert render(template, MESSAGES, bos_token="<s>", eos_token="</s>") == '[Is 1 < 2 & "é"?]\n<s>|</s>'
+    assert render(template, MESSAGES[1:], bos_token="<s>", eos_token="</s>") == '[Is 1 < 2 & "é"?]\n<s>|</s>'
 
 
 def test_what_transformers_adds_to_jinja():
-    assert render("{{ messages[1] | tojson }}", MESSAGES) == '{"role": "user", "content": "Is 1 < 2 & \\"é\\"?"}'
+    assert render("{{ messages[0] | tojson }}", MESSAGES[1:]) == '{"role": "user", "content": "Is 1 < 2 & \\"é\\"?"}'
     assert render("{{ {'b': '<', 'a': 1} | tojson(indent=1, sort_keys=true) }}", []) == '{\n "a": 1,\n "b": "<"\n}'
     assert render("{{ strftime_now('%Y') }}", []) in {str(datetime.now().year), str(datetime.now().year - 1)}
     assert render("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", []) == "01"
@@ -85,20 +85,6 @@ def test_a_template_cannot_leave_its_sandbox(template):
     with pytest.raises(LcpuError):
         render(template, messages)
     assert messages == MESSAGES
-
-
-@pytest.mark.parametrize(
-    ("template", "cause"),
-    [
-        ("{{ 'a' * 10 ** 9 }}", "too long"),
-        ("{{ 10 ** 9 * [1] }}", "too long"),
-        ("{{ 10 ** 10 ** 10 }}", "too large"),
-        ("{% for i in range(10 ** 9) %}a{% endfor %}", "Range too big"),
-        ("{% for i in range(500) %}{{ 'a' * 100000 }}{% endfor %}", "more than 16777216 characters"),
-    ],
-)
-def test_a_template_cannot_write_without_end(template, cause):
-    assert cause in error_of(template)
 
 
 def test_small_products_are_fine():

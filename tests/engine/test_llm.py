@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import shutil
 import threading
 from collections.abc import Callable
@@ -48,6 +49,21 @@ def test_load(tiny_gguf: Path) -> None:
             assert llm.chat_template is None
             assert llm.isa.name
             assert llm.isa.reason
+
+
+@pytest.mark.skipif(not models.path().exists(), reason="the embedded model is not there")
+def test_a_prompt_that_brings_its_own_bos(caplog: pytest.LogCaptureFixture) -> None:
+    """It has two then, as in llama.cpp, with one warning."""
+    with LLM.load() as llm, caplog.at_level(logging.WARNING, "lcpu"):
+        bos, plain = llm.tokenizer.bos_id, llm.tokenize("Hello", add_bos=False)
+        assert llm.tokenize("Hello", parse_special=True) == [bos, *plain]
+        assert llm.tokenize("<s>Hello", add_bos=False, parse_special=True)[:1] == [bos]
+        assert llm.tokenize("<s>Hello")[1] != bos
+        assert not caplog.records
+        for _ in range(2):
+            assert llm.tokenize("<s>Hello", parse_special=True)[:2] == [bos, bos]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the prompt starts with <s>, and the model adds another one")
 
 
 def test_load_reports_progress(tiny_gguf: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 from lcpu.engine.options import GenerationOptions
 from lcpu.engine.sampler import Sampler, gumbel, top_k
 from lcpu.kernels.errors import LcpuError
+
+from . import sampler_reference
 
 NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 1}
 
@@ -188,6 +192,69 @@ def test_gumbel_noise() -> None:
     assert abs(noise.mean() - np.euler_gamma) < 0.02
     assert abs(noise.var() - np.pi**2 / 6) < 0.04
     assert np.array_equal(gumbel(7, 3, np.array([5, 17, 5])), noise[[5, 17, 5]])
+
+
+def test_gumbel_noise_stays_as_it_is() -> None:
+    """Or a seed would belong to another text than before."""
+    noise = gumbel(7, 3, np.array([0, 5, 151935]))
+    assert noise.tolist() == [-1.351337080282237, 0.859087451337547, -1.204577169375779]
+
+
+SHAPES = {
+    "random": lambda random, size: random.standard_normal(size),
+    "flat": lambda random, size: np.zeros(size),
+    "narrow": lambda random, size: random.standard_normal(size) * 1e-3,
+    "wide": lambda random, size: random.standard_normal(size) * 30,
+    "ties": lambda random, size: np.round(random.standard_normal(size) * 2) / 2,
+    "few values": lambda random, size: random.integers(-2, 2, size),
+    "peaked": lambda random, size: random.standard_normal(size) + 20 * (random.random(size) < 1e-3),
+    "impossible": lambda random, size: np.where(random.random(size) < 0.9, -np.inf, random.standard_normal(size)),
+}
+
+
+@pytest.mark.parametrize("size", [300, 4097, 32000, 151936])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_like_the_plainest_way(shape: str, size: int) -> None:
+    """The same token for every setting, along a text that grows, and of which guessed tokens are taken back."""
+    random = np.random.default_rng(size)
+    for _ in range(6):
+        logits = SHAPES[shape](random, size).astype(np.float32)
+        options = GenerationOptions(
+            seed=int(random.integers(2**62)), temperature=random.choice([0.1, 0.8, 2.0, 1e5]),
+            top_k=int(random.choice([0, 0, 40, 4096, 4097, size // 2, size, 10**9])),
+            top_p=random.choice([0.0, 0.5, 0.95, 0.999, 1.0, 1.0]), min_p=random.choice([0.0, 0.0, 1e-4, 0.05, 1.0]),
+            repeat_penalty=random.choice([1.0, 1.1]), repeat_last_n=int(random.choice([64, 600, -1])),
+        )  # fmt: skip
+        banned = random.integers(0, size, 3).tolist()
+        sampler = Sampler(options, banned)
+        ids = random.integers(0, size, int(random.choice([1, 100, 1500]))).tolist()
+        for back in (0, 1, 0, 70, 0):
+            del ids[len(ids) - min(back, len(ids) - 1) :]
+            token = sampler.choose(logits, ids)
+            assert options.seed is not None
+            assert token == sampler_reference.choose(logits, ids, options, options.seed, banned), options
+            ids.append(token)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"top_p": 0.95}, {"top_p": 0.5, "temperature": 3.0}, {"min_p": 0.05}, {"top_k": 100_000, "top_p": 0.95},
+    {"repeat_penalty": 1.1, "repeat_last_n": -1},
+], ids=str)  # fmt: skip
+def test_many_tokens_are_not_sorted_for_a_draw(changes: dict[str, Any]) -> None:
+    """A draw from all of a large vocabulary, after a long text, takes a fraction of sorting it."""
+    options = GenerationOptions(**NEUTRAL | changes)
+    sampler = Sampler(options)
+    random = np.random.default_rng(1)
+    logits = random.standard_normal(151_936).astype(np.float32)
+    ids = random.integers(0, len(logits), 40_000).tolist()
+
+    def seconds(choose: Callable[[], int]) -> float:
+        started = time.perf_counter()
+        choose()
+        return time.perf_counter() - started
+
+    plain = min(seconds(lambda: sampler_reference.choose(logits, ids, options, 1)) for _ in range(5))
+    assert min(seconds(lambda: sampler.choose(logits, ids)) for _ in range(20)) < plain / 2
 
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=400), st.integers(1, 450))
