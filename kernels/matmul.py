@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .jit import bind, device
-from .simd import ISA, LANES, atomic_add, get_i64, keep_if, load_tile, panels_of, store_tile, zeros
+from .simd import ISA, LANES, atomic_add, get_i64, load_tile, panels_of, select_or_zero, store_tile, zeros
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 MAX_TOKENS = 8  # the widest tile: rows of scratch past the last token that a tile may read and write
@@ -23,7 +23,7 @@ def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride
         sums = tile(acc, weights + first * panel_stride, panel_stride, x, x_stride, blocks)  # noqa: F821
         target = out + first * _COLUMN
         # Not a branch: LLVM would move it out of the loop and compile the tile twice.
-        before = keep_if(accumulate, load_tile(acc, target, _COLUMN, out_stride))
+        before = select_or_zero(accumulate, load_tile(acc, target, _COLUMN, out_stride))
         store_tile(before + sums, target, _COLUMN, out_stride)
         first += panels_of(acc)
 

@@ -16,8 +16,8 @@ from numba import float32
 from .jit import Kernel, bind, inlined, kernel
 from .memory import zeros as zeroed
 from .program import Program
-from .simd import ISA, LANES, atomic_add, dot2_bf16, dot4, fma_tokens, fresh, load_tile, panel_bytes, panel_f32
-from .simd import prefetch, splat_f32, store_f32, store_tile, zeros, zeros_f32, zeros_i32
+from .simd import ISA, LANES, atomic_add, dot2_bf16, dot4, fma_tokens, load_tile, panel_bytes, panel_f32, partial_sums
+from .simd import prefetch_unpacked, splat_f32, store_f32, store_tile, zeros, zeros_f32, zeros_i32
 from .team import Team
 
 _VECTOR = 4 * LANES
@@ -61,7 +61,7 @@ def _read(work, thread, threads, buffer, pieces, out):
     while piece < pieces:
         source = buffer + piece * _PIECE
         for at in range(0, size, _VECTOR):
-            prefetch(sums, source + at, size, 1)
+            prefetch_unpacked(sums, source + at, size, 1)
             sums = sums + load_tile(sums, source + at, size, 0)
         piece = atomic_add(work, 1)
     store_tile(sums, out + thread * _STREAMS * _VECTOR, _VECTOR, 0)
@@ -72,7 +72,7 @@ READ_MEMORY = [kernel(bind(_read, f"read_{streams}_streams", streams=streams)) f
 
 @inlined
 def _whole_numbers(like):
-    return fresh(zeros_i32(like))
+    return partial_sums(zeros_i32(like))
 
 
 def _multiply(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):

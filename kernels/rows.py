@@ -8,15 +8,15 @@ from .simd import LANES, atomic_add, get_i64, put_f32
 def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
     """The contiguous rows of a tensor, into panels of LANES rows.
 
-    `pack_block(block, panel block, lane)` and `panel_block_bytes`, of a row, are the format's; each row has `together`
-    blocks side by side in a panel. What a panel lacks to be whole stays as it is: zero.
+    `pack_block(block, panel block, lane)` and `panel_block_bytes` (of one row) belong to the format. In a panel,
+    `adjacent_blocks` blocks of a row lie side by side. Padding stays as it is: zero.
     """
-    whole = (blocks + together - 1) // together * together  # noqa: F821
+    padded = (blocks + adjacent_blocks - 1) // adjacent_blocks * adjacent_blocks  # noqa: F821
     panel = atomic_add(work, 1)
     while panel * LANES < rows:
         for block in range(blocks):
-            apart = block % together  # noqa: F821
-            target = panels + ((panel * whole + block - apart) * LANES + apart) * panel_block_bytes  # noqa: F821
+            position = block % adjacent_blocks  # noqa: F821
+            target = panels + ((panel * padded + block - position) * LANES + position) * panel_block_bytes  # noqa: F821
             for lane in range(min(LANES, rows - panel * LANES)):
                 row = panel * LANES + lane
                 pack_block(source + (row * blocks + block) * block_bytes, target, lane)  # noqa: F821

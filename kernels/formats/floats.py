@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..jit import bind, device
-from ..simd import LANES, ahead, fma_tokens, prefetch, store_f32, zeros, zeros_f32
+from ..simd import LANES, fma_tokens, prefetch_address, prefetch_unpacked, store_f32, zeros, zeros_f32
 
 RUN = 32  # products that are summed before they are added to the total: short sums round less
 
@@ -12,12 +12,12 @@ RUN = 32  # products that are summed before they are added to the total: short s
 def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     while blocks > 0:
-        sums, next = zeros_f32(acc), ahead(acc, panel, end, panel_stride)
+        sums, upcoming = zeros_f32(acc), prefetch_address(acc, panel, end, panel_stride)
         for _ in range(min(blocks, RUN)):
-            prefetch(acc, next, panel_stride, step)  # noqa: F821
+            prefetch_unpacked(acc, upcoming, panel_stride, step)  # noqa: F821
             sums = fma_tokens(sums, load(acc, panel, panel_stride), x, x_stride)  # noqa: F821
             panel += step  # noqa: F821
-            next += step  # noqa: F821
+            upcoming += step  # noqa: F821
             x += 4
         acc = acc + sums
         blocks -= RUN

@@ -18,9 +18,9 @@ from numba import float32, int32, int64, uint8
 from ..fitting import fit_scale_and_offset, inverse, ramp
 from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import bind, device, inlined
-from ..simd import LANES, ahead, fma_tokens, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16
-from ..simd import panel_i8, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32, splat_i32
-from ..simd import stack, store_i8, to_i32, zeros_i32
+from ..simd import LANES, alloca, fma_tokens, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16
+from ..simd import panel_i8, prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, scale_add
+from ..simd import splat_f32, splat_i32, store_i8, to_i32, zeros_i32
 from .format import Format, make_format
 from .nibbles import NIBBLES, dot_nibbles, gather_nibbles
 
@@ -63,7 +63,7 @@ def put_group(block, group, scale, offset):
 @device
 def fit_groups(x, block, top, steps):
     """Choose and store all scales and offsets of a block whose codes are 0 .. top."""
-    fits = stack(64)
+    fits = alloca(64)
     largest_scale = largest_offset = float32(0.0)
     for group in range(8):
         scale, offset = fit_scale_and_offset(x + 128 * group, 32, top, steps)
@@ -127,7 +127,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
         offset_scale = panel_f16(acc, panel + 2 * LANES, panel_stride)
         panel += 4 * LANES
         for _ in range(8):
-            prefetch_grouped(acc, ahead(acc, panel, end, panel_stride), panel_stride, group_bytes)  # noqa: F821
+            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, group_bytes)  # noqa: F821
             sums = dot_codes(acc, panel + 2 * LANES, panel_stride, x, x_stride)  # noqa: F821
             acc = scale_add(acc, sums, scale * panel_i8(acc, panel, panel_stride), x + SCALE, x_stride)
             acc = fma_tokens(acc, offset_scale * panel_i8(acc, panel + LANES, panel_stride), x + SUM, x_stride)
