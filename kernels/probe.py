@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numba import float32
 
-from .jit import Kernel, bind, inlined, kernel
+from .jit import Kernel, bind, hole, inlined, kernel, template
 from .memory import zeros as zeroed
 from .program import Program
 from .simd import ISA, LANES, atomic_add, dot2_bf16, dot4, fma_tokens, load_tile, panel_bytes, panel_f32, partial_sums
@@ -53,10 +53,14 @@ def write_memory(work, thread, threads, buffer, pieces):
         piece = atomic_add(work, 1)
 
 
+streams = start = load = dot = hole()
+
+
+@template
 def _read(work, thread, threads, buffer, pieces, out):
     """out[thread] = what the thread has read, added up so that no load can be left out."""
-    sums = zeros(streams, 1)  # noqa: F821
-    size = _PIECE // streams  # noqa: F821
+    sums = zeros(streams, 1)
+    size = _PIECE // streams
     piece = atomic_add(work, 1)
     while piece < pieces:
         source = buffer + piece * _PIECE
@@ -67,7 +71,7 @@ def _read(work, thread, threads, buffer, pieces, out):
     store_tile(sums, out + thread * _STREAMS * _VECTOR, _VECTOR, 0)
 
 
-READ_MEMORY = [kernel(bind(_read, f"read_{streams}_streams", streams=streams)) for streams in (1, _STREAMS)]
+READ_MEMORY = [kernel(bind(_read, f"read_{count}_streams", streams=count)) for count in (1, _STREAMS)]
 
 
 @inlined
@@ -75,14 +79,15 @@ def _whole_numbers(like):
     return partial_sums(zeros_i32(like))
 
 
+@template
 def _multiply(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
     """Sums of products of numbers in the first-level cache, as a matmul's inner loop has them."""
-    sums = start(zeros(_PANELS, _TOKENS))  # noqa: F821
+    sums = start(zeros(_PANELS, _TOKENS))
     while atomic_add(work, 1) < shares:
         for _ in range(_SWEEPS):
             for step in range(_STEPS):
-                panel = load(sums, weights + step * _VECTOR, panel_stride)  # noqa: F821
-                sums = dot(sums, panel, x + 4 * step, x_stride)  # noqa: F821
+                panel = load(sums, weights + step * _VECTOR, panel_stride)
+                sums = dot(sums, panel, x + 4 * step, x_stride)
     store_tile(sums, out + thread * _PANELS * _TOKENS * _VECTOR, _VECTOR, _PANELS * _VECTOR)
 
 

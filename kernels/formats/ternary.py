@@ -10,7 +10,7 @@ from typing import Any
 from numba import float32, int32, int64
 
 from ..activations import BIAS, SCALE, Int8Blocks
-from ..jit import bind, device
+from ..jit import bind, device, hole, template
 from ..simd import LANES, add_partial_sums, alloca, bits, dot4, get_f16, get_f32, get_u16, init_from_bias, panel_bytes
 from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_i32, put_u16, scale_add
 
@@ -20,11 +20,15 @@ _STEP = ACTIVATION.block_bytes
 _CODES = 8 * LANES  # panel bytes of 32 values
 
 
+dequantize_block = scale_at = hole()
+
+
+@template
 def _pack_block(block, panel, lane):
-    scale = get_f16(block + scale_at)  # noqa: F821
-    put_u16(panel + 2 * lane, get_u16(block + scale_at))  # noqa: F821
+    scale = get_f16(block + scale_at)
+    put_u16(panel + 2 * lane, get_u16(block + scale_at))
     values = alloca(1024)
-    dequantize_block(block, values)  # noqa: F821
+    dequantize_block(block, values)
     for i in range(16):
         codes = int64(0)
         for at in range(16):

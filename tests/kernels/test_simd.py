@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lcpu.kernels import simd
-from lcpu.kernels.jit import device, kernel
+from lcpu.kernels.jit import device, hole, kernel, template
 from lcpu.kernels.simd import LANES, load_f32, put_f32, store_f32
 
 from .running import operation_kernel, run
@@ -17,19 +17,24 @@ NAN, INF = np.nan, np.inf
 SPECIAL = np.array([0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 1e-40, -3.25, 8388607.5, 1e30, -INF, INF, NAN], np.float32)
 JUST_BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
 
+operation = hole()
 
+
+@template
 def _unary(work, thread, threads, x, out, count):
     for i in range(0, 4 * count, 4 * LANES):
-        store_f32(out + i, operation(load_f32(x + i)))  # noqa: F821
+        store_f32(out + i, operation(load_f32(x + i)))
 
 
+@template
 def _binary(work, thread, threads, x, y, out, count):
     for i in range(0, 4 * count, 4 * LANES):
-        store_f32(out + i, operation(load_f32(x + i), load_f32(y + i)))  # noqa: F821
+        store_f32(out + i, operation(load_f32(x + i), load_f32(y + i)))
 
 
+@template
 def _reduction(work, thread, threads, x, out):
-    put_f32(out, operation(load_f32(x)))  # noqa: F821
+    put_f32(out, operation(load_f32(x)))
 
 
 def _at_argmax(work, thread, threads, scores, x, out):
