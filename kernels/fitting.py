@@ -8,8 +8,8 @@ from math import sqrt
 from numba import float32
 
 from .jit import device
-from .simd import LANES, absolute, fma, get_f32, load_f32, load_tile, maximum, minimum, pick, put_f32, reduce_add, rint
-from .simd import splat_f32, stack, zeros
+from .simd import LANES, absolute, alloca, at_argmax, fma, get_f32, load_f32, load_tile, maximum, minimum, put_f32
+from .simd import reduce_add, rint, splat_f32, zeros
 
 CANDIDATES = 16
 _VECTORS = CANDIDATES // LANES
@@ -31,7 +31,7 @@ def extremes(x, values):
     for i in range(LANES, values, LANES):
         value = load_f32(x + 4 * i)
         lowest, highest = minimum(value, lowest), maximum(value, highest)
-    return pick(splat_f32(float32(0.0)) - lowest, lowest), pick(highest, highest)
+    return at_argmax(splat_f32(float32(0.0)) - lowest, lowest), at_argmax(highest, highest)
 
 
 @device
@@ -40,7 +40,7 @@ def largest_magnitude(x, values):
     largest = absolute(load_f32(x))
     for i in range(LANES, values, LANES):
         largest = maximum(absolute(load_f32(x + 4 * i)), largest)
-    return pick(largest, largest)
+    return at_argmax(largest, largest)
 
 
 @device
@@ -59,7 +59,7 @@ def peak(x, values):
 @device
 def ramp(first, step):
     """A tile of CANDIDATES numbers: first, first + step, ..."""
-    table = stack(_TILE)
+    table = alloca(_TILE)
     for i in range(CANDIDATES):
         put_f32(table + 4 * i, first + step * float32(i))
     return load_tile(zeros(1, _VECTORS), table, 0, _VECTOR)
@@ -88,7 +88,7 @@ def fit_scale(x, values, steps):
         sum_cx = fma(weighted, splat_f32(value), sum_cx)
         sum_cc = fma(weighted, code, sum_cc)
     scales = sum_cx / sum_cc
-    scale = pick(maximum(splat_f32(float32(0.0)), scales * sum_cx), scales)
+    scale = at_argmax(maximum(splat_f32(float32(0.0)), scales * sum_cx), scales)
     return scale if _finite(scale) else top / float32(-32.0)
 
 
@@ -132,5 +132,5 @@ def fit_scale_and_offset(x, values, top, steps):
         inverses = splat_f32(float32(1.0)) / scales
         shift = (splat_f32(float32(0.0)) - offsets) * inverses
     gains = maximum(splat_f32(float32(0.0)), scales * rest + offsets * (x_all + x_all - offsets * w))
-    scale, offset = pick(gains, scales), pick(gains, offsets)
+    scale, offset = at_argmax(gains, scales), at_argmax(gains, offsets)
     return (scale, -offset) if _finite(scale) else (spread / top, -lowest)

@@ -13,11 +13,11 @@ from functools import cache
 import numpy as np
 from numba import float32
 
-from .jit import Kernel, bind, inlined, kernel
+from .jit import Kernel, bind, hole, inlined, kernel, template
 from .memory import zeros as zeroed
 from .program import Program
-from .simd import ISA, LANES, atomic_add, dot2_bf16, dot4, fma_tokens, fresh, load_tile, panel_bytes, panel_f32
-from .simd import prefetch, splat_f32, store_f32, store_tile, zeros, zeros_f32, zeros_i32
+from .simd import ISA, LANES, atomic_add, dot2_bf16, dot4, fma_tokens, load_tile, panel_bytes, panel_f32, partial_sums
+from .simd import prefetch_unpacked, splat_f32, store_f32, store_tile, zeros, zeros_f32, zeros_i32
 from .team import Team
 
 _VECTOR = 4 * LANES
@@ -53,36 +53,41 @@ def write_memory(work, thread, threads, buffer, pieces):
         piece = atomic_add(work, 1)
 
 
+streams = start = load = dot = hole()
+
+
+@template
 def _read(work, thread, threads, buffer, pieces, out):
     """out[thread] = what the thread has read, added up so that no load can be left out."""
-    sums = zeros(streams, 1)  # noqa: F821
-    size = _PIECE // streams  # noqa: F821
+    sums = zeros(streams, 1)
+    size = _PIECE // streams
     piece = atomic_add(work, 1)
     while piece < pieces:
         source = buffer + piece * _PIECE
         for at in range(0, size, _VECTOR):
-            prefetch(sums, source + at, size, 1)
+            prefetch_unpacked(sums, source + at, size, 1)
             sums = sums + load_tile(sums, source + at, size, 0)
         piece = atomic_add(work, 1)
     store_tile(sums, out + thread * _STREAMS * _VECTOR, _VECTOR, 0)
 
 
-READ_MEMORY = [kernel(bind(_read, f"read_{streams}_streams", streams=streams)) for streams in (1, _STREAMS)]
+READ_MEMORY = [kernel(bind(_read, f"read_{count}_streams", streams=count)) for count in (1, _STREAMS)]
 
 
 @inlined
 def _whole_numbers(like):
-    return fresh(zeros_i32(like))
+    return partial_sums(zeros_i32(like))
 
 
+@template
 def _multiply(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
     """Sums of products of numbers in the first-level cache, as a matmul's inner loop has them."""
-    sums = start(zeros(_PANELS, _TOKENS))  # noqa: F821
+    sums = start(zeros(_PANELS, _TOKENS))
     while atomic_add(work, 1) < shares:
         for _ in range(_SWEEPS):
             for step in range(_STEPS):
-                panel = load(sums, weights + step * _VECTOR, panel_stride)  # noqa: F821
-                sums = dot(sums, panel, x + 4 * step, x_stride)  # noqa: F821
+                panel = load(sums, weights + step * _VECTOR, panel_stride)
+                sums = dot(sums, panel, x + 4 * step, x_stride)
     store_tile(sums, out + thread * _PANELS * _TOKENS * _VECTOR, _VECTOR, _PANELS * _VECTOR)
 
 

@@ -6,8 +6,8 @@ A format's `encode` and `decode` are called by address, so that no pair of forma
 from numba import float32
 
 from .jit import device, kernel
-from .simd import LANES, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum
-from .simd import put_f32, reduce_add, rint, splat_f32, store_f32
+from .simd import LANES, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum, put_f32
+from .simd import reduce_add, rint, splat_f32, store_f32
 
 PIECE = 8192  # values: whole blocks of every format, and small enough for the caches
 SCRATCH_BYTES = 2 * 4 * PIECE  # of a thread

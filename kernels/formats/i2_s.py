@@ -11,15 +11,15 @@ from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, kernel
-from ..simd import LANES, absolute, ahead, atomic_add, bits, dot4, fma, fresh, get_f32, get_i32, get_u8, load_f32
-from ..simd import maximum, merge, minimum, panel_bytes, panel_f32, prefetch, put_f32, put_i32, scale_add, splat_f32
-from ..simd import splat_i32, start_dots, store_i8, to_i32
+from ..simd import LANES, absolute, add_partial_sums, atomic_add, bits, dot4, fma, get_f32, get_i32, get_u8
+from ..simd import init_from_bias, load_f32, maximum, minimum, panel_bytes, panel_f32, partial_sums, prefetch_address
+from ..simd import prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32, store_i8, to_i32
 from .format import make_format
 
 _BYTES = 32
 _PANEL_BLOCK = _BYTES * LANES
 _VECTOR = 4 * LANES
-_CHAIN = 4  # vectors whose products are summed one after another
+_CHAIN = 4  # vectors whose products go to the same partial sums
 _ZEROS = 0x55555555  # a code of 1 in every place
 LEAST = 1.0000001e-06  # the lowest float32 magnitude that is not 0: bitnet.cpp compares with a float64 1e-6
 
@@ -80,19 +80,19 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     weight_scale = panel_f32(acc, panel, panel_stride)
     panel += 4 * LANES
     values = x + ROW_VALUES
-    total = start_dots(acc, x + ROW_BIAS, x_stride)
+    total = init_from_bias(acc, x + ROW_BIAS, x_stride)
     for _ in range(blocks):
-        next = ahead(acc, panel, end, panel_stride)
+        upcoming = prefetch_address(acc, panel, end, panel_stride)
         for start in range(0, 8, _CHAIN):
-            dots = fresh(total)
+            partial = partial_sums(total)
             for i in range(start, start + _CHAIN):
-                prefetch(acc, next + _VECTOR * i, panel_stride, _VECTOR)
+                prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _VECTOR)
                 packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
-                dots = dot4(dots, bits(packed, 6, 3), values + 4 * i, x_stride)
-                dots = dot4(dots, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
-                dots = dot4(dots, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
-                dots = dot4(dots, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
-            total = merge(total, dots)
+                partial = dot4(partial, bits(packed, 6, 3), values + 4 * i, x_stride)
+                partial = dot4(partial, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
+                partial = dot4(partial, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
+                partial = dot4(partial, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
+            total = add_partial_sums(total, partial)
         panel += _PANEL_BLOCK
         values += 128
     return scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride)
