@@ -13,7 +13,7 @@ from functools import cache
 
 from numba import float32
 
-from .jit import Kernel, bind, device, kernel
+from .jit import Kernel, bind, device, hole, kernel, template
 from .math import exp, tanh
 from .matmul import MAX_TOKENS, PANEL_GROUP, padded_width
 from .pages import POSITIONS, PageType
@@ -26,7 +26,10 @@ _VECTOR = 4 * LANES
 _GROUP = PANEL_GROUP * LANES  # positions of the smallest piece of a page
 _MASKED = float32(-1e30)
 
+store_key = store_value = put_query = multiply_keys = weighted_sum = attend_span = hole()
 
+
+@template
 def _store(work, thread, threads, count, positions, slots, tables, table_bytes, k, v, stride, heads, head_dim, pages,
            page_bytes, key_bytes, value_bytes):
     """Put the keys and values of a batch into the pages of their sequences. Operands as in `_attention`."""
@@ -38,8 +41,8 @@ def _store(work, thread, threads, count, positions, slots, tables, table_bytes, 
         page = get_i64(tables + get_i64(slots + 8 * token) * table_bytes + 8 * (position // POSITIONS))
         keys = pages + page * page_bytes + head * (key_bytes + value_bytes)
         source = token * stride + 4 * head_dim * head
-        store_key(keys, position % POSITIONS, k + source, head_dim)  # noqa: F821
-        store_value(keys + key_bytes, position % POSITIONS, v + source, head_dim, value_bytes)  # noqa: F821
+        store_key(keys, position % POSITIONS, k + source, head_dim)
+        store_value(keys + key_bytes, position % POSITIONS, v + source, head_dim, value_bytes)
         item = atomic_add(work, 1)
 
 
@@ -87,6 +90,7 @@ def _softmax(scores, first, limit, vectors, cap, state):
     put_f32(state + 4, sum)
 
 
+@template
 def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, window, cap, table, pages, page_bytes,
                  key_bytes, value_bytes, key_blocks, scores, scaled, partial, width):
     """Attend to positions from `start` up to the end of the span. Queries are rows [token][head of the group].
@@ -100,7 +104,7 @@ def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, w
         keys = pages + get_i64(table + 8 * page) * page_bytes
         at = page * POSITIONS
         panels = (min(POSITIONS, end - at) + _GROUP - 1) // _GROUP * PANEL_GROUP
-        multiply_keys(keys, queries, scores + 4 * (at - start), query_bytes, 4 * SPAN, rows, 0,  # noqa: F821
+        multiply_keys(keys, queries, scores + 4 * (at - start), query_bytes, 4 * SPAN, rows, 0,
                       panels, key_bytes // (POSITIONS // LANES), key_blocks, False)
     for row in range(rows):
         now = position + row // group
@@ -109,7 +113,7 @@ def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, w
     for page in range(first, last):
         keys = pages + get_i64(table + 8 * page) * page_bytes
         at = page * POSITIONS
-        weighted_sum(keys + key_bytes, value_bytes, scores + 4 * (at - start), scaled, partial, 4 * SPAN,  # noqa: F821
+        weighted_sum(keys + key_bytes, value_bytes, scores + 4 * (at - start), scaled, partial, 4 * SPAN,
                      width + _VECTOR, rows, width // _VECTOR, min(POSITIONS, end - at), page > first)
 
 
@@ -169,6 +173,7 @@ def _parts(items, threads, deepest):
     return max(1, min(deepest, (SHARES * threads + items - 1) // max(1, items)))
 
 
+@template
 def _attention(work, thread, threads, count, jobs, deepest, tables, table_bytes, q, out, stride, kv_heads, group,
                head_dim, pages, page_bytes, key_bytes, value_bytes, query_bytes, key_blocks, scratch, scratch_bytes,
                partials, most_spans, partial_bytes, finished, scale, window, cap, sinks):
@@ -196,7 +201,7 @@ def _attention(work, thread, threads, count, jobs, deepest, tables, table_bytes,
         scaled = scores + _whole_tiles(rows) * 4 * SPAN
         at = get_i64(job) * stride + 4 * head_dim * group * head
         for row in range(rows):
-            put_query(q + at + row // group * stride + 4 * head_dim * (row % group),  # noqa: F821
+            put_query(q + at + row // group * stride + 4 * head_dim * (row % group),
                       queries + row * query_bytes, head_dim, bits_to_float(scale))
         begin = max(0, position - window + 1) // SPAN
         spans = (position + get_i64(job + 8) - 1) // SPAN + 1 - begin
@@ -206,7 +211,7 @@ def _attention(work, thread, threads, count, jobs, deepest, tables, table_bytes,
             _start(total, rows, group, width, own_sinks)
         for span in range(part * spans // parts, (part + 1) * spans // parts):
             partial = total + row_bytes if parts == 1 else shared + span * partial_bytes
-            attend_span(queries, query_bytes, rows, group, head_dim, position, (begin + span) * SPAN,  # noqa: F821
+            attend_span(queries, query_bytes, rows, group, head_dim, position, (begin + span) * SPAN,
                         window, bits_to_float(cap), tables + get_i64(job + 16) * table_bytes,
                         pages + head * (key_bytes + value_bytes), page_bytes, key_bytes, value_bytes, key_blocks,
                         scores, scaled, partial, width)

@@ -121,8 +121,12 @@ device = numba.njit(**_DEVICE_OPTIONS)  # a function that kernels call
 inlined = numba.njit(forceinline=True, **_DEVICE_OPTIONS)  # part of a tile: a call would send vectors through memory
 
 
+function = operand_count = hole()
+
+
+@template
 def _with_operands(work, thread, threads, operands):
-    function(work, thread, threads, *load_operands(operands, operand_count))  # noqa: F821
+    function(work, thread, threads, *load_operands(operands, operand_count))
 
 
 def _taking_address(function: Callable[..., Any], count: int) -> Callable[..., Any]:

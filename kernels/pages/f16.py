@@ -5,7 +5,7 @@ from numba import float32
 from ..formats.f16 import tile
 from ..jit import device
 from ..matmul import multiplier, padded_width
-from ..simd import LANES, get_f32, load_f32, maximum, minimum, put_f16, round_f16, splat_f32, stack, store_f16
+from ..simd import LANES, get_f32, load_f32, maximum, minimum, put_f16, round_f16, splat_f32, alloca, store_f16
 from ..simd import store_f32
 from .page_type import POSITIONS, PageType
 
@@ -22,7 +22,7 @@ def _finite(x):
 
 @device
 def store_key(keys, position, x, head_dim):
-    scratch = stack(_VECTOR)
+    scratch = alloca(_VECTOR)
     target = keys + 2 * (position // LANES * LANES * head_dim + position % LANES)
     for d in range(head_dim):
         if d % LANES == 0:

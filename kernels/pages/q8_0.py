@@ -12,7 +12,7 @@ from ..formats.floats import float_tile
 from ..jit import device
 from ..matmul import multiplier, padded_width
 from ..simd import LANES, SIGNED_OFFSET, absolute, fma, load_f32, maximum, minimum, panel_i8, put_f32
-from ..simd import reduce_add, reduce_max, rint, splat_f32, stack, store_f32, store_i8, to_i32
+from ..simd import reduce_add, reduce_max, rint, splat_f32, alloca, store_f32, store_i8, to_i32
 from .page_type import POSITIONS, PageType
 
 _KEY_BLOCK = 34  # bytes of 32 dimensions of a key
@@ -26,7 +26,7 @@ _LARGEST = float32(3e38)
 
 @device
 def store_key(keys, position, x, head_dim):
-    block = stack(_KEY_BLOCK)
+    block = alloca(_KEY_BLOCK)
     panel = keys + position // LANES * LANES * _KEY_BLOCK * (head_dim // BLOCK)
     for i in range(head_dim // BLOCK):
         q8_0.quantize_block(x + 4 * BLOCK * i, block)
@@ -56,7 +56,7 @@ def store_value(values, position, x, head_dim, value_bytes):
 
 @device
 def put_query(x, out, head_dim, scale):
-    scaled = stack(_BLOCK_FLOATS)
+    scaled = alloca(_BLOCK_FLOATS)
     for i in range(head_dim // BLOCK):
         for d in range(0, BLOCK, LANES):
             store_f32(scaled + 4 * d, load_f32(x + 4 * (BLOCK * i + d)) * splat_f32(scale))
