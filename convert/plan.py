@@ -66,7 +66,7 @@ def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides
     parameters = sum(math.prod(value.shape) for value in values.values())
     metadata = _general(architecture, name, parameters, type_name) | keys
     types, misfits = tensor_types(values, metadata, type_name, overrides or Overrides())
-    tokenizer, notes = tokenizer_metadata(checkpoint.folder, config, sizes(config)["vocab"])
+    tokenizer, notes = tokenizer_metadata(checkpoint.folder, config, sizes(config)["vocab"], str(metadata["general.name"]))
     if misfits:
         notes.append(f"the rows of {len(misfits)} tensors, such as {misfits[0]}, are not whole blocks of the type: "
                      "they get another")

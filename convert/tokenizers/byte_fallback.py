@@ -1,0 +1,101 @@
+"""SentencePiece vocabularies with BPE from the tokenizer.json that was made of a tokenizer.model: GGUF's "llama"."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...engine.tokenizer.spm import byte_value
+from ...engine.tokenizer.vocabulary import TokenType
+from ...kernels.errors import LcpuError
+from .added import added_tokens
+from .bpe_model import check_options, merge_pair, put_tokens
+from .vocabulary import Vocabulary
+
+_REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+_PREPEND = {"type": "Prepend", "prepend": "▁"}
+
+
+def read_byte_fallback(content: dict[str, Any], source: Path) -> Vocabulary:
+    """The vocabulary of a tokenizer.json. Raises LcpuError for what a SentencePiece vocabulary cannot do.
+
+    It has merges in the place of scores: the earlier the merge that builds a piece, the higher the piece's score.
+    """
+    model = content["model"]
+    check_options(model, source)
+    if not model.get("byte_fallback") or model.get("ignore_merges"):
+        wrong = "no byte_fallback" if not model.get("byte_fallback") else "ignore_merges"
+        raise LcpuError(f"{source}: the model has {wrong}, which engines do not know of a vocabulary of this kind")
+    vocabulary = Vocabulary("llama", "default")
+    vocabulary.add_space_prefix, vocabulary.prepend_scheme = space_rules(content, source)
+    types = {text: TokenType.NORMAL if byte_value(text) is None else TokenType.BYTE for text in model["vocab"]}
+    if model.get("unk_token") is not None:
+        types[model["unk_token"]] = TokenType.UNKNOWN
+    added = added_tokens(content.get("added_tokens"), source)
+    pieces = {text for text, type in types.items() if type == TokenType.NORMAL} - {entry.text for entry in added}
+    ranks = _piece_ranks([merge_pair(merge, source) for merge in model["merges"]], pieces, source)
+    scores = {text: -float(ranks.get(text, len(ranks))) for text in types}
+    put_tokens(vocabulary, types, model, source, scores)
+    vocabulary.put_added(added)
+    check_byte_tokens(vocabulary, source)
+    return vocabulary
+
+
+def check_byte_tokens(vocabulary: Vocabulary, source: Path) -> None:
+    """Raises LcpuError for a vocabulary that cannot express every text."""
+    values = {byte_value(vocabulary.tokens[token]) for token, type in vocabulary.types.items()
+              if type == TokenType.BYTE}
+    if values != set(range(256)):
+        raise LcpuError(f"{source}: has not all of the byte tokens <0x00> to <0xFF>, which engines need for characters "
+                        "that have no token")
+
+
+def space_rules(content: Mapping[str, Any], source: Path) -> tuple[bool, str | None]:
+    """Where spaces go that are not in a text: GGUF's `add_space_prefix` and `prepend_scheme`."""
+    normalizer, pretokenizer = content.get("normalizer"), content.get("pre_tokenizer")
+    steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
+    if pretokenizer is None and steps == [_REPLACE]:
+        return False, None
+    if pretokenizer is None and steps == [_PREPEND, _REPLACE]:
+        return True, None
+    is_metaspace = pretokenizer is not None and pretokenizer.get("type") == "Metaspace"
+    if is_metaspace and not steps and pretokenizer.get("replacement") == "▁" and pretokenizer.get("split") is False:
+        scheme = pretokenizer.get("prepend_scheme", "always")
+        if scheme in ("first", "always"):
+            return True, scheme
+        if scheme == "never":
+            return False, None
+    shown = " ".join(str(pretokenizer or normalizer).split())[:200]
+    raise LcpuError(f"{source}: the pre-tokenizer or normalizer {shown} is none that lcpu has")
+
+
+def _piece_ranks(merges: Iterable[tuple[str, str]], pieces: set[str], source: Path) -> dict[str, int]:
+    """Which piece is built before which.
+
+    SentencePiece builds a piece of any two others, however it comes by them. Raises LcpuError for merges that do not
+    say just that: some ways to build a piece are missing, or come at another time.
+    """
+    ranks: dict[str, int] = {}
+    ways: Counter[str] = Counter()
+    last = None
+    for left, right in dict.fromkeys(merges):
+        piece = left + right
+        if not pieces >= {left, right, piece}:
+            continue
+        if piece in ranks and piece != last:
+            raise _not_sentencepiece(piece, source)
+        ranks.setdefault(piece, len(ranks))
+        ways[piece] += 1
+        last = piece
+    for piece in pieces:
+        cuts = sum(piece[:cut] in pieces and piece[cut:] in pieces for cut in range(1, len(piece)))
+        if cuts != ways[piece]:
+            raise _not_sentencepiece(piece, source)
+    return ranks
+
+
+def _not_sentencepiece(piece: str, source: Path) -> LcpuError:
+    return LcpuError(f"{source}: the merges that build {piece[:80]!r} are not those of a SentencePiece model: texts would "
+                     "get other ids in a GGUF file")
