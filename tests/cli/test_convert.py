@@ -131,7 +131,7 @@ def test_an_interrupted_conversion_leaves_nothing(folder):
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
         time.sleep(0.1)
-        assert any(name.endswith(".part") for name in files(folder))
+        assert any(name.endswith(".lcpu-part") for name in files(folder))
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
     assert files(folder) == {"Tiny-1B"}
