@@ -31,7 +31,8 @@ def check_quantization(config: Config, files: Collection[str]) -> None:
             raise _quantized(config, section, f"says that the weights are quantized by {str(method)[:40]!r}")
     if config.get("quantization_config") is None:
         for name in _QUANTIZERS.keys() & set(files):
-            raise _quantized(config, f"there is {name} beside it:", f"the weights are quantized by {_QUANTIZERS[name]!r}")
+            method = _QUANTIZERS[name]
+            raise _quantized(config, f"there is {name} beside it:", f"the weights are quantized by {method!r}")
 
 
 def _method_without_name(section: str, settings: Config) -> str:

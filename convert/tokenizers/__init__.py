@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...engine.tokenizer import from_metadata
+from ...engine.tokenizer.vocabulary import TokenType
 from ...kernels.errors import LcpuError
 from ..json_file import Config, read_json, read_json_if_there
 from .added import added_tokens, check_added
@@ -74,6 +75,9 @@ class _Source:
         if self.normalized_tokens:
             shown = ", ".join(sorted(map(repr, self.normalized_tokens))[:5])
             notes.append(f"added tokens that tokenizer.json finds only after a space are found everywhere: {shown}")
+        if self.vocabulary.model == "gpt2" and self.vocabulary.prepend_scheme:
+            notes.append("a space goes before every text, which tokenizer.ggml.prepend_scheme says: a program that "
+                         "does not read this key, such as llama.cpp, makes other ids")
         if self.to_nfc:
             notes.append("tokenizer.json brings texts into Unicode's form NFC, which most are in; a GGUF file does not "
                          "say so")
@@ -92,6 +96,10 @@ def _read_source(folder: Path) -> _Source:
     if not as_model.exists():
         return _Source(as_json, read_byte_fallback(content, as_json), as_json)
     vocabulary = read_sentencepiece(as_model)
+    pieces = content["model"]["vocab"]
+    if any(pieces.get(text) != token for token, text in vocabulary.tokens.items()
+           if vocabulary.types[token] == TokenType.NORMAL):
+        raise LcpuError(f"{as_model}: has other tokens than tokenizer.json: remove the one that is not the model's")
     vocabulary.add_space_prefix, vocabulary.prepend_scheme = space_rules(content, as_json)
     vocabulary.put_added(added_tokens(content.get("added_tokens"), as_json))
     return _Source(as_model, vocabulary, as_json)

@@ -51,5 +51,5 @@ def check_added(added: Iterable[AddedToken], strips_after: Collection[int], sour
             raise LcpuError(f"{source}: the added token {token.text[:80]!r} has \"{wrong}\": true, which a GGUF file "
                             "cannot say: texts would get other ids. To convert it without, set it to false")
         if told and not token.strips_right:
-            raise LcpuError(f"{source}: the added token {token.text[:80]!r} keeps the white space after it, but engines "
-                            "drop it in models named Phi-3: give the model another name")
+            raise LcpuError(f"{source}: the added token {token.text[:80]!r} keeps the white space after it, but "
+                            "engines drop it in models named Phi-3: give the model another name")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,8 @@ def read_byte_fallback(content: dict[str, Any], source: Path) -> Vocabulary:
         types[model["unk_token"]] = TokenType.UNKNOWN
     added = added_tokens(content.get("added_tokens"), source)
     pieces = {text for text, type in types.items() if type == TokenType.NORMAL} - {entry.text for entry in added}
-    ranks = _piece_ranks([merge_pair(merge, source) for merge in model["merges"]], pieces, source)
-    scores = {text: -float(ranks.get(text, len(ranks))) for text in types}
-    put_tokens(vocabulary, types, model, source, scores)
+    built = _scores([merge_pair(merge, source) for merge in model["merges"]], pieces, source)
+    put_tokens(vocabulary, types, model, source, {text: built.get(text, -float(len(built))) for text in types})
     vocabulary.put_added(added)
     check_byte_tokens(vocabulary, source)
     return vocabulary
@@ -71,31 +69,24 @@ def space_rules(content: Mapping[str, Any], source: Path) -> tuple[bool, str | N
     raise LcpuError(f"{source}: the pre-tokenizer or normalizer {shown} is none that lcpu has")
 
 
-def _piece_ranks(merges: Iterable[tuple[str, str]], pieces: set[str], source: Path) -> dict[str, int]:
-    """Which piece is built before which.
+def _scores(merges: Sequence[tuple[str, str]], pieces: set[str], source: Path) -> dict[str, float]:
+    """The scores of the pieces that merges build. Pieces whose merges are mixed have the same score.
 
-    SentencePiece builds a piece of any two others, however it comes by them. Raises LcpuError for merges that do not
-    say just that: some ways to build a piece are missing, or come at another time.
+    SentencePiece builds a piece of any two others. Raises LcpuError if merges leave out some of these pairs.
     """
-    ranks: dict[str, int] = {}
-    ways: Counter[str] = Counter()
-    last = None
-    for left, right in dict.fromkeys(merges):
-        piece = left + right
-        if not pieces >= {left, right, piece}:
-            continue
-        if piece in ranks and piece != last:
-            raise _not_sentencepiece(piece, source)
-        ranks.setdefault(piece, len(ranks))
-        ways[piece] += 1
-        last = piece
+    ranks: dict[str, list[int]] = {}
+    for rank, (left, right) in enumerate(dict.fromkeys(merges)):
+        if pieces >= {left, right, left + right}:
+            ranks.setdefault(left + right, []).append(rank)
     for piece in pieces:
-        cuts = sum(piece[:cut] in pieces and piece[cut:] in pieces for cut in range(1, len(piece)))
-        if cuts != ways[piece]:
-            raise _not_sentencepiece(piece, source)
-    return ranks
-
-
-def _not_sentencepiece(piece: str, source: Path) -> LcpuError:
-    return LcpuError(f"{source}: the merges that build {piece[:80]!r} are not those of a SentencePiece model: texts would "
-                     "get other ids in a GGUF file")
+        pairs = sum(piece[:cut] in pieces and piece[cut:] in pieces for cut in range(1, len(piece)))
+        if pairs != len(ranks.get(piece, ())):
+            raise LcpuError(f"{source}: the merges that build {piece[:80]!r} are not those of a SentencePiece model: "
+                            "texts would get other ids in a GGUF file")
+    scores: dict[str, float] = {}
+    last, score = -1, 1.0
+    for piece, own in ranks.items():  # in the order of their first merges
+        score -= own[0] > last
+        scores[piece] = score
+        last = max(last, own[-1])
+    return scores

@@ -34,7 +34,7 @@ def read_byte_level(content: dict[str, Any], source: Path) -> Vocabulary:
     vocabulary = Vocabulary("gpt2", pretokenizer.name)
     if pretokenizer.add_space_prefix:
         vocabulary.add_space_prefix, vocabulary.prepend_scheme = True, "always"
-    put_tokens(vocabulary, {text: TokenType.NORMAL for text in model["vocab"]}, model, source)
+    put_tokens(vocabulary, dict.fromkeys(model["vocab"], TokenType.NORMAL), model, source)
     vocabulary.put_added(added_tokens(content.get("added_tokens"), source))
     vocabulary.merges = [_merge(merge, source) for merge in model["merges"]]
     return vocabulary

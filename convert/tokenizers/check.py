@@ -11,15 +11,17 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from ...engine.tokenizer import Tokenizer
+from ...engine.tokenizer.spm import SPACE
 from ...engine.tokenizer.vocabulary import TokenType
 from ...kernels.errors import LcpuError
 from .added import AddedToken
 
 _TEXTS = (
-    "Hello world", " It's a  test,   isn't it?\n\n\tYes: we'll see.  ", "x = [1, 22, 333, 4444];\r\n    return x*2.5e-10 ",
-    "Größe naïve façade", "日本語の文章です。한국어 Ελληνικά русский עברית العربية हिन्दी", "🙂👩‍🚀🏳️‍🌈 ok", "\n", "  ", "a",
-    "HTTPServer camelCase snake_case CONSTANT_NAME don't DON'T 3.14", "<html><body class='a'>&nbsp;</body></html>",
-    "----====####....!!!???", "\u00a0\u3000\u200b\ufeff\x00\x7f",
+    "Hello world", "a", "\n", "  ", " It's a  test,   isn't it?\n\n\tYes: we'll see.  ", "----====####....!!!???",
+    "x = [1, 22, 333, 4444];\r\n    return x*2.5e-10", "HTTPServer camelCase snake_case CONSTANT_NAME don't DON'T 3.14",
+    "<html><body class='a'>&nbsp;</body></html>", "\u00a0\u3000\u200b\ufeff\x00\x7f",
+    "\U0001f642 \U0001f469\u200d\U0001f680 ok", "Größe naïve façade",
+    "日本語の文章です。한국어", "Ελληνικά русский עברית العربية हिन्दी",
 )  # fmt: skip
 _MOST_TOKENS = 64  # special tokens whose surroundings are tried
 
@@ -40,7 +42,7 @@ def check_against_json(path: Path, tokenizer: Tokenizer, added: Collection[Added
             raise LcpuError(f"{path}: the added token {entry.text[:80]!r} has the id {entry.id}, but the library "
                             f"`tokenizers` gives it {token}: it must come after the tokens before it")
     specials = _tried(tokenizer, skipped)
-    texts = [*_TEXTS, *_around(specials), *_overlaps(specials)]
+    texts = [*_TEXTS, *_around(specials), *_overlaps(specials), *_runs(tokenizer)]
     _compare(path, tokenizer, lambda text: reference.encode(text, add_special_tokens=False).ids, texts)
 
 
@@ -96,3 +98,16 @@ def _overlaps(specials: list[str]) -> Iterator[str]:
         for length in range(1, len(text)):
             for other in starts.get(text[-length:], ())[:_MOST_TOKENS]:
                 yield text + other[length:]
+
+
+def _runs(tokenizer: Tokenizer) -> Iterator[str]:
+    """Texts of pieces that have the same score, such as Llama's runs of spaces: the first in a text is built first."""
+    groups: dict[float, list[str]] = {}
+    if (scores := tokenizer.vocabulary.scores) is not None:
+        for token in tokenizer.vocabulary.of_type(TokenType.NORMAL):
+            if len(text := tokenizer.vocabulary.tokens[token]) > 1:
+                groups.setdefault(float(scores[token]), []).append(text.replace(SPACE, " "))
+    for group in groups.values():
+        pieces = _spread(group) if len(group) > 1 else []
+        yield from (first + second for first in pieces for second in pieces)
+        yield from (piece * times for piece in pieces for times in (3, 4, 5))

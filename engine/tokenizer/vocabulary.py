@@ -141,7 +141,7 @@ def _prepend_scheme(metadata: Mapping[str, Any]) -> str | None:
     key = "tokenizer.ggml.prepend_scheme"
     scheme = _text(metadata, key, "") or None
     if scheme not in (None, "first", "always"):
-        raise LcpuError(f'{key} = {scheme!r} is not supported; use a model that has "first" or "always", or no such key')
+        raise LcpuError(f'{key} = {scheme!r} is not supported; use a model that has "first" or "always" there')
     return scheme
 
 

@@ -63,7 +63,7 @@ def test_where_spaces_go_by_the_scheme_of_metaspace(make_spm, tokens_of):
 
 
 def test_an_unknown_scheme(make_spm):
-    with pytest.raises(LcpuError, match="tokenizer.ggml.prepend_scheme = 'last' is not supported"):
+    with pytest.raises(LcpuError, match=r"tokenizer\.ggml\.prepend_scheme = 'last' is not supported"):
         make_spm(prepend_scheme="last")
 
 
