@@ -72,7 +72,7 @@ def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides
         notes.append(f"the rows of {len(misfits)} tensors, such as {misfits[0]}, are not whole blocks of the type: "
                      "they get another")
     tensors = tuple(PlannedTensor(key, value, types[key]) for key, value in values.items())
-    return Plan(metadata | described.tokenizer, tensors, type_name, (*notes, *_limits(checkpoint)))
+    return Plan({**metadata, **described.tokenizer}, tensors, type_name, (*notes, *_limits(checkpoint)))
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Description:
     """What a checkpoint says of itself beside its weights."""
 
     architecture: Architecture
-    hyperparameters: Mapping[str, Value]
-    tokenizer: Mapping[str, object]
+    hyperparameters: dict[str, Value]
+    tokenizer: dict[str, object]
     notes: tuple[str, ...]
 
 

@@ -58,9 +58,9 @@ def space_rules(content: Mapping[str, Any], source: Path) -> tuple[bool, str | N
         return False, None
     if pretokenizer is None and steps == [_PREPEND, _REPLACE]:
         return True, None
-    is_metaspace = pretokenizer is not None and pretokenizer.get("type") == "Metaspace"
-    if is_metaspace and not steps and pretokenizer.get("replacement") == "▁" and pretokenizer.get("split") is False:
-        scheme = pretokenizer.get("prepend_scheme", "always")
+    shape = [(pretokenizer or {}).get(key) for key in ("type", "replacement", "split")]
+    if not steps and shape == ["Metaspace", "▁", False]:
+        scheme = (pretokenizer or {}).get("prepend_scheme", "always")
         if scheme in ("first", "always"):
             return True, scheme
         if scheme == "never":

@@ -42,7 +42,7 @@ def check_against_json(path: Path, tokenizer: Tokenizer, added: Collection[Added
             raise LcpuError(f"{path}: the added token {entry.text[:80]!r} has the id {entry.id}, but the library "
                             f"`tokenizers` gives it {token}: it must come after the tokens before it")
     specials = _tried(tokenizer, skipped)
-    texts = [*_TEXTS, *_around(specials), *_overlaps(specials), *_runs(tokenizer)]
+    texts = [*_TEXTS, *_overlaps(specials), *_around(specials), *_runs(tokenizer)]
     _compare(path, tokenizer, lambda text: reference.encode(text, add_special_tokens=False).ids, texts)
 
 
