@@ -49,7 +49,7 @@ def check_added(added: Iterable[AddedToken], strips_after: Collection[int], sour
         wrong = next((name for name, is_set in flags.items() if is_set), None)
         if wrong is not None:
             raise LcpuError(f"{source}: the added token {token.text[:80]!r} has \"{wrong}\": true, which a GGUF file "
-                            "cannot say: texts would get other ids. To convert it without, set it to false")
+                            "cannot express: texts would get other ids. To convert it without, set it to false")
         if told and not token.strips_right:
             raise LcpuError(f"{source}: the added token {token.text[:80]!r} keeps the white space after it, but "
                             "engines drop it in models named Phi-3: give the model another name")

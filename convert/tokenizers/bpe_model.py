@@ -10,7 +10,7 @@ from ...engine.tokenizer.vocabulary import TokenType
 from ...kernels.errors import LcpuError
 from .vocabulary import Vocabulary
 
-# Options that change ids in a way that GGUF cannot say.
+# Options that change ids in a way that GGUF cannot express.
 _UNKNOWN_OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
 
 
@@ -22,7 +22,7 @@ def check_options(model: Mapping[str, Any], source: Path) -> None:
     for option in _UNKNOWN_OPTIONS:
         if model.get(option):
             raise LcpuError(f"{source}: the model has {option} {str(model[option])[:40]!r}, which a GGUF file cannot "
-                            "say: texts would get other ids")
+                            "express: texts would get other ids")
 
 
 def put_tokens(vocabulary: Vocabulary, types: Mapping[str, TokenType], model: Mapping[str, Any], source: Path,

@@ -29,7 +29,7 @@ def read_byte_level(content: dict[str, Any], source: Path) -> Vocabulary:
     missing = [byte for byte, character in BYTE_CHARACTERS.items() if character not in model["vocab"]]
     if missing and (model.get("unk_token") is not None or model.get("byte_fallback")):
         raise LcpuError(f"{source}: has no token for the byte {missing[0]} and another one in its place, which a GGUF "
-                        "file cannot say")
+                        "file cannot express")
     pretokenizer = recognise(content.get("pre_tokenizer"), bool(model.get("ignore_merges")), source)
     vocabulary = Vocabulary("gpt2", pretokenizer.name)
     if pretokenizer.add_space_prefix:

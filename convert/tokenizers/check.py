@@ -1,6 +1,6 @@
 """Does a converted tokenizer do what its source does? Asked of the libraries that define both, before weights are read.
 
-The rules of this folder refuse what GGUF cannot say. What they overlook would give a model other tokens than it was
+The rules of this folder refuse what GGUF cannot express. What they overlook would give a model other tokens than it was
 trained with, and nobody would notice: so the ids of some texts are compared as well.
 """
 

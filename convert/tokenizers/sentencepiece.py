@@ -61,7 +61,7 @@ def _check_normalizer(trainer: dict[int, Any], normalizer: dict[int, Any], path:
     }
     wrong = next((what for what, is_set in does.items() if is_set), None)
     if wrong is not None:
-        raise LcpuError(f"{path}: {wrong} before it looks for tokens, which a GGUF file cannot say")
+        raise LcpuError(f"{path}: {wrong} before it looks for tokens, which a GGUF file cannot express")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:

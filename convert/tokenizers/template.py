@@ -28,7 +28,7 @@ def tokens_around(folder: Path) -> dict[str, int]:
     at = kinds.index("Sequence") if kinds.count("Sequence") == 1 else 2
     if len(kinds) > 3 or at > 1 or len(kinds) - at > 2 or len(kinds) != len(single):
         shown = " ".join(_name(piece) for piece in single)
-        raise LcpuError(f"{path}: texts become {shown[:200]!r}; a GGUF file can say one token before and one after")
+        raise LcpuError(f"{path}: texts become {shown[:200]!r}; a GGUF file allows one token before and one after")
     found = {}
     for index, piece in enumerate(single):
         if index != at:
@@ -45,6 +45,6 @@ def _ids(piece: dict[str, Any], template: dict[str, Any], path: Path) -> list[in
     name = piece["SpecialToken"]["id"]
     ids = template["special_tokens"][name]["ids"]
     if len(ids) != 1 or type(ids[0]) is not int:
-        raise LcpuError(f"{path}: puts the tokens {str(ids)[:80]} around a text; a GGUF file can say only one before "
+        raise LcpuError(f"{path}: puts the tokens {str(ids)[:80]} around a text; a GGUF file allows only one before "
                         "and one after")
     return ids

@@ -419,6 +419,18 @@ def test_every_token_that_ends_a_turn_ends_it(convert):
     assert from_metadata(metadata).end_ids == {END, EOT, STOP, THINK}
 
 
+def test_more_ends_of_a_turn_than_gguf_has_keys_for(convert):
+    content = json.loads(train_bpe(size=300).to_str())
+    files = {"tokenizer.json": content, "tokenizer_config.json": {"eos_token": "<|eot_id|>"},
+             "generation_config.json": {"eos_token_id": [END, STOP, THINK, BOS]}}
+    metadata, (note,) = convert(files, vocab_size=320)
+    assert (value(metadata, "eot_token_id"), value(metadata, "eom_token_id")) == (STOP, THINK)
+    assert value(metadata, "eos_token_ids").dtype == np.int32
+    assert value(metadata, "eos_token_ids").tolist() == [EOT, END, STOP, THINK, BOS]
+    assert note == ("5 tokens end a text: tokenizer.ggml.eos_token_ids lists them; a program that does not read this "
+                    "key goes on after '<|begin_of_text|>'")
+
+
 def test_known_ends_of_turn_need_no_key(convert):
     files = {"generation_config.json": {"eos_token_id": [EOT, END, 10**6]}}
     metadata = special(convert, files)

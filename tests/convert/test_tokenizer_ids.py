@@ -1,6 +1,6 @@
 """Random texts: a converted tokenizer gives the ids of the library `tokenizers`, for each kind that is accepted.
 
-What GGUF cannot say is refused in one line: the other half of this file.
+What GGUF cannot express is refused in one line: the other half of this file.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def test_phi_3_is_known_by_its_name(tmp_path):
     theirs = Tokenizer.from_str(json.dumps(content))
     for text in ("<|user|>\nhello<|im_end|>\n  the", "<|user|>  <|user|>\n", "hello</s> the"):
         assert ours.encode(text, add_bos=False, parse_special=True) == theirs.encode(text).ids
-    with pytest.raises(LcpuError, match=r"the added token .* has \"rstrip\": true, which a GGUF file cannot say"):
+    with pytest.raises(LcpuError, match=r"the added token .* has \"rstrip\": true, which a GGUF file cannot express"):
         convert(tmp_path, content)
     with pytest.raises(LcpuError, match="keeps the white space after it, but engines drop it in models named Phi-3"):
         convert(tmp_path, spm(scheme="first"), "Phi-3-llama")
@@ -170,7 +170,7 @@ AFTER_BYTES = {"type": "Sequence", "pretokenizers": [{**GPT2, "add_prefix_space"
                                                      {"type": "Digits", "individual_digits": True}]}
 ROBERTA = {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1], "trim_offsets": True,
            "add_prefix_space": False}
-UNSAYABLE = "the added token '<user>' has \"{}\": true, which a GGUF file cannot say: texts would get other ids"
+UNSAYABLE = "the added token '<user>' has \"{}\": true, which a GGUF file cannot express: texts would get other ids"
 
 REFUSED: dict[str, tuple[Callable[[], Content], str]] = {
     "lstrip": (lambda: added(byte_level(), {"content": "<user>", "lstrip": True}), UNSAYABLE.format("lstrip")),
@@ -178,14 +178,14 @@ REFUSED: dict[str, tuple[Callable[[], Content], str]] = {
     "single_word": (lambda: added(byte_level(), {"content": "<user>", "single_word": True, "special": False}),
                     UNSAYABLE.format("single_word")),
     "end_of_word_suffix": (lambda: changed(byte_level(), end_of_word_suffix="</w>"),
-                           "the model has end_of_word_suffix '</w>', which a GGUF file cannot say"),
+                           "the model has end_of_word_suffix '</w>', which a GGUF file cannot express"),
     "prefix": (lambda: changed(byte_level(), continuing_subword_prefix="##"), "has continuing_subword_prefix '##'"),
     "dropout": (lambda: changed(byte_level(), dropout=0.1), "the model has dropout '0.1'"),
     "a space before every word": (lambda: byte_level("smollm") | {"pre_tokenizer": SPLIT_THEN_PREFIX},
                                   "puts a space before every word"),
     "steps after ByteLevel": (lambda: byte_level() | {"pre_tokenizer": AFTER_BYTES}, "cuts texts after its step Byte"),
     "two tokens in front": (lambda: spm(scheme="first", post_processor=single("<s>", "[INST]", "A")),
-                            r"texts become '<s> \[INST\] A'; a GGUF file can say one token before and one after"),
+                            r"texts become '<s> \[INST\] A'; a GGUF file allows one token before and one after"),
     "another post-processor": (lambda: spm(scheme="first", post_processor=ROBERTA), "'RobertaProcessing' is none that"),
     "no byte_fallback": (lambda: changed(spm(scheme="first"), byte_fallback=False), "the model has no byte_fallback"),
     "ignore_merges": (lambda: changed(spm(scheme="first"), ignore_merges=True), "the model has ignore_merges"),
