@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...engine.tokenizer import from_metadata
+from ...engine.tokenizer import Tokenizer, from_metadata
 from ...engine.tokenizer.vocabulary import TokenType
 from ...kernels.errors import LcpuError
 from ..json_file import Config, read_json, read_json_if_there
 from .added import added_tokens, check_added
-from .byte_fallback import read_byte_fallback, space_rules
+from .byte_fallback import read_byte_fallback
 from .byte_level import is_byte_level, normalizes_to_nfc, read_byte_level
 from .check import check_against_json, check_against_sentencepiece
 from .sentencepiece import read_sentencepiece
@@ -45,64 +46,68 @@ def tokenizer_metadata(
                         "download them again") from None
     tokenizer = from_metadata(keys | {"general.name": model_name})
     check_added(vocabulary.added, tokenizer.vocabulary.strips_after, source.path)
-    if source.json is not None:
-        check_against_json(source.json, tokenizer, vocabulary.added, source.normalized_tokens)
+    named = _special_by_name(vocabulary, tokenizer)
+    if source.is_json:
+        check_against_json(source.path, tokenizer, vocabulary.added, source.normalized_tokens | named)
     else:
         check_against_sentencepiece(source.path, tokenizer)
     if lost:
-        shown = ", ".join(map(repr, lost[:5]))
-        notes.append(f"{source.path.name} has tokens that the model has no rows for, which are left out: {shown}")
+        notes.append(f"{source.path.name} has tokens that the model has no rows for, which are left out: {_some(lost)}")
+    if named:
+        notes.append(f"engines read these texts as special tokens, which {source.path.name} does not: {_some(named)}")
     return keys, [*notes, *source.notes()]
+
+
+def _special_by_name(vocabulary: Vocabulary, tokenizer: Tokenizer) -> set[str]:
+    """Tokens that engines take for special ones by their text, whatever the file says."""
+    special = tokenizer.vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
+    return {vocabulary.tokens[token] for token in special if vocabulary.types[token] == TokenType.NORMAL}
+
+
+def _some(texts: Iterable[str]) -> str:
+    return ", ".join(sorted(map(repr, texts))[:5])
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A vocabulary, the file that it is from, and the tokenizer.json that says how it is used."""
+    """A vocabulary, and the file that it is from."""
 
     path: Path
     vocabulary: Vocabulary
-    json: Path | None = None
+    is_json: bool = True
     to_nfc: bool = False
 
     @property
     def normalized_tokens(self) -> set[str]:
         """Added tokens that are looked for after "▁" was put before texts, so that they are found after spaces only."""
-        prepends = self.json and self.vocabulary.add_space_prefix and self.vocabulary.prepend_scheme is None
+        prepends = self.is_json and self.vocabulary.add_space_prefix and self.vocabulary.prepend_scheme is None
         return {entry.text for entry in self.vocabulary.added if prepends and entry.normalized}
 
     def notes(self) -> list[str]:
         notes = []
         if self.normalized_tokens:
-            shown = ", ".join(sorted(map(repr, self.normalized_tokens))[:5])
+            shown = _some(self.normalized_tokens)
             notes.append(f"added tokens that tokenizer.json finds only after a space are found everywhere: {shown}")
         if self.vocabulary.model == "gpt2" and self.vocabulary.prepend_scheme:
             notes.append("a space goes before every text, which tokenizer.ggml.prepend_scheme says: a program that "
                          "does not read this key, such as llama.cpp, makes other ids")
         if self.to_nfc:
-            notes.append("tokenizer.json brings texts into Unicode's form NFC, which most are in; a GGUF file does not "
-                         "say so")
+            notes.append("tokenizer.json brings texts into Unicode's form NFC, which most are in; a GGUF file cannot "
+                         "express it")
         return notes
 
 
 def _read_source(folder: Path) -> _Source:
-    as_json, as_model = folder / "tokenizer.json", folder / "tokenizer.model"
-    if not as_json.exists():
-        return _Source(as_model, _from_model(folder))
-    content = read_json(as_json)
+    """The tokenizer.json is what transformers reads; a tokenizer.model beside it is what that one was made of."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return _Source(folder / "tokenizer.model", _from_model(folder), is_json=False)
+    content = read_json(path)
     if not isinstance(content.get("model"), dict):
-        raise LcpuError(f"{as_json}: has no model: damaged; download it again")
+        raise LcpuError(f"{path}: has no model: damaged; download it again")
     if is_byte_level(content):
-        return _Source(as_json, read_byte_level(content, as_json), as_json, normalizes_to_nfc(content))
-    if not as_model.exists():
-        return _Source(as_json, read_byte_fallback(content, as_json), as_json)
-    vocabulary = read_sentencepiece(as_model)
-    pieces = content["model"]["vocab"]
-    if any(pieces.get(text) != token for token, text in vocabulary.tokens.items()
-           if vocabulary.types[token] == TokenType.NORMAL):
-        raise LcpuError(f"{as_model}: has other tokens than tokenizer.json: remove the one that is not the model's")
-    vocabulary.add_space_prefix, vocabulary.prepend_scheme = space_rules(content, as_json)
-    vocabulary.put_added(added_tokens(content.get("added_tokens"), as_json))
-    return _Source(as_model, vocabulary, as_json)
+        return _Source(path, read_byte_level(content, path), to_nfc=normalizes_to_nfc(content))
+    return _Source(path, read_byte_fallback(content, path))
 
 
 def _from_model(folder: Path) -> Vocabulary:

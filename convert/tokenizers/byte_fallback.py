@@ -28,13 +28,14 @@ def read_byte_fallback(content: dict[str, Any], source: Path) -> Vocabulary:
         wrong = "no byte_fallback" if not model.get("byte_fallback") else "ignore_merges"
         raise LcpuError(f"{source}: the model has {wrong}, which engines do not know of a vocabulary of this kind")
     vocabulary = Vocabulary("llama", "default")
-    vocabulary.add_space_prefix, vocabulary.prepend_scheme = space_rules(content, source)
+    vocabulary.add_space_prefix, vocabulary.prepend_scheme = _space_rules(content, source)
     types = {text: TokenType.NORMAL if byte_value(text) is None else TokenType.BYTE for text in model["vocab"]}
     if model.get("unk_token") is not None:
         types[model["unk_token"]] = TokenType.UNKNOWN
     added = added_tokens(content.get("added_tokens"), source)
     pieces = {text for text, type in types.items() if type == TokenType.NORMAL} - {entry.text for entry in added}
-    built = _scores([merge_pair(merge, source) for merge in model["merges"]], pieces, source)
+    built, never_built = _scores([merge_pair(merge, source) for merge in model["merges"]], pieces, source)
+    types |= dict.fromkeys(never_built, TokenType.UNUSED)
     put_tokens(vocabulary, types, model, source, {text: built.get(text, -float(len(built))) for text in types})
     vocabulary.put_added(added)
     check_byte_tokens(vocabulary, source)
@@ -50,7 +51,7 @@ def check_byte_tokens(vocabulary: Vocabulary, source: Path) -> None:
                         "that have no token")
 
 
-def space_rules(content: Mapping[str, Any], source: Path) -> tuple[bool, str | None]:
+def _space_rules(content: Mapping[str, Any], source: Path) -> tuple[bool, str | None]:
     """Where spaces go that are not in a text: GGUF's `add_space_prefix` and `prepend_scheme`."""
     normalizer, pretokenizer = content.get("normalizer"), content.get("pre_tokenizer")
     steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
@@ -69,18 +70,24 @@ def space_rules(content: Mapping[str, Any], source: Path) -> tuple[bool, str | N
     raise LcpuError(f"{source}: the pre-tokenizer or normalizer {shown} is none that lcpu has")
 
 
-def _scores(merges: Sequence[tuple[str, str]], pieces: set[str], source: Path) -> dict[str, float]:
-    """The scores of the pieces that merges build. Pieces whose merges are mixed have the same score.
+def _scores(
+    merges: Sequence[tuple[str, str]], pieces: set[str], source: Path
+) -> tuple[dict[str, float], list[str]]:
+    """The scores of the pieces that merges build, and the pieces that no merge builds, though two others make them up.
 
-    SentencePiece builds a piece of any two others. Raises LcpuError if merges leave out some of these pairs.
+    SentencePiece builds a piece of any two others: LcpuError if merges leave out some of these pairs. Pieces whose
+    merges are mixed have the same score.
     """
     ranks: dict[str, list[int]] = {}
     for rank, (left, right) in enumerate(dict.fromkeys(merges)):
         if pieces >= {left, right, left + right}:
             ranks.setdefault(left + right, []).append(rank)
-    for piece in pieces:
+    never_built = []
+    for piece in sorted(pieces):
         pairs = sum(piece[:cut] in pieces and piece[cut:] in pieces for cut in range(1, len(piece)))
-        if pairs != len(ranks.get(piece, ())):
+        if pairs and piece not in ranks:
+            never_built.append(piece)
+        elif pairs != len(ranks.get(piece, ())):
             raise LcpuError(f"{source}: the merges that build {piece[:80]!r} are not those of a SentencePiece model: "
                             "texts would get other ids in a GGUF file")
     scores: dict[str, float] = {}
@@ -89,4 +96,4 @@ def _scores(merges: Sequence[tuple[str, str]], pieces: set[str], source: Path) -
         score -= own[0] > last
         scores[piece] = score
         last = max(last, own[-1])
-    return scores
+    return scores, never_built

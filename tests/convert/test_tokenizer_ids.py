@@ -147,6 +147,28 @@ def test_nfc_gets_a_note(tmp_path):
     assert note.startswith("tokenizer.json brings texts into Unicode's form NFC")
 
 
+def test_pieces_that_no_merge_builds(tmp_path):
+    content = spm(scheme="first")
+    merges = content["model"]["merges"]
+    longest = max(map("".join, merges), key=len)  # no other is made of it
+    content = changed(content, merges=[pair for pair in merges if "".join(pair) != longest])
+    ours = from_metadata(convert(tmp_path, content)[0])
+    theirs = Tokenizer.from_str(json.dumps(content))
+    word = longest.replace("▁", " ").strip()
+    for text in (word, f"x{word} {word}{word}", f"the {word}"):
+        assert ours.encode(text, parse_special=True) == theirs.encode(text).ids
+        assert content["model"]["vocab"][longest] not in theirs.encode(text).ids
+
+
+def test_tokens_that_are_special_by_name_get_a_note(tmp_path):
+    content = copy.deepcopy(byte_level()) | {"post_processor": None}
+    content["model"]["vocab"]["<fim_prefix>"] = len(content["model"]["vocab"])
+    for entry in content["added_tokens"]:
+        entry["id"] += 1
+    _, notes = convert(tmp_path, content)
+    assert notes == ["engines read these texts as special tokens, which tokenizer.json does not: '<fim_prefix>'"]
+
+
 def changed(content: Content, **model: Any) -> Content:
     content = copy.deepcopy(content)
     content["model"] |= model
@@ -247,9 +269,3 @@ def test_a_tokenizer_model_that_changes_texts(tmp_path, options, message):
     (tmp_path / "tokenizer.model").write_bytes(train_sentencepiece(**options))
     with pytest.raises(LcpuError, match=rf"tokenizer\.model: {message}"):
         tokenizer_metadata(tmp_path, Config(tmp_path / "config.json", {}), 384)
-
-
-def test_a_tokenizer_json_of_another_model(tmp_path):
-    (tmp_path / "tokenizer.model").write_bytes(train_sentencepiece(360))
-    with pytest.raises(LcpuError, match=r"tokenizer\.model: has other tokens than tokenizer\.json: remove the one"):
-        convert(tmp_path, spm(scheme="first"))
