@@ -28,14 +28,18 @@ def special_metadata(
     ids = vocabulary.ids()
     named = {}
     for name in _NAMED:
-        token = ids.get(_text(settings.get(f"{name}_token")) or "")
+        text = _text(settings.get(f"{name}_token"))
+        token = None if text is None else ids.get(text)
         listed = _ids(config.get(f"{name}_token_id")) or _ids(generation.get(f"{name}_token_id"))
         candidates = [token, around.get(name), *listed]
         found = next((other for other in candidates if other in vocabulary.tokens), None)
         if found is not None:
             named[name] = found
     keys: dict[str, object] = {f"ggml.{_NAMED[name]}_token_id": token for name, token in named.items()}
-    for name, default in (("bos", vocabulary.model == "llama" and not around), ("eos", False)):
+    # transformers puts BOS before the texts of a Llama whose files do not say.
+    is_llama = str(settings.get("tokenizer_class")).startswith("LlamaTokenizer")
+    is_llama |= not (folder / "tokenizer.json").exists()
+    for name, default in (("bos", vocabulary.model == "llama" and is_llama and not around), ("eos", False)):
         says = settings.get(f"add_{name}_token")
         adds = says if isinstance(says, bool) else name in around or default
         keys[f"ggml.add_{name}_token"] = adds and name in named

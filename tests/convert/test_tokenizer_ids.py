@@ -236,6 +236,15 @@ def test_bos_that_is_another_one(tmp_path):
         convert(tmp_path, content, tokenizer_config={"bos_token": "<s>"})
 
 
+def test_bos_is_usual_for_a_llama_tokenizer_only(tmp_path):
+    settings = {"bos_token": "<s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    metadata, _ = convert(tmp_path, spm(scheme="first"), tokenizer_config=settings)
+    assert metadata["tokenizer.ggml.add_bos_token"] is False
+    settings["tokenizer_class"] = "LlamaTokenizer"
+    metadata, _ = convert(tmp_path, spm(scheme="first"), tokenizer_config=settings)
+    assert metadata["tokenizer.ggml.add_bos_token"] is True
+
+
 def test_a_filler_does_not_take_the_text_of_a_token(tmp_path):
     content = added(byte_level(), "[PAD310]")
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
