@@ -90,6 +90,7 @@ def opened(model: str, revision: str | None, dry_run: bool) -> Iterator[tuple[Ch
     """The checkpoint that the user means, and its name."""
     from ..convert import hub
     from ..convert.checkpoint import open_checkpoint
+    from ..convert.plan import check_description
 
     folder = Path(model).expanduser()
     tensors = None
@@ -102,7 +103,10 @@ def opened(model: str, revision: str | None, dry_run: bool) -> Iterator[tuple[Ch
     elif hub.is_repo(model):
         name = model
         shows = console.stderr_is_terminal()
-        folder, tensors = hub.fetch(model, revision, only_describe=dry_run, show_progress=shows)
+        folder, tensors = hub.fetch(
+            model, revision, only_describe=dry_run, show_progress=shows,
+            check=lambda folder, files: check_description(folder, model, files),
+        )  # fmt: skip
     else:
         raise LcpuError(f"{model}: no such folder, nor a model's name on the hub, which is OWNER/NAME")
     with open_checkpoint(folder, tensors) as checkpoint:

@@ -1,7 +1,7 @@
 """The `lcpu` command: the table of subcommands, and the one place where an error becomes a line and an exit code.
 
-Exit codes: 0; 1 an error; 2 a wrong command line; 130 interrupted (128 + SIGINT) and 143 terminated (128 + SIGTERM). A
-reader that closes the pipe (`lcpu run | head`) has had what it wanted: that ends quietly, with 0.
+Exit codes: 0; 1 an error; 2 a wrong command line; 129 hung up, 130 interrupted and 143 terminated (128 + SIGHUP, SIGINT
+and SIGTERM). A reader that closes the pipe (`lcpu run | head`) has had what it wanted: that ends quietly, with 0.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def lcpu(
 def main() -> None:
     """The entry point of the `lcpu` script."""
     signal.signal(signal.SIGTERM, terminate)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup asks for
+        signal.signal(signal.SIGHUP, terminate)
     sys.exit(exit_code(sys.argv[1:]))
 
 

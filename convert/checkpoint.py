@@ -11,6 +11,7 @@ from ..kernels.errors import LcpuError
 from .json_file import Config, read_json
 from .safetensors_file import open_safetensors
 from .source import SourceTensor
+from .ternary import check_quantization
 from .torch_file import open_torch
 
 # What weights are in, best first: a single file, or the index of several.
@@ -55,6 +56,7 @@ def open_checkpoint(folder: Path, tensors: Mapping[str, SourceTensor] | None = N
     Raises LcpuError for files that are missing or damaged.
     """
     config = read_config(folder)
+    check_quantization(config, [file.name for file in folder.iterdir()])
     with ExitStack() as on_error:
         if tensors is None:
             tensors = _open_weights(folder, on_error)

@@ -4,10 +4,9 @@ The `gguf` package's writer has no I2_S and holds every tensor until the end; he
 its bytes when their turn comes, so that memory is bounded by the largest tensor.
 """
 
-import contextlib
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..engine.gguf_types import ARRAY, BOOL, STRING, TENSOR_TYPES, VALUE_DTYPES
 from ..kernels.errors import LcpuError
+from .output import whole_file
 
 TensorBytes: TypeAlias = bytes | np.ndarray
 
@@ -44,8 +44,9 @@ class TensorToWrite:
         return TENSOR_TYPES[self.type_id].nbytes(self.shape)
 
 
-def write_gguf(path: str | os.PathLike[str], metadata: Mapping[str, object], tensors: Sequence[TensorToWrite]) -> None:
-    """Write a GGUF file; it appears under its name only when it is whole.
+def write_gguf(path: str | os.PathLike[str], metadata: Mapping[str, object], tensors: Sequence[TensorToWrite],
+               check: Callable[[Path], None] | None = None) -> None:
+    """Write a GGUF file; it appears under its name only when it is whole, and `check` has nothing against it.
 
     Values: str; bool; int (uint32, else int32, uint64, int64: the first that holds it); float (float32); a NumPy scalar
     (exactly its type); a list of strings, bools, floats or ints (int32, else int64); a NumPy array (exactly its type).
@@ -58,7 +59,7 @@ def write_gguf(path: str | os.PathLike[str], metadata: Mapping[str, object], ten
         raise ValueError(f"general.alignment is {alignment}, not a power of two of at least 8")
     head = _head(metadata, tensors, alignment)
     try:
-        with _whole_file(path) as file:
+        with whole_file(path, check) as file:
             file.write(head)
             for tensor in tensors:
                 _write_tensor(file, tensor)
@@ -73,20 +74,6 @@ def _write_tensor(file: BinaryIO, tensor: TensorToWrite) -> None:
     if view.nbytes != tensor.nbytes:
         raise ValueError(f"tensor {tensor.name!r}: {view.nbytes} bytes given, {tensor.nbytes} expected")
     file.write(view)
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the name `path` when the block ends well and is removed when it does not."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _head(metadata: Mapping[str, object], tensors: Sequence[TensorToWrite], alignment: int) -> bytes:

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +38,14 @@ class _Listing:
 
 
 def fetch(
-    repo: str, revision: str | None, *, only_describe: bool = False, show_progress: bool = False
+    repo: str, revision: str | None, *, only_describe: bool = False, show_progress: bool = False,
+    check: Callable[[Path, Collection[str]], None] | None = None,
 ) -> tuple[Path, dict[str, SourceTensor] | None]:
     """The folder of a repository's checkpoint, downloaded as far as it is not in the cache.
 
     With `only_describe`, safetensors that are not there are not downloaded: the second value has the descriptions of
-    their tensors then, and is None otherwise. Progress is the client's own, on stderr.
+    their tensors then, and is None otherwise. `check` is called before weights are downloaded, with the folder that has
+    the small files and with the names of all files. Progress is the client's own, on stderr.
     Raises LcpuError if the repository is not there, not open, or out of reach and not in the cache.
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -56,6 +58,8 @@ def fetch(
         folder = _download(repo, revision, small, listing.is_offline)  # notes which commit the revision is
         weights = weight_files(repo, listing.sizes, lambda index: read_json(folder / index))
         missing = [name for name in weights if not (folder / name).exists()]
+        if missing and check is not None:
+            check(folder, listing.sizes)
         if missing and not listing.is_offline:
             if only_describe and all(name.endswith(".safetensors") for name in weights):
                 return folder, _describe(repo, folder.name, weights)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import gguf
 import numpy as np
 
 from ..engine.gguf_metadata import Value
 from ..engine.gguf_types import TENSOR_TYPES
+from ..engine.hyperparameters import read as read_by_engine
 from ..kernels.errors import LcpuError
 from .architectures import Architecture, architecture_of
 from .architectures.architecture import Shape, hyperparameters, sizes
 from .architectures.rope import rope_factors
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, read_config
+from .json_file import Config
 from .source import FLOATS, SourceTensor, as_float32
-from .ternary import Ternary, stays_float, ternary_kind
+from .ternary import Ternary, check_quantization, stays_float, ternary_kind
 from .tokenizers import tokenizer_metadata
 from .type_rules import ALIASES, MIXTURES, Overrides
 from .types import natural_type, tensor_types
@@ -58,29 +61,59 @@ def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides
     owner's.
     Raises LcpuError for models and tokenizers that cannot be converted, and for tensors that are missing or do not fit.
     """
-    config = checkpoint.config
-    architecture = architecture_of(config)
-    keys = hyperparameters(architecture, config)
-    values = dict(_all_values(checkpoint, architecture))
+    described = describe(checkpoint.folder, checkpoint.config, name)
+    values = dict(_all_values(checkpoint, described.architecture))
     type_name = natural_type(values.values()) if type_name == "auto" else ALIASES.get(type_name, type_name)
     parameters = sum(math.prod(value.shape) for value in values.values())
-    metadata = _general(architecture, name, parameters, type_name) | keys
+    metadata = _general(described.architecture, name, parameters, type_name) | described.hyperparameters
     types, misfits = tensor_types(values, metadata, type_name, overrides or Overrides())
-    tokenizer, notes = tokenizer_metadata(checkpoint.folder, config, sizes(config)["vocab"])
+    notes = list(described.notes)
     if misfits:
         notes.append(f"the rows of {len(misfits)} tensors, such as {misfits[0]}, are not whole blocks of the type: "
                      "they get another")
     tensors = tuple(PlannedTensor(key, value, types[key]) for key, value in values.items())
-    return Plan(metadata | tokenizer, tensors, type_name, (*notes, *_limits(checkpoint)))
+    return Plan({**metadata, **described.tokenizer}, tensors, type_name, (*notes, *_limits(checkpoint)))
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint says of itself beside its weights."""
+
+    architecture: Architecture
+    hyperparameters: dict[str, Value]
+    tokenizer: dict[str, object]
+    notes: tuple[str, ...]
+
+
+def describe(folder: Path, config: Config, name: str) -> Description:
+    """What the small files of a checkpoint say. Raises LcpuError for a model that they rule out."""
+    architecture = architecture_of(config)
+    ternary_kind(config, architecture)
+    keys = hyperparameters(architecture, config)
+    read_by_engine({"general.architecture": architecture.name} | keys, config.path)
+    tokenizer, notes = tokenizer_metadata(folder, config, sizes(config)["vocab"], _title(name))
+    return Description(architecture, keys, tokenizer, tuple(notes))
+
+
+def check_description(folder: Path, name: str, files: Collection[str]) -> None:
+    """Raises LcpuError for a model that cannot be converted, whatever its weights. `files`: the names of all files."""
+    config = read_config(folder)
+    check_quantization(config, files)
+    describe(folder, config, name)
+
+
+def _title(name: str) -> str:
+    """general.name"""
+    return gguf.Metadata.get_model_id_components(name, 0)[0] or name
 
 
 def _general(architecture: Architecture, name: str, parameters: int, type_name: str) -> dict[str, Value]:
     """Keys under "general.", as llama.cpp's converter writes them."""
-    title, owner, base, finetune, version, size = gguf.Metadata.get_model_id_components(name, parameters)
+    _, owner, base, finetune, version, size = gguf.Metadata.get_model_id_components(name, parameters)
     keys = {
         "architecture": architecture.name,
         "type": "model",
-        "name": title or name,
+        "name": _title(name),
         "organization": owner,
         "basename": base,
         "finetune": finetune,

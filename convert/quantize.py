@@ -96,7 +96,7 @@ def quantize(
         work = _Work(file, types, team, ternarize, check, progress)
         tensors = [TensorToWrite(info.name, info.shape, types[info.name], partial(work.tensor, info))
                    for info in infos]
-        write_gguf(out, _metadata(file, file_type), tensors)
+        write_gguf(out, _metadata(file, file_type), tensors, lambda part: GGUFFile.open(part).close())
     return work.results
 
 

@@ -56,4 +56,9 @@ def tensors_of(header: Mapping[str, Any], source: str, file: MappedFile | None, 
             raise LcpuError(f"{source}: tensor {name[:80]!r} does not fit into the file: it is not whole, or damaged; "
                             "download it again")
         tensors[name] = SourceTensor(name, shape, dtype, file, start + begin)
+    end = start
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
+        if tensor.offset < end:
+            raise LcpuError(f"{source}: tensor {tensor.name[:80]!r} overlaps another: damaged; download it again")
+        end = tensor.offset + tensor.nbytes
     return tensors

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ..engine import hyperparameters, tokenizer
+from ..engine.architectures import builder_of
+from ..engine.gguf_file import GGUFFile
 from ..engine.threads import thread_count
+from ..kernels.errors import LcpuError
 from ..kernels.jit import announcing
 from ..kernels.team import Team
 from .encode import Encoder
@@ -44,4 +48,15 @@ def write_plan(plan: Plan, path: Path, *, threads: int | None = None, progress: 
                           partial(encoder.encode, each.name, each.values, each.type_id, advance))
             for each in plan.tensors
         ]
-        write_gguf(path, plan.metadata, tensors)
+        write_gguf(path, plan.metadata, tensors, partial(_check_runs, path))
+
+
+def _check_runs(path: Path, part: Path) -> None:
+    """Raises LcpuError if the engine cannot read the file `part`, which is to become `path`."""
+    try:
+        with GGUFFile.open(part) as file:
+            builder_of(file)
+            hyperparameters.read(file.metadata, part)
+            tokenizer.from_metadata(file.metadata)
+    except LcpuError as error:
+        raise LcpuError(f"{path}: is not written, since lcpu could not run it ({error}); please report it") from None

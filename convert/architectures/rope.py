@@ -73,4 +73,7 @@ def rope_factors(config: Config, head_dim: int) -> np.ndarray | None:
     wavelengths = 2 * math.pi * rope_base(config) ** (np.arange(0, head_dim, 2) / head_dim)
     turns = scaling.count("original_max_position_embeddings", 8192) / wavelengths
     smooth = np.clip((turns - low) / (high - low), 0, 1)
-    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+    factors = 1 / ((1 - smooth) / factor + smooth)
+    if not np.all((factors >= 1e-6) & (factors <= 1e6)):  # which the engine would refuse
+        raise config.error("rope_scaling", f"has the factor {factor:g}, which is not 1e-06 to 1e+06")
+    return factors.astype(np.float32)

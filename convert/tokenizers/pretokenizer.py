@@ -21,12 +21,14 @@ _BYTE_LEVEL = PRETOKENIZERS["gpt-2"].patterns[0]
 
 class Recognised(NamedTuple):
     name: str  # tokenizer.ggml.pre
-    add_space_prefix: bool
+    add_space_prefix: bool  # before a text that does not begin with one
 
 
 def recognise(definition: Any, ignore_merges: bool, source: Path) -> Recognised:
     """The pre-tokenizer that "pre_tokenizer" of a tokenizer.json is. Raises LcpuError if it is none of the table."""
     steps = definition.get("pretokenizers", [definition]) if isinstance(definition, dict) else []
+    if any(isinstance(step, dict) and step.get("type") == "ByteLevel" for step in steps[:-1]):
+        raise LcpuError(f"{source}: the pre-tokenizer cuts texts after its step ByteLevel, which lcpu cannot do")
     patterns = tuple(pattern for step in steps for pattern in _patterns(step, source))
     matching = [name for name, known in PRETOKENIZERS.items()
                 if known.patterns == patterns and known.ignore_merges == ignore_merges]
@@ -36,7 +38,9 @@ def recognise(definition: Any, ignore_merges: bool, source: Path) -> Recognised:
         raise LcpuError(f"{source}: the pre-tokenizer {shown} ({merges} ignore_merges) is none that lcpu has: "
                         f"{', '.join(sorted(PRETOKENIZERS))}")
     preferred = [name for name in _PREFERRED if name in matching]
-    prefix = any(step.get("type") == "ByteLevel" and step.get("add_prefix_space") for step in steps)
+    prefix = bool(steps[-1].get("add_prefix_space"))
+    if prefix and len(steps) > 1:
+        raise LcpuError(f"{source}: the pre-tokenizer puts a space before every word, which lcpu cannot do")
     return Recognised((preferred or matching)[0], prefix)
 
 

@@ -1,4 +1,4 @@
-"""SentencePiece vocabularies with BPE: GGUF's "llama", from a tokenizer.model or the tokenizer.json made of one.
+"""SentencePiece vocabularies with BPE: GGUF's "llama", from a tokenizer.model.
 
 A tokenizer.model is a protobuf message, ModelProto (src/sentencepiece_model.proto), of which few fields matter. They
 are read here by hand, as the engine writes them: the protobuf package is large, and sentencepiece itself shows neither
@@ -12,18 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...engine.tokenizer.spm import byte_value
 from ...engine.tokenizer.vocabulary import TokenType
 from ...kernels.errors import LcpuError
-from .vocabulary import Vocabulary, added_tokens
+from .byte_fallback import check_byte_tokens
+from .vocabulary import Vocabulary
 
 # Fields of ModelProto, SentencePiece, TrainerSpec and NormalizerSpec; ModelType of BPE.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE_TEXT, _PIECE_SCORE, _PIECE_TYPE = 1, 2, 3
-_MODEL_TYPE, _BPE = 3, 2
-_ADD_DUMMY_PREFIX = 3
-
-_SPACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+_MODEL_TYPE, _BPE, _SPACE_AS_SUFFIX = 3, 2, 24
+_CHARACTER_MAP, _ADD_DUMMY_PREFIX, _REMOVE_EXTRA_SPACES, _ESCAPE_SPACES = 2, 3, 4, 5
 
 
 def read_sentencepiece(path: Path) -> Vocabulary:
@@ -48,7 +46,22 @@ def read_sentencepiece(path: Path) -> Vocabulary:
         raise LcpuError(f"{path}: is not a SentencePiece model: download it again")
     if trainer.get(_MODEL_TYPE, 1) != _BPE:
         raise LcpuError(f"{path}: is a SentencePiece model of another kind than BPE, which lcpu does not support")
+    _check_normalizer(trainer, normalizer, path)
+    check_byte_tokens(vocabulary, path)
     return vocabulary
+
+
+def _check_normalizer(trainer: dict[int, Any], normalizer: dict[int, Any], path: Path) -> None:
+    """Raises LcpuError for what changes texts before they are cut into tokens, but for the space in front."""
+    does = {
+        "brings characters into another form": normalizer.get(_CHARACTER_MAP),
+        "removes spaces": normalizer.get(_REMOVE_EXTRA_SPACES, 1),
+        "does not mark spaces": not normalizer.get(_ESCAPE_SPACES, 1),
+        "marks the ends of words": trainer.get(_SPACE_AS_SUFFIX),
+    }
+    wrong = next((what for what, is_set in does.items() if is_set), None)
+    if wrong is not None:
+        raise LcpuError(f"{path}: {wrong} before it looks for tokens, which a GGUF file cannot express")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
@@ -77,36 +90,3 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         if shift > 63:
             raise ValueError("a number is too long")
     return value | message[at] << shift, at + 1
-
-
-def read_byte_fallback(content: dict[str, Any], source: Path) -> Vocabulary:
-    """The vocabulary of a tokenizer.json that was made of a SentencePiece model.
-
-    It has merges in the place of scores: the earlier the merge that builds a piece, the higher the piece's score.
-    """
-    model = content["model"]
-    vocabulary = Vocabulary("llama", "default", add_space_prefix=_adds_space(content, source))
-    scores: dict[str, float] = {}
-    for rank, merge in enumerate(model["merges"]):
-        scores.setdefault("".join(merge.split(" ") if isinstance(merge, str) else merge), -float(rank))
-    for text, token in model["vocab"].items():
-        kind = TokenType.BYTE if byte_value(text) is not None else TokenType.NORMAL
-        kind = TokenType.UNKNOWN if text == model.get("unk_token") else kind
-        vocabulary.put(token, text, kind, scores.get(text, -float(len(scores))))
-    vocabulary.put_added(added_tokens(content.get("added_tokens"), source))
-    return vocabulary
-
-
-def _adds_space(content: dict[str, Any], source: Path) -> bool:
-    """Whether a space goes before a text, in either of the two ways in which a tokenizer.json says it."""
-    normalizer, pretokenizer = content.get("normalizer"), content.get("pre_tokenizer")
-    steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
-    if pretokenizer is None:
-        if steps == [_SPACE]:
-            return False
-        if steps == [{"type": "Prepend", "prepend": "▁"}, _SPACE]:
-            return True
-    elif not steps and [pretokenizer.get(key) for key in ("type", "replacement", "split")] == ["Metaspace", "▁", False]:
-        return pretokenizer.get("prepend_scheme") != "never" and pretokenizer.get("add_prefix_space") is not False
-    shown = " ".join(str(pretokenizer or normalizer).split())[:200]
-    raise LcpuError(f"{source}: the pre-tokenizer or normalizer {shown} is none that lcpu has")

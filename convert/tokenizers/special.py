@@ -5,39 +5,51 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...engine.tokenizer.special import END_TEXTS
 from ...kernels.errors import LcpuError
 from ..json_file import Config, read_json_if_there
+from .template import tokens_around
 from .vocabulary import Vocabulary
 
 # Names in Hugging Face's files -> in GGUF's keys.
 _NAMED = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
-def special_metadata(folder: Path, config: Config, vocabulary: Vocabulary) -> dict[str, object]:
-    """Keys under "tokenizer." for a vocabulary that has its final size."""
+def special_metadata(
+    folder: Path, config: Config, vocabulary: Vocabulary
+) -> tuple[dict[str, object], list[str]]:
+    """Keys under "tokenizer." for a vocabulary that has its final size, and notes for the user."""
     settings = read_json_if_there(folder / "special_tokens_map.json")
     settings |= read_json_if_there(folder / "tokenizer_config.json")
     generation = read_json_if_there(folder / "generation_config.json")
-    template = _post_processor(folder)
+    around = tokens_around(folder)
     ids = vocabulary.ids()
     named = {}
     for name in _NAMED:
-        text = _text(settings.get(f"{name}_token")) or template.get(name)
+        text = _text(settings.get(f"{name}_token"))
+        token = None if text is None else ids.get(text)
         listed = _ids(config.get(f"{name}_token_id")) or _ids(generation.get(f"{name}_token_id"))
-        token = ids.get(text) if text is not None else None
-        token = next((other for other in listed if other in vocabulary.tokens), None) if token is None else token
-        if token is not None:
-            named[name] = token
+        candidates = [token, around.get(name), *listed]
+        found = next((other for other in candidates if other in vocabulary.tokens), None)
+        if found is not None:
+            named[name] = found
     keys: dict[str, object] = {f"ggml.{_NAMED[name]}_token_id": token for name, token in named.items()}
-    ends = _ids(generation.get("eos_token_id")) + _ids(config.get("eos_token_id"))
-    keys |= _other_ends(ends, named.get("eos"), vocabulary)
-    for name, default in (("bos", vocabulary.model == "llama" and not template), ("eos", False)):
-        adds = settings.get(f"add_{name}_token")
-        adds = adds if isinstance(adds, bool) else name in template or default
+    # transformers puts BOS before the texts of a Llama whose files do not say.
+    is_llama = str(settings.get("tokenizer_class")).startswith("LlamaTokenizer")
+    is_llama |= not (folder / "tokenizer.json").exists()
+    for name, default in (("bos", vocabulary.model == "llama" and is_llama and not around), ("eos", False)):
+        says = settings.get(f"add_{name}_token")
+        adds = says if isinstance(says, bool) else name in around or default
         keys[f"ggml.add_{name}_token"] = adds and name in named
-    keys |= _chat_templates(folder, settings)
-    return {f"tokenizer.{key}": value for key, value in keys.items()}
+        if adds and around.get(name, named.get(name)) != named.get(name):
+            raise LcpuError(f"{folder}: tokenizer.json puts token {around[name]} around a text, but {name}_token is "
+                            f"token {named.get(name)}: make them agree")
+    ends = _ids(generation.get("eos_token_id")) + _ids(config.get("eos_token_id"))
+    more, notes = _other_ends(ends, named.get("eos"), vocabulary)
+    keys |= more | _chat_templates(folder, settings)
+    return {f"tokenizer.{key}": value for key, value in keys.items()}, notes
 
 
 def _text(value: Any) -> str | None:
@@ -51,25 +63,21 @@ def _ids(value: Any) -> list[int]:
     return [token for token in (value if isinstance(value, list) else [value]) if type(token) is int]
 
 
-def _other_ends(ends: list[int], eos: int | None, vocabulary: Vocabulary) -> dict[str, object]:
-    """Further tokens that end an answer. GGUF has keys for two; most are known by their text and need none."""
-    others = [token for token in dict.fromkeys(ends)
-              if token != eos and token in vocabulary.tokens and vocabulary.tokens[token] not in END_TEXTS]
-    return {f"ggml.{name}_token_id": token for name, token in zip(("eot", "eom"), others, strict=False)}
+def _other_ends(ends: list[int], eos: int | None, vocabulary: Vocabulary) -> tuple[dict[str, object], list[str]]:
+    """Further tokens that end an answer, and notes.
 
-
-def _post_processor(folder: Path) -> dict[str, str]:
-    """What tokenizer.json puts around a text: the tokens' texts, by "bos" and "eos"; empty if it says nothing."""
-    definition = read_json_if_there(folder / "tokenizer.json").get("post_processor") or {}
-    found: dict[str, str] = {}
-    for step in definition.get("processors", [definition]):
-        if step.get("type") != "TemplateProcessing":
-            continue
-        single = step.get("single") or [{}]
-        for name, piece in (("bos", single[0]), ("eos", single[-1])):
-            if text := _text((piece.get("SpecialToken") or {}).get("id")):
-                found[name] = text
-    return found
+    GGUF has keys for two; most are known by their text and need none. Where there are more, lcpu reads a list of all.
+    """
+    all_ends = [token for token in dict.fromkeys([eos, *ends]) if token in vocabulary.tokens]
+    others = [token for token in all_ends if token != eos and vocabulary.tokens[token] not in END_TEXTS]
+    keys: dict[str, object] = {f"ggml.{name}_token_id": token
+                               for name, token in zip(("eot", "eom"), others, strict=False)}
+    if len(others) <= 2:
+        return keys, []
+    unknown = ", ".join(repr(vocabulary.tokens[token]) for token in others[2:7])
+    note = (f"{len(all_ends)} tokens end a text: tokenizer.ggml.eos_token_ids lists them; a program that does not read "
+            f"this key goes on after {unknown}")
+    return keys | {"ggml.eos_token_ids": np.array(all_ends, np.int32)}, [note]
 
 
 def _chat_templates(folder: Path, settings: dict[str, Any]) -> dict[str, object]:

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...engine.tokenizer.vocabulary import TokenType
 from ...kernels.errors import LcpuError
+from .added import AddedToken
 
 _ADDED_SCORE = -1000.0  # SentencePiece never builds an added token, so any score will do
-
-
-class AddedToken(NamedTuple):
-    """A token that is found in a text before any other, whole."""
-
-    id: int
-    text: str
-    is_special: bool  # part of the format, not of the text
 
 
 @dataclass
@@ -33,17 +25,21 @@ class Vocabulary:
     types: dict[int, TokenType] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)  # of "llama"
     merges: list[str] = field(default_factory=list)  # of "gpt2": "left right"
+    added: list[AddedToken] = field(default_factory=list)
     add_space_prefix: bool = False
+    prepend_scheme: str | None = None  # tokenizer.ggml.prepend_scheme
 
     def put(self, token: int, text: str, type: TokenType, score: float = 0.0) -> None:
         self.tokens[token], self.types[token], self.scores[token] = text, type, score
 
     def put_added(self, added: Iterable[AddedToken]) -> None:
-        for token, text, is_special in added:
+        for entry in added:
+            token, text = entry.id, entry.text
+            self.added.append(entry)
             if self.types.get(token) == TokenType.UNKNOWN:
                 continue
             # As in llama.cpp: what looks like part of the format is, whatever the file says.
-            is_control = is_special or (text.startswith(("<|", "<｜")) and text.endswith(("|>", "｜>")))
+            is_control = entry.is_special or (text.startswith(("<|", "<｜")) and text.endswith(("|>", "｜>")))
             type = TokenType.CONTROL if is_control else TokenType.USER_DEFINED
             if self.model == "llama" and not is_control:
                 text = text.replace("▁", " ")  # it is looked for in the text as it is
@@ -55,7 +51,7 @@ class Vocabulary:
     def fit(self, size: int, source: Path) -> list[str]:
         """Give it as many tokens as the model has rows; the texts of added tokens that have none are returned.
 
-        Raises LcpuError if there are ordinary tokens without a row.
+        Raises LcpuError if there are ordinary tokens without a row, and if two tokens have the same text.
         """
         lost = {token: text for token, text in self.tokens.items() if token >= size}
         if any(self.types[token] not in (TokenType.CONTROL, TokenType.USER_DEFINED) for token in lost):
@@ -63,9 +59,19 @@ class Vocabulary:
                             "it is another model's tokenizer")
         for token in lost:
             del self.tokens[token]
+        self.added = [entry for entry in self.added if entry.id in self.tokens]
+        ids = self.ids()
+        twice = next((token for token, text in self.tokens.items() if ids[text] != token), None)
+        if twice is not None:
+            text = self.tokens[twice]
+            raise LcpuError(f"{source}: the token {text[:80]!r} has two ids, {twice} and {ids[text]}, which a GGUF "
+                            "file cannot hold: remove one of them")
         for token in range(size):
             if token not in self.tokens:
-                self.put(token, f"[PAD{token}]", TokenType.UNUSED, -10000.0)
+                filler = f"[PAD{token}]"
+                while filler in ids:
+                    filler = f"[{filler}]"
+                self.put(token, filler, TokenType.UNUSED, -10000.0)
         return list(lost.values())
 
     def metadata(self) -> dict[str, object]:
@@ -83,18 +89,6 @@ class Vocabulary:
             keys["merges"] = self.merges
             if self.add_space_prefix:
                 keys["add_space_prefix"] = True
+        if self.prepend_scheme is not None:
+            keys["prepend_scheme"] = self.prepend_scheme
         return {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
-
-
-def added_tokens(entries: Any, source: Path) -> list[AddedToken]:
-    """The added tokens of a tokenizer.json, or of the added_tokens_decoder of a tokenizer_config.json."""
-    if isinstance(entries, dict):
-        entries = [entry | {"id": int(token)} for token, entry in entries.items()
-                   if token.isdecimal() and isinstance(entry, dict)]
-    tokens = []
-    for entry in entries or ():
-        token, text = (entry.get("id"), entry.get("content")) if isinstance(entry, dict) else (None, None)
-        if type(token) is not int or token < 0 or type(text) is not str:
-            raise LcpuError(f"{source}: holds an added token without id or content: damaged; download it again")
-        tokens.append(AddedToken(token, text, bool(entry.get("special"))))
-    return tokens

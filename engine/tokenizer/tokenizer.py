@@ -46,16 +46,20 @@ class Tokenizer:
         """
         text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         ids = [self.bos_id] if add_bos and self.add_bos and self.bos_id is not None else []
-        after_special = True
         specials = self._all_special if parse_special else self._user_defined
-        for part in partition(text, specials, self.vocabulary.strips_after):
+        for index, part in enumerate(partition(text, specials, self.vocabulary.strips_after)):
             if isinstance(part, int):
                 ids.append(part)
             else:
-                prefix = " " if after_special and self.vocabulary.add_space_prefix else ""
-                ids += self._encode_plain(prefix + part)
-            after_special = isinstance(part, int)
+                ids += self._encode_plain(self._space_before(part, is_first=index == 0) + part)
         return ids
+
+    def _space_before(self, text: str, is_first: bool) -> str:
+        """A space if one goes before `text`, which is the first of a prompt or follows a special token."""
+        scheme = self.vocabulary.prepend_scheme
+        has_space = text.startswith((" ", spm.SPACE) if self.vocabulary.model == "llama" else " ")
+        is_left_out = (scheme == "first" and not is_first) or (scheme is not None and has_space)
+        return " " if self.vocabulary.add_space_prefix and not is_left_out else ""
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of token ids. Bytes that are not UTF-8 become U+FFFD.

@@ -38,6 +38,10 @@ class Vocabulary:
     `ids` maps the text of a token to its id. `types` is int8 [tokens], read-only, with llama.cpp's corrections made.
     `scores` is float32 [tokens] with the model "llama", and `merges` (left, right) pairs, best first, with "gpt2";
     else they are None. `strips_after` are the special tokens that take the white space after them along.
+
+    `add_space_prefix`: a space goes before a text, and before what follows a special token. `prepend_scheme` changes
+    that as the `Metaspace` of Hugging Face's tokenizers does: no text that begins with a space gets another; with
+    "first", only the beginning of a text gets one. (lcpu's own key: llama.cpp does not know it.)
     """
 
     model: str
@@ -53,6 +57,7 @@ class Vocabulary:
     end_ids: frozenset[int]
     add_bos: bool
     add_space_prefix: bool
+    prepend_scheme: str | None
     strips_after: frozenset[int]
 
     def of_type(self, *types: TokenType) -> list[int]:
@@ -107,6 +112,7 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
         end_ids=ends,
         add_bos=_adds_bos(metadata, named["bos"], wants_bos),
         add_space_prefix=_flag(metadata, "tokenizer.ggml.add_space_prefix", is_spm),
+        prepend_scheme=_prepend_scheme(metadata),
         strips_after=special.strips_after(ids, specials, _text(metadata, "general.name", "")),
     )
 
@@ -135,6 +141,14 @@ def _flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise _wrong_type(key, value, "true or false")
     return bool(value)
+
+
+def _prepend_scheme(metadata: Mapping[str, Any]) -> str | None:
+    key = "tokenizer.ggml.prepend_scheme"
+    scheme = _text(metadata, key, "") or None
+    if scheme not in (None, "first", "always"):
+        raise LcpuError(f'{key} = {scheme!r} is not supported; use a model that has "first" or "always" there')
+    return scheme
 
 
 def _strings(metadata: Mapping[str, Any], key: str) -> Sequence[str]:

@@ -102,6 +102,21 @@ def test_a_failed_conversion_keeps_what_was_there(tmp_path, monkeypatch, capsys)
     assert files(folder) == {"bad", "a.gguf"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="makes a symbolic link")
+@pytest.mark.parametrize("command", ["convert", "quantize"])
+def test_the_output_is_written_through_a_link(folder, command):
+    assert exit_code(["convert", "Tiny-1B", "-o", "in.gguf"]) == 0
+    Path("disk").mkdir()
+    Path("a.gguf").symlink_to("disk/a.gguf")
+    line = ["convert", "Tiny-1B", "-o", "a.gguf"] if command == "convert" else ["quantize", "in.gguf", "a.gguf", "q8_0"]
+    assert exit_code(line) == 0
+    assert Path("a.gguf").is_symlink()
+    GGUFFile.open("disk/a.gguf").close()
+    assert exit_code(line) == 1
+    assert exit_code([*line, "--force"]) == 0
+    assert [path.name for path in Path("disk").iterdir()] == ["a.gguf"]
+
+
 def test_a_full_disk(folder, monkeypatch, capsys):
     def full(*_: object) -> np.ndarray:
         raise OSError(28, "No space left on device")
@@ -113,11 +128,13 @@ def test_a_full_disk(folder, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-def test_an_interrupted_conversion_leaves_nothing(folder):
-    """Ctrl-C while the second tensor is made, which takes forever here."""
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_an_interrupted_conversion_leaves_nothing(folder, number, code):
+    """A signal while the second tensor is made, which takes forever here."""
     script = (
-        "import sys, time\n"
-        "from lcpu.cli.main import exit_code\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # whoever runs the tests may ignore it
+        "from lcpu.cli.main import main\n"
         "from lcpu.convert import write\n"
         "encode = write.Encoder.encode\n"
         "def slow(self, name, *rest):\n"
@@ -125,15 +142,16 @@ def test_an_interrupted_conversion_leaves_nothing(folder):
         "        print('writing', flush=True); time.sleep(60)\n"
         "    return encode(self, name, *rest)\n"
         "write.Encoder.encode = slow\n"
-        "sys.exit(exit_code(['convert', 'Tiny-1B', '-o', 'a.gguf']))\n"
+        "sys.argv[1:] = ['convert', 'Tiny-1B', '-o', 'a.gguf']\n"
+        "main()\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
         time.sleep(0.1)
-        assert any(name.endswith(".part") for name in files(folder))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert any(name.endswith(".lcpu-part") for name in files(folder))
+        process.send_signal(getattr(signal, number))
+        assert process.wait(30) == code
     assert files(folder) == {"Tiny-1B"}
 
 

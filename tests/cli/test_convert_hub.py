@@ -120,6 +120,24 @@ def test_a_dry_run_downloads_no_weights(convert, folder, tmp_path):
     assert not (tmp_path / "tiny-F32.gguf").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", {"architectures": ["GPT9"]}, "has the architecture 'GPT9'; lcpu converts"),
+        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "the weights are quantized by 'gptq'"),
+        ("config.json", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ("quant_config.json", {}, "there is quant_config.json beside it: the weights are quantized by 'AWQ'"),
+        ("tokenizer.json", {"normalizer": {"type": "Lowercase"}}, "the normalizer {'type': 'Lowercase'} changes texts"),
+    ],
+)
+def test_what_cannot_be_converted_is_said_before_weights_are_downloaded(convert, folder, name, content, message):
+    path = folder / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | content))
+    with hub_server.serve(folder) as hub:
+        assert message in error(convert(hub))
+        assert hub.gets("model.safetensors") == []
+
+
 def test_a_revision(convert, folder):
     with hub_server.serve(folder) as hub:
         assert convert(hub, "--revision", hub_server.COMMIT).returncode == 0

@@ -83,6 +83,13 @@ def test_bad_descriptions(tmp_path, entry, message):
     assert "\n" not in str(caught.value)
 
 
+def test_tensors_that_overlap(tmp_path):
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}
+    write_safetensors(tmp_path / "a.safetensors", {"v": np.zeros(2, np.float32), "w": np.zeros(2, np.float32)}, w=entry)
+    with pytest.raises(LcpuError, match=r"a\.safetensors: tensor 'w' overlaps another: damaged; download it again"):
+        open_safetensors(tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,8 +68,15 @@ def test_weights_that_are_no_floats(convert):
         ({"rope_scaling": {"type": "yarn", "factor": 2, "mscale": 1.0}}, "of the type 'yarn' has 'mscale'"),
         ({"rope_scaling": {"type": "linear"}}, "factor is missing"),
         ({"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor 4, which is not below high_freq"),
+        ({"rope_scaling": LLAMA3 | {"factor": 1e7}}, "has the factor 1e\\+07, which is not 1e-06 to 1e\\+06"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is not 1"),
         ({"quantization_config": {"quant_method": "gptq"}}, "says that the weights are quantized by 'gptq'"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantized by 'awq'; lcpu converts float and BitNet check"),
+        ({"quantization_config": {"load_in_4bit": True}}, "quantized by 'bitsandbytes'"),
+        ({"quantization_config": {"weights": 4}}, "quantized by 'an unknown method'"),
+        ({"compression_config": {"format": "float"}}, "quantized by 'compressed-tensors'"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "quantized by 'MLX'"),
+        ({"head_dim": 512}, "heads have 512 values; lcpu supports even numbers from 8 to 256"),
         ({"quantization_config": {"quant_method": "bitnet"} | {"use_rms_norm": True}}, "has use_rms_norm"),
     ],
 )
@@ -76,6 +84,33 @@ def test_configurations_that_cannot_be_converted(convert, config, message):
     with pytest.raises(LcpuError, match=f"config.json: .*{message}") as caught:
         convert(**config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ"), ("hf_quant_config.json", "ModelOpt")],
+)
+def test_a_quantized_checkpoint_is_known_by_the_file_beside_it(tmp_path, name, method):
+    folder = write_checkpoint(tmp_path / "Tiny")
+    (folder / name).write_text("{}")
+    with pytest.raises(LcpuError, match=f"there is {name} beside it: the weights are quantized by '{method}'"):
+        open_checkpoint(folder)
+
+
+def test_quantized_weights_are_named_as_such_before_they_are_read(tmp_path):
+    folder = write_checkpoint(tmp_path / "Tiny", quantization_config={"quant_method": "fp8"})
+    (folder / "model.safetensors").write_bytes(b"not looked at")
+    with pytest.raises(LcpuError, match="quantization_config says that the weights are quantized by 'fp8'"):
+        open_checkpoint(folder)
+
+
+def test_what_the_engine_refuses_is_not_written(tmp_path):
+    with open_checkpoint(write_checkpoint(tmp_path / "Tiny")) as checkpoint:
+        planned = plan(checkpoint, "auto", "Tiny")
+        odd = replace(planned, metadata={**planned.metadata, "tokenizer.ggml.bos_token_id": "one"})
+        with pytest.raises(LcpuError, match=r"a\.gguf: is not written, since lcpu could not run it \(.*bos_token_id"):
+            write_plan(odd, tmp_path / "a.gguf")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Tiny"]
 
 
 def test_not_enough_room(tmp_path, monkeypatch):

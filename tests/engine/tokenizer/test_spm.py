@@ -50,6 +50,23 @@ def test_a_space_in_front_again_after_a_special_token(spm, tokens_of):
     assert found == ["▁he", "<|im_end|>", "▁he", "<tool>"]
 
 
+def test_where_spaces_go_by_the_scheme_of_metaspace(make_spm, tokens_of):
+    text = "he<tool>he<tool> he"
+    schemes = {scheme: make_spm(prepend_scheme=scheme) for scheme in ("first", "always")}
+    assert tokens_of(make_spm(), text) == ["▁he", "<tool>", "▁he", "<tool>", "▁", "▁he"]
+    assert tokens_of(schemes["always"], text) == ["▁he", "<tool>", "▁he", "<tool>", "▁he"]
+    assert tokens_of(schemes["first"], text) == ["▁he", "<tool>", "he", "<tool>", "▁he"]
+    for tokenizer in schemes.values():
+        assert tokens_of(tokenizer, " he") == tokens_of(tokenizer, f"{SPACE}he") == ["▁he"]
+    assert tokens_of(schemes["first"], "<tool>he") == ["<tool>", "he"]
+    assert tokens_of(make_spm(prepend_scheme="first", add_space_prefix=False), "he") == ["he"]
+
+
+def test_an_unknown_scheme(make_spm):
+    with pytest.raises(LcpuError, match=r"tokenizer\.ggml\.prepend_scheme = 'last' is not supported"):
+        make_spm(prepend_scheme="last")
+
+
 def test_more_than_one_unknown_token(spm, make_spm, tokens_of):
     types = [2, 2, *spm.vocabulary.types[2:].tolist()]
     assert tokens_of(make_spm(token_type=types), "helloé") == ["▁he", "llo", "<0xC3>", "<0xA9>"]
