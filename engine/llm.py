@@ -31,6 +31,8 @@ from .tokenizer import Tokenizer, from_metadata
 
 logger = logging.getLogger("lcpu")
 
+_KEPT_TOKENS = 8192  # of all texts, by default, where the context of one is shorter
+
 
 class LLM:
     """A loaded model. Its text depends on neither threads, batches nor drafts. Use `LLM.load`; a context manager."""
@@ -49,16 +51,17 @@ class LLM:
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None,
              context: int | None = None, output_type: str | None = None, beside: LLM | None = None,
-             parallel: int = PARALLEL, cache_types: tuple[str, str] = ("f16", "f16"),
+             parallel: int = PARALLEL, cache_tokens: int | None = None, cache_types: tuple[str, str] = ("f16", "f16"),
              progress: Progress | None = None) -> LLM:
         """Load a GGUF file, or the embedded model without a path.
 
         threads: by default the physical cores that this process may use, fewer for a small model. context: the most
         tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
         "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
-        as is best for a draft model. parallel: texts that are computed at once. cache_types: of keys and values in
-        the cache, "f16" or "q8_0", which takes half the memory. progress(stage, done, total) is called while "loading"
-        and "compiling". Raises LcpuError if the model cannot be run.
+        as is best for a draft model. parallel: texts that are computed at once. cache_tokens: of all texts together
+        whose keys and values are kept, at least `context`; more let texts go on side by side and be found again.
+        cache_types: of keys and values, "f16" or "q8_0", which takes half the memory. progress(stage, done, total) is
+        called while "loading" and "compiling". Raises LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
             raise LcpuError("a model beside another one has the other's threads: leave out `threads`")
@@ -70,7 +73,8 @@ class LLM:
             count = beside.threads if beside else thread_count(threads, weight_bytes)
             tokenizer = from_metadata(file.metadata)
             model = Model(file, context, count, vocab_size=tokenizer.vocab_size, output_type=output_type,
-                          cache_types=cache_types, team=beside._model.team if beside else None, progress=progress)
+                          cache_tokens=_KEPT_TOKENS if cache_tokens is None else cache_tokens, cache_types=cache_types,
+                          team=beside._model.team if beside else None, progress=progress)
         except BaseException:
             file.close()
             raise

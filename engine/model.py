@@ -26,13 +26,14 @@ LARGEST_DEFAULT_CONTEXT = 32768
 class Model:
     """Computes logits for batches of tokens. One step runs at a time."""
 
-    def __init__(self, file: GGUFFile, context: int | None, threads: int, *, pages: int | None = None,
+    def __init__(self, file: GGUFFile, context: int | None, threads: int, *, cache_tokens: int = 0,
                  cache_types: tuple[str, str] = ("f16", "f16"), vocab_size: int = 1, output_type: str | None = None,
                  team: Team | None = None, progress: Progress | None = None) -> None:
         """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
 
-        context: the most positions of a sequence; None: what the model was trained for, at most 32,768. pages: of
-        the pool, by default for one sequence. cache_types: of keys and of values, "f16" or "q8_0".
+        context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
+        cache_tokens: positions of all sequences together, at least those of one. cache_types: of keys and of values,
+        "f16" or "q8_0".
         vocab_size: how many tokens the model has to know at least. output_type: a block format's name, to compute the
         output layer in another than the file's. team: of so many threads, to share another model's.
         """
@@ -42,7 +43,7 @@ class Model:
         if h.vocab_size < vocab_size:
             raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}")
         self.context = context = _context(h, context)
-        self.pool = PagePool(h, context, pages, *cache_types)
+        self.pool = PagePool(h, context, cache_tokens, *cache_types)
         self.batch = Batch(BATCH, queries_per_job(h), self.pool.most)
         self._file = file  # the embedding table stays in it
         self._builder = builder = Builder(file, h, self.batch, self.pool, threads, output_format(output_type))

@@ -17,12 +17,12 @@ class PagePool:
     taken as pages are first used.
     """
 
-    def __init__(self, h: Hyperparameters, context: int, pages: int | None, keys: str = "f16",
+    def __init__(self, h: Hyperparameters, context: int, tokens: int = 0, keys: str = "f16",
                  values: str = "f16") -> None:
-        """context: the most positions of a sequence. pages: how many, by default for one sequence."""
+        """context: the most positions of a sequence. tokens: of all sequences together, if more."""
         self.keys, self.values = page_type(keys, h.head_dim), page_type(values, h.head_dim)
         self.most = -(-context // POSITIONS)  # pages of a sequence
-        self.count = self.most if pages is None else pages
+        self.count = max(self.most, -(-tokens // POSITIONS))
         self.key_bytes, self.value_bytes = self.keys.key_bytes(h.head_dim), self.values.value_bytes(h.head_dim)
         self.page_bytes = 0
         self.position_bytes = 0  # that reading one position takes, without what pages have beside it

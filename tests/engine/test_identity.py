@@ -105,7 +105,7 @@ def test_only_wanted_logits(model: MakeModel) -> None:
 def test_wherever_pages_lie(model: MakeModel) -> None:
     count = 300
     whole = run(model(), TOKENS, [count])
-    scattered = model(pages=40)
+    scattered = model(cache_tokens=5120)
     assert same(run(scattered, TOKENS, [200, 1, 99], [31, 7, 22]), whole)
     scattered.pool.copy(7, 39)
     last = scattered.step([Piece(TOKENS[299:300], 299, [31, 39, 22], 1)])
@@ -117,7 +117,7 @@ def test_sequences(model: MakeModel) -> None:
     first, second, third = TOKENS[:9], TOKENS[50:55], TOKENS[90:113]
     apart = model()
     expected = [run(apart, [*tokens, 42], [len(tokens) + 1]) for tokens in (first, second, third)]
-    together = model(pages=3)
+    together = model(cache_tokens=384)
     logits = together.step([Piece(tokens, 0, [page], len(tokens))
                             for page, tokens in ((2, first), (0, second), (1, third))]).copy()
     assert same(logits, np.concatenate([e[:-1] for e in expected]))
@@ -128,7 +128,7 @@ def test_sequences(model: MakeModel) -> None:
 def test_sequences_do_not_wait_for_each_other(model: MakeModel) -> None:
     """A prompt of one sequence beside the next tokens of another."""
     expected = [run(model(), TOKENS[:12], [12]), run(model(), TOKENS[30:42], [12])]
-    together = model(pages=2)
+    together = model(cache_tokens=256)
     run(together, TOKENS[:8], [8], [0])
     logits = []
     for i in range(4):
