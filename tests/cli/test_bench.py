@@ -232,3 +232,9 @@ def test_the_embedded_model_in_a_process_of_its_own(lcpu):
         shares = [row[name] for name in ("bandwidth_share", "peak_share") if row[name] is not None]
         assert len(shares) == (0 if "+" in row["test"] else 1)
         assert all(0 < share < 20 for share in shares)  # it fits in caches, which may be faster than memory
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], True), (["--no-memory-check"], False)])
+def test_the_memory_check_can_be_left_out(models, flags, expected):
+    assert exit_code(["bench", "-p", "4", "-n", "0", "-r", "1", *flags]) == 0
+    assert [model.check_memory for model in models] == [expected]
