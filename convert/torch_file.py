@@ -61,7 +61,8 @@ def open_torch(path: Path) -> tuple[MappedFile, dict[str, SourceTensor]]:
         members = _members(path)
         content = _Unpickler(io.BytesIO(members.pickle)).load()
         if not isinstance(content, Mapping):
-            raise LcpuError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
+            raise LcpuError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors: "
+                            "save the model's state_dict")
         found = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, _Tensor)}
         if not found:
             raise LcpuError(f"{path}: has no tensors in its dictionary: save the model's state_dict, nothing around it")

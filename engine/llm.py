@@ -195,10 +195,11 @@ class LLM:
             raise LcpuError("the prompt is empty: give at least one token")
         if len(ids) > self.context:
             raise LcpuError(f"the prompt has {len(ids)} tokens and the context only {self.context}: "
-                            "shorten it, or set a larger context")
+                            "shorten it, or set a larger context (-c)")
         vocab_size = self._model.h.vocab_size
         if not 0 <= min(ids) <= max(ids) < vocab_size:
-            raise LcpuError(f"token {min(ids) if min(ids) < 0 else max(ids)} is not one of the model's {vocab_size}")
+            raise LcpuError(f"token {min(ids) if min(ids) < 0 else max(ids)} is not one of the model's {vocab_size}: "
+                            f"they are 0 to {vocab_size - 1}")
         return ids
 
     def _check_open(self) -> None:

@@ -46,7 +46,8 @@ class Model:
         if not file.tensors:
             raise LcpuError(f"{file.path}: has no tensors, only a vocabulary: it cannot be run")
         if h.vocab_size < vocab_size:
-            raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}")
+            raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}: "
+                            "damaged; download the file again")
         self.batch = Batch(BATCH, queries_per_job(h))
         self._file = file  # the embedding table stays in it
 

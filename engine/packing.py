@@ -49,7 +49,7 @@ def pack(team: Team, matrix: Matrix, data: np.ndarray) -> None:
         team.run(_converting(matrix, rows, converted, matrix.panels[panel:], scratch, refused))
         if refused[0]:
             raise LcpuError(f"tensor '{matrix.name}' has values that {matrix.format.name.upper()} cannot hold: "
-                            "keep its type")
+                            "keep its type (without --output-type)")
 
 
 def _converting(matrix: Matrix, rows: np.ndarray, converted: np.ndarray, panels: np.ndarray, scratch: np.ndarray,

@@ -36,7 +36,8 @@ class Sampler:
             logits = self._penalized(logits, ids)
         best = int(np.argmax(logits))  # of a NaN, if there is one
         if not np.isfinite(logits[best]):
-            raise LcpuError("the model computed values that are not numbers: its file is damaged or its type unsuited")
+            raise LcpuError("the model computed values that are not numbers: its file is damaged or its type "
+                            "unsuited; take another file of it")
         if o.temperature <= 0.0:
             return best
         tokens = top_k(logits, o.top_k if o.top_k > 0 else len(logits))

@@ -180,7 +180,7 @@ def test_the_tensor_of_these_tests_is_good_when_left_alone(tmp_path):
         (torch_tensor()[:-1], "is damaged"),
         (b"\x80\x02r\xff\xff\xff\x7f.", "is damaged"),  # an index that the unpickler in C makes room for
         (b"\x80\x02\x96\xff\xff\xff\xff\xff\0\0\0.", "is damaged"),  # an array of a terabyte
-        (b"\x80\x02})" + b"2\x86" * 60 + b"Ns.", r"is damaged \(a tuple too large for a tensor\)"),  # 2**60 parts to hash
+        (b"\x80\x02})" + b"2\x86" * 60 + b"Ns.", r"is damaged \(a tuple too large for a tensor\)"),
         (b"", "is damaged"),
         (pickle.dumps([1], 2), "holds list, not a dictionary of tensors"),
         (pickle.dumps({"epoch": 3}, 2), "has no tensors in its dictionary"),

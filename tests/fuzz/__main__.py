@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from .driver import TARGETS, Failure, fuzz, write_case
+from .driver import TARGETS, Failure, fuzz, module_of, write_case
 
 
 def main() -> int:
@@ -31,14 +31,14 @@ def main() -> int:
         if arguments.target is None:
             parser.error("--case needs --target")
         path = write_case(arguments.folder, arguments.target, arguments.seed, arguments.case)
-        print(f"{path}: {TARGETS[arguments.target].run(path) or 'read'}")
+        print(f"{path}: {module_of(arguments.target).run(path) or 'read'}")
         return 0
     print(f"seed {arguments.seed}, {arguments.cases} cases, {arguments.jobs} processes", flush=True)
     started = time.monotonic()
     failures: list[Failure] = []
-    for name, target in TARGETS.items():
+    for name in TARGETS:
         if arguments.target in (None, name):
-            count = arguments.cases if arguments.target else arguments.cases * target.SHARE // 100
+            count = arguments.cases if arguments.target else arguments.cases * module_of(name).SHARE // 100
             began = time.monotonic()
             result = fuzz(name, count, arguments.seed, arguments.jobs, arguments.folder)
             failures += result.failures

@@ -16,15 +16,16 @@ import tempfile
 import time
 import traceback
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 from lcpu.kernels.errors import LcpuError
 
-from . import gguf_files, safetensors_files, templates, torch_files, vocabularies
-
-TARGETS = {"gguf": gguf_files, "safetensors": safetensors_files, "torch": torch_files, "tokenizer": vocabularies,
-           "template": templates}
+# A module of this folder each, with `case` (makes one), `run` (reads it) and `SHARE` (of all cases, in percent).
+TARGETS = {"gguf": "gguf_files", "safetensors": "safetensors_files", "torch": "torch_files",
+           "tokenizer": "vocabularies", "template": "templates"}
 CASE_SECONDS = 5.0  # of processor time that a case may take
 STALL_SECONDS = 60.0  # without a new case, after which a process counts as hung
 CASE_BYTES = 256 << 20  # by which a case may raise the most memory that its process has had
@@ -55,8 +56,12 @@ class Result:
     failures: list[Failure] = field(default_factory=list)
 
 
+def module_of(target: str) -> ModuleType:
+    return import_module(f"{__package__}.{TARGETS[target]}")
+
+
 def case_bytes(target: str, seed: int, number: int) -> bytes:
-    return TARGETS[target].case(Random(f"{target} {seed} {number}"))
+    return module_of(target).case(Random(f"{target} {seed} {number}"))
 
 
 def write_case(folder: Path, target: str, seed: int, number: int) -> Path:
@@ -104,11 +109,11 @@ class _Worker:
         _PROGRESS.pack_into(self._progress, 0, _STARTING, 0, 0)
         self._found = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        arguments = [self._target, self._seed, first, self._step, self._end, self._file.fileno(), self._found.fileno()]
+        files = (self._file.fileno(), self._found.fileno())
+        arguments = map(str, [self._target, self._seed, first, self._step, self._end, *files])
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import main; main()", *map(str, arguments)], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=self._errors, pass_fds=(self._file.fileno(), self._found.fileno()),
-            cwd=Path(__file__).parents[2],
+            [sys.executable, "-c", f"from {__name__} import main; main()", *arguments], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=self._errors, pass_fds=files, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         self._last, self._since = _STARTING, time.monotonic()
 
@@ -157,7 +162,7 @@ class _Worker:
 def outcome(target: str, path: Path) -> str | None:
     """None for a file that is read, else its refusal. Whatever else a case raises goes on to the caller."""
     try:
-        TARGETS[target].run(path)
+        module_of(target).run(path)
         return None
     except LcpuError as error:
         message = str(error)
@@ -169,6 +174,7 @@ def outcome(target: str, path: Path) -> str | None:
 def work(target: str, seed: int, first: int, step: int, end: int, progress_fd: int, found_fd: int) -> None:
     """The cases of one process. Failures that it survives are written to a file, a JSON line each."""
     logging.getLogger("lcpu").setLevel(logging.CRITICAL)
+    module_of(target)  # whose imports are no part of the first case
     progress = mmap.mmap(progress_fd, _PROGRESS.size)
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + ADDRESS_BYTES,) * 2)
     accepted = refused = 0
@@ -178,7 +184,7 @@ def work(target: str, seed: int, first: int, step: int, end: int, progress_fd: i
         for number in range(first, end, step):
             _PROGRESS.pack_into(progress, 0, number, accepted, refused)
             path.write_bytes(case_bytes(target, seed, number))
-            most, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+            most, started = _most_memory(), time.process_time()
             failure, refusal = "", None
             try:
                 refusal = outcome(target, path)
@@ -186,7 +192,7 @@ def work(target: str, seed: int, first: int, step: int, end: int, progress_fd: i
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 failure = f"{type(error).__name__}: {str(error)[:200]} ({place.filename}:{place.lineno})"
             seconds = time.process_time() - started
-            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most) << 10
+            grown = _most_memory() - most
             if seconds > CASE_SECONDS:
                 failure = failure or f"takes {seconds:.1f} s"
             if grown > CASE_BYTES:
@@ -204,6 +210,15 @@ def work(target: str, seed: int, first: int, step: int, end: int, progress_fd: i
 
 def main() -> None:
     work(sys.argv[1], *map(int, sys.argv[2:]))
+
+
+def _most_memory() -> int:
+    """The most bytes that this process has had. (What getrusage says begins with those of the process that forked.)"""
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def _address_space() -> int:

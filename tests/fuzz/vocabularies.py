@@ -21,11 +21,11 @@ _SPM_TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256
 _BPE_TOKENS = [*BYTE_CHARACTERS.values(), "ab", "Ġa", "abc", "<|endoftext|>", "<|im_start|>", "123"]
 _MERGES = ["a b", "Ġ a", "ab c", "1 2", "12 3"]
 _TOKEN_WORDS = [word.encode() for word in ("", " ", "\0", "▁", "<0xZZ>", "<0x00>", "a", "aa", "<unk>", "<s>", "é",
-                                          "🙂", "Ġ", "x" * 300, "<|im_start|>", "\ufeff", "\ud7ff", "a b", "a b c",
-                                          " a")]
+                                          "🙂", "Ġ", "x" * 300, "<|im_start|>", "\ufeff", "a b",
+                                          "a b c", " a")]
 _NO_TEXTS = [b"\xff", b"\xed\xa0\x80"]
-_TEXTS = ["Hello, world!  \n\n 12345 it's", "ab abc a▁b <|im_start|> </s><s>", "é🙂日本語\u0301\u200d", " " * 50, "a" * 200,
-          "\0\1\x7f\x80\uffff", "1" * 100, "\r\n\t \u3000", "'S'LL'd", "-._/\\" * 10]
+_TEXTS = ["Hello, world!  \n\n 12345 it's", "ab abc a▁b <|im_start|> </s><s>", "é🙂日本語\u0301\u200d", " " * 50,
+          "a" * 200, "\0\1\x7f\x80\uffff", "1" * 100, "\r\n\t \u3000", "'S'LL'd", "-._/\\" * 10]
 
 
 def _array(key: str, strings: list[str], random: Random) -> bytes:
