@@ -103,7 +103,7 @@ def bench(
     if not spec and from_environment(context, "model_draft"):
         model_draft = None  # a setting of runs, not a wish to measure drafts
     if not spec and (acceptance or draft or model_draft):
-        raise UsageError("--acceptance, --draft-n and -md belong to --spec")
+        raise UsageError("--acceptance, --draft-n and -md belong to --spec: add it, or leave them out")
     plan = Plan(
         threads=bench_values.numbers(threads, [0], "-t", least=-1),
         prompts=bench_values.numbers(prompt, [0 if spec else options.PROMPT], "-p"),
@@ -147,7 +147,7 @@ def _check(plan: Plan) -> None:
     if plan.acceptances and any([*plan.prompts, *plan.both, *plan.costs, *plan.depths]):
         raise UsageError("--spec measures generation with drafts and nothing else: leave out -p, -pg, -tgb and -d")
     if not any([*plan.prompts, *plan.generated, *plan.both, *plan.costs]):
-        raise UsageError("nothing to measure: -p, -n, -pg and -tgb are all 0 or left out")
+        raise UsageError("nothing to measure: -p, -n, -pg and -tgb are all 0 or left out; give one of them a number")
 
 
 def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str], check_memory: bool) -> list[Opener]:

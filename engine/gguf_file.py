@@ -30,10 +30,10 @@ _OTHER_FORMATS = {
     b"tjgg": "an old GGML file (ggjt), from before GGUF: get the model as GGUF",
     b"fmgg": "an old GGML file (ggmf), from before GGUF: get the model as GGUF",
     b"lmgg": "an old GGML file, from before GGUF: get the model as GGUF",
-    b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint: convert it to GGUF",
-    b"\x80\x02": "a Python pickle, perhaps a PyTorch checkpoint: convert it to GGUF",
+    b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint: convert its folder with `lcpu convert`",
+    b"\x80\x02": "a Python pickle, perhaps a PyTorch checkpoint: convert its folder with `lcpu convert`",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
-    b"<": "a web page, not a model: the download went wrong",
+    b"<": "a web page, not a model: download the model itself",
 }
 
 _LEAST_KEY_VALUE = 8 + 1 + 4 + 1  # bytes: the length of the key, the key, the value's type, the value

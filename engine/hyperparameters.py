@@ -118,7 +118,7 @@ class _Keys:
 
 def _shown(value: Value) -> str:
     """A value as it is shown in an error, on one line."""
-    return f"{type(value).__name__} {str(value)[:40]!r}"
+    return str(value) if isinstance(value, (int, float)) else f"{type(value).__name__} {str(value)[:40]!r}"
 
 
 def read(metadata: Mapping[str, Value], source: str | Path = "model") -> Hyperparameters:

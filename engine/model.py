@@ -123,5 +123,5 @@ def _context(h: hyperparameters.Hyperparameters, wanted: int | None) -> int:
     if wanted is None:
         return min(h.context_length, LARGEST_DEFAULT_CONTEXT)
     if not 1 <= wanted <= LARGEST_CONTEXT:
-        raise LcpuError(f"a context of {wanted} tokens: it must be 1 to {LARGEST_CONTEXT}")
+        raise LcpuError(f"a context of {wanted} tokens: choose 1 to {LARGEST_CONTEXT} (-c)")
     return wanted

@@ -27,7 +27,7 @@ def output_format(name: str | None) -> Format | None:
     if name is None or name.lower() == "keep":
         return None
     if name.lower() not in by_name:
-        raise LcpuError(f"output type {name!r} is unknown; lcpu knows keep, {', '.join(by_name)}")
+        raise LcpuError(f"output type {name!r} is unknown: choose one of keep, {', '.join(by_name)}")
     return by_name[name.lower()]
 
 

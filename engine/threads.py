@@ -24,7 +24,7 @@ def thread_count(wanted: int | None, weight_bytes: int) -> int:
     if wanted is None:
         return min(_quota(), len(_physical_cores()), 1 + weight_bytes // _WORTH_A_THREAD, _MOST)
     if not 1 <= wanted <= _MOST:
-        raise LcpuError(f"{wanted} threads: the number of threads is 1 to {_MOST}")
+        raise LcpuError(f"{wanted} threads: choose 1 to {_MOST} (-t)")
     return min(wanted, len(_processors()))
 
 

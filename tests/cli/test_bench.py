@@ -159,7 +159,7 @@ def test_delay(models, monkeypatch):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ("-p many", "Invalid value for '-p': 'many' is not a number, a list such as"),
-    ("-t 600", "600 threads: the number of threads is 1 to 512"),
+    ("-t 600", "600 threads: choose 1 to 512"),
     ("-t -2", "Invalid value for '-t': -2 is not -1 to "),
     ("-ub 513", "Invalid value for '-ub': 513 is not 1 to 512"),
     ("-b 0", "Invalid value for '-b': 0 is not 1 to "),

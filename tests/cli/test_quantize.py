@@ -115,7 +115,7 @@ def test_usage_errors(folder, capsys, arguments, message):
         (["in.gguf", "in.gguf", "q8_0"], "in.gguf: is there already; --force overwrites it"),
         (["in.gguf", "out.gguf", "i2_s"], "tensor 'blk.0.ffn_down.weight' has rows of 64 values, and I2_S needs"),
         (["in.gguf", "out.gguf", "i2_s", "--tensor-type", "ffn=f16"], "in.gguf: tensor 'blk.0.attn_q.weight' is not"),
-        (["in.gguf", "out.gguf", "q8_0", "-t", "1000"], "1000 threads: the number of threads is 1 to 512"),
+        (["in.gguf", "out.gguf", "q8_0", "-t", "1000"], "1000 threads: choose 1 to 512"),
     ],
 )
 def test_errors(folder, capsys, arguments, message):
