@@ -159,7 +159,7 @@ def _rebuild_tensor(storage: _Storage, start: int, shape: tuple[int, ...], strid
     if any(type(number) is not int or not 0 <= number < 2**62 for number in numbers):
         raise ValueError("a tensor of impossible shape")
     last = start + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= storage.size:
+    if start > storage.size or (0 not in shape and last >= storage.size):
         raise ValueError("a tensor larger than its storage")
     return _Tensor(storage, start, tuple(shape), tuple(strides))
 
@@ -189,5 +189,5 @@ def _placed(name: str, tensor: _Tensor, file: MappedFile, members: _Members) -> 
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
         rows_in_order &= size == 1 or stride == expected
         expected *= size
-    strides = None if rows_in_order else tensor.strides
+    strides = None if rows_in_order or 0 in tensor.shape else tensor.strides
     return SourceTensor(name, tensor.shape, tensor.storage.dtype, file, offset + tensor.start * itemsize, strides)

@@ -167,6 +167,7 @@ def test_the_tensor_of_these_tests_is_good_when_left_alone(tmp_path):
     ("pickled", "message"),
     [
         (torch_tensor(offset=1), r"is damaged \(a tensor larger than its storage\)"),
+        (torch_tensor(offset=99, shape=(2, 0)), r"is damaged \(a tensor larger than its storage\)"),
         (torch_tensor(shape=(3, 2)), r"is damaged \(a tensor larger than its storage\)"),
         (torch_tensor(strides=(3, 1)), r"is damaged \(a tensor larger than its storage\)"),
         (torch_tensor(strides=(-2, 1)), r"is damaged \(a tensor of impossible shape\)"),
