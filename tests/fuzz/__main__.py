@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from .driver import TARGETS, Failure, fuzz, module_of, write_case
+from .driver import TARGETS, Failure, fuzz, module_of, outcome, write_case
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
         if arguments.target is None:
             parser.error("--case needs --target")
         path = write_case(arguments.folder, arguments.target, arguments.seed, arguments.case)
-        print(f"{path}: {module_of(arguments.target).run(path) or 'read'}")
+        print(f"{path}: {outcome(arguments.target, path) or 'read'}")
         return 0
     print(f"seed {arguments.seed}, {arguments.cases} cases, {arguments.jobs} processes", flush=True)
     started = time.monotonic()
