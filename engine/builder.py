@@ -35,11 +35,13 @@ from .batch import QUERY_ROWS, Batch
 from .cache import KVCache
 from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters
+from .memory import Needs
 from .rope import RopeTable
 from .tensors import Tensors, padded
 
 _SHARES = 8  # pieces of a matmul for each thread, so that a slow core does not hold up the others
 _LARGEST_SHARE = 512 << 10  # bytes: a share of weights stays in the second-level cache for all tokens
+_MOST_LOGITS = 64 << 20  # bytes: what is used of the buffer for logits, where few of a batch's tokens want any
 
 
 @dataclass(eq=False)
@@ -149,6 +151,16 @@ class Builder:
 
     def _rows(self, name: str, width: int, count: int) -> Rows:
         return Rows(self._buffer(name, 4 * padded(width)).view(np.float32), width, count)
+
+    def needs(self) -> Needs:
+        """The memory that the model takes once every position of the cache is in use."""
+        scratch = sum(array.nbytes for (name, _), array in self._buffers.items() if name.endswith("scratch"))
+        logits_bytes = 4 * padded(self.h.vocab_size)
+        buffers = sum(min(array.nbytes, _MOST_LOGITS) if row_bytes == logits_bytes else array.nbytes
+                      for (_, row_bytes), array in self._buffers.items())
+        return Needs(weights=sum(matrix.panels.nbytes for matrix in self.matrices.values()),
+                     context=self.cache.nbytes + self.rope_table.array.nbytes + scratch, tokens=self.cache.capacity,
+                     buffers=buffers - scratch)
 
     # ---- operations ----
 

@@ -22,7 +22,9 @@ class KVCache:
         self.key_bytes = 2 * self.capacity * h.head_dim
         self.value_bytes = 2 * self.capacity * whole_groups(h.head_dim) * LANES
         self._heads = slots * h.head_count_kv
+        self.nbytes = 0  # of all layers so far
 
     def layer(self) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of one more layer: made when the layer is built, so that its weights are checked first."""
+        self.nbytes += self._heads * (self.key_bytes + self.value_bytes)
         return zeros((self._heads, self.key_bytes), np.uint8), zeros((self._heads, self.value_bytes), np.uint8)

@@ -52,13 +52,14 @@ class LLM:
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None,
              context: int | None = None, output_type: str | None = None, beside: LLM | None = None,
-             progress: Progress | None = None) -> LLM:
+             check_memory: bool = True, progress: Progress | None = None) -> LLM:
         """Load a GGUF file, or the embedded model without a path.
 
         threads: by default the physical cores that this process may use, fewer for a small model. context: the most
         tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
         "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
-        as is best for a draft model. progress(stage, done, total) is called while "loading" and "compiling". Raises
+        as is best for a draft model. check_memory: refuse a model that takes more memory than is left, and cut the
+        default context to what fits. progress(stage, done, total) is called while "loading" and "compiling". Raises
         LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
@@ -71,7 +72,7 @@ class LLM:
             count = beside.threads if beside else thread_count(threads, weight_bytes)
             tokenizer = from_metadata(file.metadata)
             model = Model(file, context, count, vocab_size=tokenizer.vocab_size, output_type=output_type,
-                          team=beside._model.team if beside else None, progress=progress)
+                          team=beside._model.team if beside else None, check_memory=check_memory, progress=progress)
         except BaseException:
             file.close()
             raise
@@ -208,10 +209,11 @@ class LLM:
             raise LcpuError("the prompt is empty: give at least one token")
         if len(ids) > self.context:
             raise LcpuError(f"the prompt has {len(ids)} tokens and the context only {self.context}: "
-                            "shorten it, or set a larger context")
+                            "shorten it, or set a larger context (-c)")
         vocab_size = self._model.h.vocab_size
         if not 0 <= min(ids) <= max(ids) < vocab_size:
-            raise LcpuError(f"token {min(ids) if min(ids) < 0 else max(ids)} is not one of the model's {vocab_size}")
+            raise LcpuError(f"token {min(ids) if min(ids) < 0 else max(ids)} is not one of the model's {vocab_size}: "
+                            f"they are 0 to {vocab_size - 1}")
         return ids
 
     def _check_open(self) -> None:

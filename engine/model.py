@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from ..kernels.jit import announcing
 from ..kernels.team import Team
 from . import architectures, hyperparameters
 from .batch import Batch
-from .builder import Builder, Matrix, queries_per_job
+from .builder import Builder, Matrix, Rows, queries_per_job
 from .cache import KVCache
 from .file_kind import check_is_model
 from .gguf_file import GGUFFile
+from .memory import fitting_context
 from .packing import output_format, pack
 
 Progress = Callable[[str, int, int], None]
@@ -23,29 +25,46 @@ BATCH = 512  # most tokens of a step
 LARGEST_DEFAULT_CONTEXT = 32768
 LARGEST_CONTEXT = 1 << 24
 
+_open_models: WeakSet[Model] = WeakSet()
+
 
 class Model:
     """Computes logits for batches of tokens. One step runs at a time."""
 
     def __init__(self, file: GGUFFile, context: int | None, threads: int, *, slots: int = 1, vocab_size: int = 1,
-                 output_type: str | None = None, team: Team | None = None, progress: Progress | None = None) -> None:
+                 output_type: str | None = None, team: Team | None = None, check_memory: bool = True,
+                 context_flags: str = "-c", progress: Progress | None = None) -> None:
         """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
 
         context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
         vocab_size: how many tokens the model has to know at least. output_type: a block format's name, to compute the
-        output layer in another than the file's. team: of so many threads, to share another model's.
+        output layer in another than the file's. team: of so many threads, to share another model's. check_memory:
+        refuse a model that takes more memory than is left, and cut a context of None to what fits. context_flags: what
+        sets the context, for that error.
         """
         check_is_model(file)
         build = architectures.builder_of(file)
         self.h = h = hyperparameters.of_file(file)
         if h.vocab_size < vocab_size:
-            raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}")
-        self.context = context = _context(h, context)
+            raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}: "
+                            "damaged; download the file again")
         self.batch = Batch(BATCH, queries_per_job(h))
         self._file = file  # the embedding table stays in it
-        self._builder = builder = Builder(file, h, self.batch, KVCache(h, context, slots), threads,
-                                          output_format(output_type))
-        self._logits = build(builder)
+
+        def built(context: int) -> tuple[Builder, Rows]:
+            builder = Builder(file, h, self.batch, KVCache(h, context, slots), threads, output_format(output_type))
+            return builder, build(builder)
+
+        self.context = _context(h, context)
+        builder, self._logits = built(self.context)
+        if check_memory:
+            promised = sum(model.untouched_bytes for model in list(_open_models))
+            fitting = fitting_context(file.path, builder.needs(), promised=promised, shorten=context is None,
+                                      flags=context_flags)
+            if fitting < self.context:
+                self.context = fitting
+                builder, self._logits = built(fitting)
+        self._builder = builder
         with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
             self._program = builder.program.finish()
             self.team, self._own_team = team or Team(threads), team is None
@@ -54,6 +73,7 @@ class Model:
             except BaseException:
                 self.close()
                 raise
+        _open_models.add(self)
 
     def _pack(self, progress: Progress) -> None:
         matrices = self._builder.matrices.values()
@@ -87,7 +107,14 @@ class Model:
         """The output layer."""
         return next(reversed(self.matrices.values()))
 
+    @property
+    def untouched_bytes(self) -> int:
+        """Memory that later steps will take: of the positions that none has used yet, and of the first step."""
+        needs, used = self._builder.needs(), self._builder.rope_table.filled
+        return needs.context * max(0, needs.tokens - used) // needs.tokens + (0 if used else needs.buffers)
+
     def close(self) -> None:
+        _open_models.discard(self)
         if self._own_team:
             self.team.close()
 
@@ -96,5 +123,5 @@ def _context(h: hyperparameters.Hyperparameters, wanted: int | None) -> int:
     if wanted is None:
         return min(h.context_length, LARGEST_DEFAULT_CONTEXT)
     if not 1 <= wanted <= LARGEST_CONTEXT:
-        raise LcpuError(f"a context of {wanted} tokens: it must be 1 to {LARGEST_CONTEXT}")
+        raise LcpuError(f"a context of {wanted} tokens: choose 1 to {LARGEST_CONTEXT} (-c)")
     return wanted
