@@ -1,5 +1,6 @@
 # make run    sets lcpu up in .venv and lets the embedded model tell a story
 # make test   the same, with what the tests need, and runs them
+# make fuzz   reads a million damaged files (minutes); FUZZ="--seed 7" repeats a run
 # make bench-peers   compares with llama.cpp, which it compiles (about ten minutes); BENCH="-m model.gguf pp512 tg128"
 # Needs Python 3.10 or newer and the package index, nothing else. Another Python: make PYTHON=python3.12 test
 
@@ -11,7 +12,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: run test lint bench-peers wheel clean
+.PHONY: run test fuzz lint bench-peers wheel clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -20,6 +21,10 @@ run: $(VENV)/installed
 # Processes share the tests, as tests/conftest.py says; more than four would only compile the same at once.
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+# A million mutated files through all that reads files, in minutes. FUZZ="--seed 7 --cases 10000 --target gguf"
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from ..kernels.errors import LcpuError
 from . import bench_options as options
 from . import bench_plot, bench_values, console
 from .bench_report import Report, Row, Run, counted
-from .options import UsageError, from_environment
+from .options import MemoryCheck, UsageError, from_environment
 
 if TYPE_CHECKING:
     from ..engine.benchmark import Case
@@ -48,6 +48,7 @@ class Plan:
     repetitions: int
     warm_up: bool
     delay: int
+    check_memory: bool
     progress: bool
 
     def settings(self) -> list[tuple[int, int, Case]]:
@@ -91,6 +92,7 @@ def bench(
     plot: options.Plot = None,
     no_warmup: options.NoWarmUp = False,
     delay: options.Delay = 0,
+    memory_check: MemoryCheck = True,
     progress: options.Progress = False,
 ) -> None:
     """Measure how fast models run, as llama-bench does.
@@ -101,7 +103,7 @@ def bench(
     if not spec and from_environment(context, "model_draft"):
         model_draft = None  # a setting of runs, not a wish to measure drafts
     if not spec and (acceptance or draft or model_draft):
-        raise UsageError("--acceptance, --draft-n and -md belong to --spec")
+        raise UsageError("--acceptance, --draft-n and -md belong to --spec: add it, or leave them out")
     plan = Plan(
         threads=bench_values.numbers(threads, [0], "-t", least=-1),
         prompts=bench_values.numbers(prompt, [0 if spec else options.PROMPT], "-p"),
@@ -116,12 +118,14 @@ def bench(
         repetitions=repetitions or (options.SPEC_REPETITIONS if spec else options.REPETITIONS),
         warm_up=not no_warmup,
         delay=delay,
+        check_memory=memory_check,
         progress=progress,
     )
     _check(plan)
     if shape and from_environment(context, "model"):
         model = None  # the command line names what it wants
-    openers = _openers(bench_values.files(model), bench_values.names(shape), bench_values.names(type_name))
+    names = bench_values.names(shape), bench_values.names(type_name)
+    openers = _openers(bench_values.files(model), *names, memory_check)
     jobs = [(opener, count) for opener in openers for count in _thread_counts(opener, plan)]
     draft_opener = _draft_opener(model_draft)
     if plot is not None:
@@ -143,10 +147,10 @@ def _check(plan: Plan) -> None:
     if plan.acceptances and any([*plan.prompts, *plan.both, *plan.costs, *plan.depths]):
         raise UsageError("--spec measures generation with drafts and nothing else: leave out -p, -pg, -tgb and -d")
     if not any([*plan.prompts, *plan.generated, *plan.both, *plan.costs]):
-        raise UsageError("nothing to measure: -p, -n, -pg and -tgb are all 0 or left out")
+        raise UsageError("nothing to measure: -p, -n, -pg and -tgb are all 0 or left out; give one of them a number")
 
 
-def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str]) -> list[Opener]:
+def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str], check_memory: bool) -> list[Opener]:
     """What opens each model that the command line names."""
     from .. import models
     from ..engine import random_model
@@ -158,7 +162,7 @@ def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str])
     for names in random:
         _usage(random_model.check, *names)
     openers: list[Opener] = [partial(GGUFFile.open, path) for path in files]
-    openers += [partial(random_model.RandomModel, *names) for names in random]
+    openers += [partial(random_model.RandomModel, *names, check_memory=check_memory) for names in random]
     return openers or [partial(GGUFFile.open, models.path())]
 
 
@@ -212,12 +216,14 @@ def _rows(opener: Opener, draft: Opener | None, threads: int, plan: Plan) -> Ite
             peaks = machine_peaks(threads, progress)  # before the model is there: this takes memory, for a moment
             started = time.perf_counter()
             context = max(case.context for _, _, case in settings)
-            model = Model(file, context, threads, progress=progress)
+            load = partial(Model, context=context, threads=threads, check_memory=plan.check_memory,
+                           context_flags="-p, -n, -d", progress=progress)
+            model = load(file)
             stack.callback(model.close)
             run = _run(file, threads, time.perf_counter() - started, peaks)
             draft_model = None
             if draft is not None:
-                draft_model = Model(stack.enter_context(draft()), context, threads, team=model.team, progress=progress)
+                draft_model = load(stack.enter_context(draft()), team=model.team)
         benchmark: Benchmark | SpeculationBenchmark = Benchmark(model, peaks)
         if plan.acceptances:
             benchmark = SpeculationBenchmark(model, draft_model)

@@ -37,7 +37,8 @@ def _range(text: str, flag: str) -> list[int]:
         values.append(value)
         value = value + step if operation == "+" else value * step
         if value <= values[-1] or len(values) > _MOST:
-            raise UsageError(f"Invalid value for '{flag}': {text!r} has no end, or too many values")
+            raise UsageError(f"Invalid value for '{flag}': {text!r} has no end, or too many values: "
+                             "take a larger step or factor")
     if not values:
         raise UsageError(f"Invalid value for '{flag}': {text!r} goes down: name the smaller number first")
     return values

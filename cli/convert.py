@@ -96,7 +96,7 @@ def opened(model: str, revision: str | None, dry_run: bool) -> Iterator[tuple[Ch
     tensors = None
     if folder.is_dir():
         if revision is not None:
-            raise options.UsageError(f"--revision is for models on the hub, and {model} is a folder")
+            raise options.UsageError(f"--revision is for models on the hub, and {model} is a folder: leave it out")
         name = folder.resolve().name
     elif folder.exists():
         raise LcpuError(f"{model}: is a file: name the folder of the checkpoint, or a model on the hub as OWNER/NAME")

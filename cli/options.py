@@ -38,7 +38,7 @@ Context = Annotated[
     int | None,
     typer.Option(
         "-c", "--ctx-size", metavar="N", envvar="LCPU_CONTEXT", min=0,
-        help="Tokens of context.", show_default="the model's own",
+        help="Tokens of context.", show_default="the model's own, at most 32768 and what fits in memory",
     ),
 ]  # fmt: skip
 Prompt = Annotated[
@@ -152,6 +152,13 @@ SystemPrompt = Annotated[
     str | None,
     typer.Option("-sys", "--system-prompt", metavar="TEXT", help="System prompt of --chat."),
 ]
+MemoryCheck = Annotated[
+    bool,
+    typer.Option(
+        "--memory-check/--no-memory-check", envvar="LCPU_MEMORY_CHECK", show_default="on",
+        help="Refuse a model that needs more memory than is left, and cut the default context to what fits.",
+    ),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing while it runs.")]
 Verbose = Annotated[
     bool,

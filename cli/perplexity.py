@@ -50,6 +50,7 @@ def perplexity(
     threads: options.Threads = None,
     output_type: options.OutputType = None,
     batch: Batch = None,
+    memory_check: options.MemoryCheck = True,
     json: options.Json = False,
 ) -> None:
     """Measure how well a model predicts a text.
@@ -68,9 +69,11 @@ def perplexity(
     from ..engine.perplexity import windows
 
     with ExitStack() as stack:
-        llm = stack.enter_context(load(model, threads, window, output_type, quiet=json))
+        llm = stack.enter_context(load(model, threads, window, output_type, check=memory_check, quiet=json))
         all_windows = windows(llm, text, window, chunks if chunks and chunks > 0 else None)
-        base_llm = None if base is None else stack.enter_context(load(base, threads, window, None, quiet=json))
+        base_llm = None
+        if base is not None:
+            base_llm = stack.enter_context(load(base, threads, window, None, check=memory_check, quiet=json))
         if window > llm.trained_context and not json:
             console.notice(f"the model was trained for {llm.trained_context} tokens: windows of {window} are longer")
         started = time.perf_counter()

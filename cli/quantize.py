@@ -134,7 +134,8 @@ def override(text: str) -> tuple[re.Pattern[str], str]:
     try:
         return re.compile(pattern), tensor_type_named(name)
     except re.error as error:
-        raise options.UsageError(f"--tensor-type {text!r}: {error}") from None
+        cause = f"not a regular expression ({error})"
+        raise options.UsageError(f"--tensor-type {text!r}: {cause}; write one such as 'ffn_down=q6_k'") from None
 
 
 def counted(names: list[str]) -> str:

@@ -44,6 +44,7 @@ def run(
     escape: options.Escape = True,
     echo: options.Echo = False,
     json: options.Json = False,
+    memory_check: options.MemoryCheck = True,
     verbose: options.Verbose = False,
 ) -> None:
     """Generate text from a prompt.
@@ -80,10 +81,12 @@ def run(
     )
     system = None if system_prompt is None else unescape(system_prompt)
     with ExitStack() as stack:
-        llm = stack.enter_context(load(model, threads, context, output_type, quiet=json))
+        llm = stack.enter_context(load(model, threads, context, output_type, check=memory_check, quiet=json))
         draft: DraftSource = None if spec == "none" else "ngram"
         if model_draft is not None:
-            draft = stack.enter_context(load(model_draft, context=llm.context, beside=llm, quiet=json))
+            draft = stack.enter_context(
+                load(model_draft, context=llm.context, beside=llm, check=memory_check, quiet=json)
+            )
         if not json:
             report.introduce(llm, model, draft, threads, context, seed, output_type, verbose=verbose)
         if text is None or converse:
@@ -116,8 +119,11 @@ def default_prompt(model: Path | None, chat: bool) -> str:
 
 
 def load(path: Path | None, threads: int | None = None, context: int | None = None, output_type: str | None = None, *,
-         beside: LLM | None = None, quiet: bool) -> LLM:
-    """Loads a model, on its own threads or another's. As in llama.cpp, 0 (and -1 threads) lets the engine choose."""
+         beside: LLM | None = None, check: bool = True, quiet: bool) -> LLM:
+    """Loads a model, on its own threads or another's. As in llama.cpp, 0 (and -1 threads) lets the engine choose.
+
+    check: refuse a model that needs more memory than is left.
+    """
     from ..engine.llm import LLM
 
     with console.LoadProgress() as progress:
@@ -127,6 +133,7 @@ def load(path: Path | None, threads: int | None = None, context: int | None = No
             context=context or None,
             output_type=output_type,
             beside=beside,
+            check_memory=check,
             progress=None if quiet else progress,
         )
 

@@ -90,4 +90,5 @@ def weight_files(source: str, names: Collection[str], read_index: Callable[[str]
             if any(Path(name).name != name or not name.endswith((".safetensors", ".bin")) for name in files):
                 raise LcpuError(f"{source}: {index} names files that cannot be parts of it: refused")
             return files
-    raise LcpuError(f"{source}: has no weights: neither model.safetensors nor pytorch_model.bin, nor an index of parts")
+    raise LcpuError(f"{source}: has no weights: neither model.safetensors nor pytorch_model.bin, nor an index of "
+                    "parts; download the rest of it")

@@ -32,6 +32,9 @@ def read_json_if_there(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
+_WAY_OUT = "download the checkpoint again, or take another"
+
+
 @dataclass(frozen=True)
 class Config:
     """A config.json: a null is as good as nothing. Methods raise LcpuError for a value of the wrong kind."""
@@ -49,29 +52,29 @@ class Config:
         """An object inside: an empty one if there is none."""
         value = self.get(name)
         if value is not None and not isinstance(value, dict):
-            raise self.error(name, f"is {type(value).__name__}, not an object")
+            raise self.error(name, f"is {type(value).__name__}, not an object: {_WAY_OUT}")
         return Config(self.path, value or {})
 
     def count(self, name: str, default: int | None = None, *, most: int = 2**31 - 1) -> int:
         """A whole number from 1 to `most`. Without a default it must be there."""
         value = default if self.get(name) is None else self.get(name)
         if value is None:
-            raise self.error(name, "is missing")
+            raise self.error(name, f"is missing: {_WAY_OUT}")
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise self.error(name, f"is {value!r}, not a whole number from 1 to {most}")
+            raise self.error(name, f"is {value!r:.80}, not a whole number from 1 to {most}: {_WAY_OUT}")
         return value
 
     def real(self, name: str, default: float | None = None) -> float:
         """A positive number. Without a default it must be there."""
         value = default if self.get(name) is None else self.get(name)
         if value is None:
-            raise self.error(name, "is missing")
+            raise self.error(name, f"is missing: {_WAY_OUT}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
-            raise self.error(name, f"is {value!r}, not a positive number")
+            raise self.error(name, f"is {value!r:.80}, not a positive number: {_WAY_OUT}")
         return float(value)
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = default if self.get(name) is None else self.get(name)
         if not isinstance(value, bool):
-            raise self.error(name, f"is {value!r}, not true or false")
+            raise self.error(name, f"is {value!r:.80}, not true or false: {_WAY_OUT}")
         return value

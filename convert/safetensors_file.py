@@ -51,7 +51,7 @@ def tensors_of(header: Mapping[str, Any], source: str, file: MappedFile | None, 
         if not isinstance(dtype, str) or dtype not in DTYPES:
             known = ", ".join(DTYPES)
             raise LcpuError(f"{source}: tensor {name[:80]!r} has the type {str(dtype)[:20]!r}; lcpu reads {known}")
-        inside = file is None or start + end <= file.size
+        inside = file is None or not numbers or start + end <= file.size
         if not numbers or end - begin != math.prod(shape) * DTYPES[dtype].itemsize or not inside:
             raise LcpuError(f"{source}: tensor {name[:80]!r} does not fit into the file: it is not whole, or damaged; "
                             "download it again")

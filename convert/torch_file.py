@@ -12,9 +12,9 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from ..kernels.errors import LcpuError
 from .source import DTYPES, MappedFile, SourceTensor
@@ -31,6 +31,7 @@ _STORAGES = {
     "LongStorage": "I64",
     "BoolStorage": "BOOL",
 }
+_LARGEST_TUPLE = 10_000  # parts, in all depths
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: signature, lengths of its name and of its extra field
 
 
@@ -60,7 +61,8 @@ def open_torch(path: Path) -> tuple[MappedFile, dict[str, SourceTensor]]:
         members = _members(path)
         content = _Unpickler(io.BytesIO(members.pickle)).load()
         if not isinstance(content, Mapping):
-            raise LcpuError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
+            raise LcpuError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors: "
+                            "save the model's state_dict")
         found = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, _Tensor)}
         if not found:
             raise LcpuError(f"{path}: has no tensors in its dictionary: save the model's state_dict, nothing around it")
@@ -99,8 +101,25 @@ class _Refused(Exception):
     """A pickle asks for something that is not part of a tensor."""
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the names that make up tensors and no others."""
+class _Unpickler(pickle._Unpickler):
+    """Knows the names that make up tensors and no others.
+
+    It is Python's slow one: of the one in C, a single opcode can ask for gigabytes (python/cpython#115952). Tuples of
+    tuples of the same tuples are refused, too, for to hash one takes as long as to walk through all of it.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    del dispatch[pickle.BYTEARRAY8[0]]  # which would take as many bytes as it says
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._sizes: dict[int, tuple[object, int]] = {}  # of each tuple: with all that is in it
+
+    def weigh(self, made: tuple[object, ...]) -> None:
+        size = len(made) + sum(self._sizes[id(part)][1] for part in made if id(part) in self._sizes)
+        if size > _LARGEST_TUPLE:
+            raise ValueError("a tuple too large for a tensor")
+        self._sizes[id(made)] = made, size
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _STORAGES:
@@ -117,6 +136,20 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(key, dtype, size)
 
 
+def _weighed(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """An opcode that makes a tuple, and then looks at its size."""
+
+    def load_weighed(unpickler: Any) -> None:
+        load(unpickler)
+        unpickler.weigh(unpickler.stack[-1])
+
+    return load_weighed
+
+
+for _opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+    _Unpickler.dispatch[_opcode[0]] = _weighed(_Unpickler.dispatch[_opcode[0]])
+
+
 def _rebuild_tensor(storage: _Storage, start: int, shape: tuple[int, ...], strides: tuple[int, ...],
                     *_: object) -> _Tensor:
     """torch._utils._rebuild_tensor_v2, checked: no value lies outside of the storage."""
@@ -126,7 +159,7 @@ def _rebuild_tensor(storage: _Storage, start: int, shape: tuple[int, ...], strid
     if any(type(number) is not int or not 0 <= number < 2**62 for number in numbers):
         raise ValueError("a tensor of impossible shape")
     last = start + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= storage.size:
+    if start > storage.size or (0 not in shape and last >= storage.size):
         raise ValueError("a tensor larger than its storage")
     return _Tensor(storage, start, tuple(shape), tuple(strides))
 
@@ -156,5 +189,5 @@ def _placed(name: str, tensor: _Tensor, file: MappedFile, members: _Members) -> 
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
         rows_in_order &= size == 1 or stride == expected
         expected *= size
-    strides = None if rows_in_order else tensor.strides
+    strides = None if rows_in_order or 0 in tensor.shape else tensor.strides
     return SourceTensor(name, tensor.shape, tensor.storage.dtype, file, offset + tensor.start * itemsize, strides)

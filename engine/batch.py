@@ -39,6 +39,7 @@ class Batch:
         self.tokens, self.slots, self.positions, self.outputs = np.zeros((4, capacity), np.int64)
         self.jobs = np.zeros((capacity, 4), np.int64)
         self.tables = np.zeros((capacity, pages), np.int64)
+        self.pages_used = 0  # of the pool, so far: the highest page number and one
 
     def fill(self, pieces: Sequence[Piece]) -> None:
         """At most `capacity` tokens in all."""
@@ -53,6 +54,7 @@ class Batch:
             self.positions[at : at + count] = range(piece.start, end)
             needed = -(-end // POSITIONS)
             self.tables[slot, :needed] = piece.pages[:needed]
+            self.pages_used = max(self.pages_used, int(piece.pages[needed - 1]) + 1)
             jobs += [(at + i, min(self._queries, count - i), slot, piece.start + i)
                      for i in range(0, count, self._queries)]
             outputs += range(at + count - piece.outputs, at + count)

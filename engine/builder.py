@@ -35,6 +35,7 @@ from ..kernels.program import Program
 from .batch import QUERY_ROWS, Batch
 from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters
+from .memory import Needs
 from .page_pool import PagePool
 from .rope import RopeTable
 from .rows import Memory, Rows
@@ -43,6 +44,7 @@ from .tensors import Tensors, padded
 LARGEST_CONTEXT = 1 << 24  # positions of a sequence
 _SHARES = 8  # pieces of a matmul for each thread, so that a slow core does not hold up the others
 _LARGEST_SHARE = 512 << 10  # bytes: a share of weights stays in the second-level cache for all tokens
+_MOST_LOGITS = 64 << 20  # bytes: what is used of the buffer for logits, where few of a batch's tokens want any
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +142,16 @@ class Builder:
         if key not in self._memories:
             self._memories[key] = Memory(name, self._buffer(*key).view(np.float32))
         return Rows(self._memories[key], width, count)
+
+    def needs(self) -> Needs:
+        """The memory that the model takes once every position of the cache is in use."""
+        scratch = sum(array.nbytes for (name, _), array in self._buffers.items() if name.endswith("scratch"))
+        logits_bytes = 4 * padded(self.h.vocab_size)
+        buffers = sum(min(array.nbytes, _MOST_LOGITS) if row_bytes == logits_bytes else array.nbytes
+                      for (_, row_bytes), array in self._buffers.items())
+        return Needs(weights=sum(matrix.panels.nbytes for matrix in self.matrices.values()),
+                     context=self.pool.nbytes + sum(table.array.nbytes for table in self.rope_tables) + scratch,
+                     tokens=self.pool.most * POSITIONS, buffers=buffers - scratch)
 
     # ---- operations ----
 

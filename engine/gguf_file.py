@@ -31,10 +31,10 @@ _OTHER_FORMATS = {
     b"fmgg": "an old GGML file (ggmf), from before GGUF: get the model as GGUF",
     b"algg": "an old LoRA adapter (ggla): get the merged model as GGUF",
     b"lmgg": "an old GGML file, from before GGUF: get the model as GGUF",
-    b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint: convert it to GGUF",
-    b"\x80\x02": "a Python pickle, perhaps a PyTorch checkpoint: convert it to GGUF",
+    b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint: convert its folder with `lcpu convert`",
+    b"\x80\x02": "a Python pickle, perhaps a PyTorch checkpoint: convert its folder with `lcpu convert`",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
-    b"<": "a web page, not a model: the download went wrong",
+    b"<": "a web page, not a model: download the model itself",
 }
 
 _LEAST_KEY_VALUE = 8 + 1 + 4 + 1  # bytes: the length of the key, the key, the value's type, the value
@@ -88,7 +88,8 @@ class GGUFFile:
             for name, info in shard.tensors.items():
                 if name in self.tensors:
                     first = shards[self.tensors[name].shard].path
-                    raise LcpuError(f"{shard.path}: tensor {quoted(name)} is also in {first}: damaged")
+                    raise LcpuError(f"{shard.path}: tensor {quoted(name)} is also in {first}: damaged; download both "
+                                    "again")
                 self.tensors[name] = info
 
     @classmethod
@@ -133,7 +134,8 @@ class GGUFFile:
         try:
             return self.tensors[name]
         except KeyError:
-            raise LcpuError(f"{self.path}: tensor {quoted(name)} is missing: the file is not whole") from None
+            raise LcpuError(f"{self.path}: tensor {quoted(name)} is missing: the file is not whole; download it "
+                            "again") from None
 
 
 def _open_shard(path: Path, on_error: ExitStack) -> _Shard:
@@ -168,7 +170,7 @@ def _map_file(path: Path) -> mmap.mmap:
         raise LcpuError(f"{path}: no such file: check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path, or emptied since
         reason = getattr(error, "strerror", None) or str(error)
-        raise LcpuError(f"{path}: cannot be read: {reason}") from None
+        raise LcpuError(f"{path}: cannot be read: {reason}; check its path and permissions") from None
 
 
 def _check_magic(cursor: Cursor) -> None:
@@ -181,7 +183,7 @@ def _check_magic(cursor: Cursor) -> None:
             raise cursor.error(f"is not a GGUF file but {what}")
     if start[8:9] == b"{":
         raise cursor.error("is not a GGUF file but looks like safetensors: convert it with `lcpu convert`")
-    raise cursor.error(f"is not a GGUF file: it starts with {start[:4]!r}, not b'GGUF'")
+    raise cursor.error(f"is not a GGUF file: it starts with {start[:4]!r}, not b'GGUF'; check the path")
 
 
 def _read_version(cursor: Cursor) -> int:
@@ -192,7 +194,7 @@ def _read_version(cursor: Cursor) -> int:
         raise cursor.error("is a big-endian GGUF file: convert it to little-endian")
     if version == 1:
         raise cursor.error("is GGUF version 1, which is too old: get the model as version 3")
-    raise cursor.error(f"is GGUF version {version}; lcpu reads versions 2 and 3")
+    raise cursor.error(f"is GGUF version {version}; lcpu reads versions 2 and 3; take the model in one of these")
 
 
 def _alignment(cursor: Cursor, metadata: Metadata) -> int:
@@ -219,7 +221,8 @@ def _read_tensor_infos(cursor: Cursor, count: int, shard: int) -> dict[str, Tens
         type_id = cursor.uint32(f"the type of {what}")
         offset = cursor.uint64(f"the offset of {what}")
         if type_id not in TENSOR_TYPES:
-            raise cursor.error(f"{what} has the unknown type {type_id}: damaged, or made by a newer program")
+            raise cursor.error(f"{what} has the unknown type {type_id}: damaged, or made by a newer program; take "
+                               "another file of this model")
         tensor_type = TENSOR_TYPES[type_id]
         if shape[-1] % tensor_type.block_values:
             multiple = f"a multiple of the {tensor_type.block_values} values of a {tensor_type.name} block"
@@ -268,7 +271,8 @@ def _with_siblings(given: _Shard, on_error: ExitStack) -> list[_Shard]:
     number, count = given.split_number, given.split_count
     ending = f"-{number + 1:05}-of-{count:05}.gguf"
     if not given.path.name.endswith(ending):
-        raise LcpuError(f"{given.path}: is file {number + 1} of {count} of a model: its name must end in {ending}")
+        raise LcpuError(f"{given.path}: is file {number + 1} of {count} of a model: its name must end in {ending}; "
+                        "rename it")
     prefix = given.path.name.removesuffix(ending)
     shards = []
     for index in range(count):
@@ -281,5 +285,6 @@ def _with_siblings(given: _Shard, on_error: ExitStack) -> list[_Shard]:
         shards.append(shard)
     tensors = sum(len(shard.tensors) for shard in shards)
     if tensors != shards[0].split_tensors:
-        raise LcpuError(f"{shards[0].path}: the files have {tensors} tensors, not {shards[0].split_tensors}: damaged")
+        raise LcpuError(f"{shards[0].path}: the files have {tensors} tensors, not {shards[0].split_tensors}: damaged; "
+                        "download them again")
     return shards

@@ -23,6 +23,11 @@ def quoted(name: str) -> str:
     return repr(name if len(name) <= 80 else name[:80] + "...")
 
 
+def with_way_out(cause: str) -> str:
+    """What is wrong with a file, and for a damaged one what to do."""
+    return f"{cause}; download the file again" if cause.endswith("damaged") else cause
+
+
 class Cursor:
     """Reads a mapped file from front to back and never goes past its end.
 
@@ -36,7 +41,7 @@ class Cursor:
         self.offset = 0
 
     def error(self, cause: str) -> LcpuError:
-        return LcpuError(f"{self.path}: {cause}")
+        return LcpuError(f"{self.path}: {with_way_out(cause)}")
 
     def skip(self, nbytes: int, what: str) -> int:
         """Step over `nbytes` bytes; returns the offset of the first one."""
@@ -159,9 +164,11 @@ def _read_field(cursor: Cursor, what: str) -> Field:
     if is_array:
         type_id = cursor.uint32(f"the element type of {what}")
         if type_id == ARRAY:
-            raise cursor.error(f"{what} is an array of arrays, which lcpu does not support")
+            raise cursor.error(f"{what} is an array of arrays, which lcpu does not support: take another file of this "
+                               "model")
     if type_id != STRING and type_id not in VALUE_DTYPES:
-        raise cursor.error(f"{what} has the unknown value type {type_id}: damaged, or made for a newer GGUF version")
+        raise cursor.error(f"{what} has the unknown value type {type_id}: damaged, or made for a newer GGUF version; "
+                           "download the file again")
     nbytes = 8 if type_id == STRING else VALUE_DTYPES[type_id].itemsize  # of a string: at least its length
     length = cursor.count(f"the length of {what}", nbytes) if is_array else None
     field = Field(type_id, length, cursor.offset)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..kernels.errors import LcpuError
 from .gguf_file import GGUFFile
-from .gguf_metadata import Value, array_length
+from .gguf_metadata import Value, array_length, with_way_out
 
 _LOG = logging.getLogger("lcpu")
 
@@ -69,7 +69,7 @@ _LIMITS = {
     "vocab_size": 2**24,
 }
 
-_MISSING = "is missing: the file is damaged, or not a model that lcpu can run"
+_MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
 class _Keys:
@@ -81,11 +81,12 @@ class _Keys:
         self.source = source
         architecture = metadata.get("general.architecture")
         if not (isinstance(architecture, str) and architecture.isprintable() and 0 < len(architecture) <= 64):
-            raise LcpuError(f"{source}: key 'general.architecture' is missing or not a name: not a language model")
+            raise LcpuError(f"{source}: key 'general.architecture' is missing or not a name: not a language model; "
+                            "take another file")
         self.architecture = architecture
 
     def error(self, name: str, cause: str) -> LcpuError:
-        return LcpuError(f"{self.source}: key '{self.architecture}.{name}' {cause}")
+        return LcpuError(f"{self.source}: key '{self.architecture}.{name}' {with_way_out(cause)}")
 
     def get(self, name: str) -> Value | None:
         return self.told.get(name) or self.metadata.get(f"{self.architecture}.{name}")
@@ -99,7 +100,7 @@ class _Keys:
             return default
         if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "iu":
             if np.any(value != value[0]):
-                raise self.error(name, "differs between layers, which lcpu does not support")
+                raise self.error(name, "differs between layers, which lcpu does not support; take another model")
             value = int(value[0])
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
@@ -123,7 +124,7 @@ class _Keys:
 
 def _shown(value: Value) -> str:
     """A value as it is shown in an error, on one line."""
-    return f"{type(value).__name__} {str(value)[:40]!r}"
+    return str(value) if isinstance(value, (int, float)) else f"{type(value).__name__} {str(value)[:40]!r}"
 
 
 # Counts that the tensors of a model tell: patterns of their names, and which dimension it is.
@@ -176,13 +177,15 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     keys = _Keys(metadata, source, told or {})
     experts = keys.get("expert_count")
     if experts is not None and not (isinstance(experts, int) and experts == 0):
-        raise keys.error("expert_count", f"is {_shown(experts)}: mixture-of-experts models are not supported")
+        raise keys.error("expert_count", f"is {_shown(experts)}: mixture-of-experts models are not supported; take a "
+                         "dense model")
     context_length = keys.count("context_length")
     embedding_length = keys.count("embedding_length")
     head_count = keys.count("attention.head_count")
     head_count_kv = keys.count("attention.head_count_kv", default=head_count)
     if head_count % head_count_kv:
-        raise keys.error("attention.head_count_kv", f"is {head_count_kv}, which does not divide the {head_count} heads")
+        raise keys.error("attention.head_count_kv", f"is {head_count_kv}, which does not divide the {head_count} "
+                         "heads: damaged")
     head_dim = _head_dim(keys, embedding_length, head_count)
     rope_dimension_count = keys.count("rope.dimension_count", default=head_dim)
     if rope_dimension_count > head_dim or rope_dimension_count % 2:
@@ -190,7 +193,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         raise keys.error("rope.dimension_count", cause)
     vocab_size = keys.count("vocab_size", default=array_length(metadata, "tokenizer.ggml.tokens"))
     if vocab_size == 0:
-        raise keys.error("vocab_size", "is missing and so are the tokens: the file has no vocabulary")
+        raise keys.error("vocab_size", "is missing and so are the tokens: the file has no vocabulary; take another one")
     return Hyperparameters(
         architecture=keys.architecture,
         context_length=context_length,
@@ -215,10 +218,11 @@ def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:
     head_dim = keys.count("attention.key_length", default=embedding_length // head_count)
     value_length = keys.count("attention.value_length", default=head_dim)
     if value_length != head_dim:
-        cause = f"is {value_length} but keys have {head_dim} values: different sizes are not supported"
+        cause = (f"is {value_length} but keys have {head_dim} values: different sizes are not supported; take "
+                 "another model")
         raise keys.error("attention.value_length", cause)
     if not 8 <= head_dim <= 256 or head_dim % 2:
-        cause = f"heads have {head_dim} values; lcpu supports even numbers from 8 to 256"
+        cause = f"heads have {head_dim} values; lcpu supports even numbers from 8 to 256; take another model"
         raise LcpuError(f"{keys.source}: {cause}")
     return head_dim
 
@@ -228,7 +232,8 @@ def _rope_scaling(keys: _Keys, context_length: int) -> RopeScaling:
     if kind is None:
         kind = "linear"
     if not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
-        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear and yarn")
+        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear and yarn; take another "
+                         "model")
     name = "rope.scale_linear" if keys.get("rope.scaling.factor") is None else "rope.scaling.factor"  # the old name
     factor = keys.real(name, default=1.0, high=1e6)
     if kind == "none" or factor == 0.0:  # as in llama.cpp, 0 means no scaling

@@ -52,7 +52,7 @@ class LLM:
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None,
              context: int | None = None, output_type: str | None = None, beside: LLM | None = None,
              parallel: int = PARALLEL, cache_tokens: int | None = None, cache_types: tuple[str, str] = ("f16", "f16"),
-             progress: Progress | None = None) -> LLM:
+             check_memory: bool = True, progress: Progress | None = None) -> LLM:
         """Load a GGUF file, or the embedded model without a path.
 
         threads: by default the physical cores that this process may use, fewer for a small model. context: the most
@@ -60,7 +60,8 @@ class LLM:
         "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
         as is best for a draft model. parallel: texts that are computed at once. cache_tokens: of all texts together
         whose keys and values are kept, at least `context`; more let texts go on side by side and be found again.
-        cache_types: of keys and values, "f16" or "q8_0", which takes half the memory. progress(stage, done, total) is
+        cache_types: of keys and values, "f16" or "q8_0", which takes half the memory. check_memory: refuse a model
+        that takes more memory than is left, and cut the default context to what fits. progress(stage, done, total) is
         called while "loading" and "compiling". Raises LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
@@ -74,7 +75,7 @@ class LLM:
             tokenizer = from_metadata(file.metadata)
             model = Model(file, context, count, vocab_size=tokenizer.vocab_size, output_type=output_type,
                           cache_tokens=_KEPT_TOKENS if cache_tokens is None else cache_tokens, cache_types=cache_types,
-                          team=beside._model.team if beside else None, progress=progress)
+                          team=beside._model.team if beside else None, check_memory=check_memory, progress=progress)
         except BaseException:
             file.close()
             raise
@@ -229,10 +230,11 @@ class LLM:
             raise LcpuError("the prompt is empty: give at least one token")
         if len(ids) > self.context:
             raise LcpuError(f"the prompt has {len(ids)} tokens and the context only {self.context}: "
-                            "shorten it, or set a larger context")
+                            "shorten it, or set a larger context (-c)")
         vocab_size = self._model.h.vocab_size
         if not 0 <= min(ids) <= max(ids) < vocab_size:
-            raise LcpuError(f"token {min(ids) if min(ids) < 0 else max(ids)} is not one of the model's {vocab_size}")
+            raise LcpuError(f"token {min(ids) if min(ids) < 0 else max(ids)} is not one of the model's {vocab_size}: "
+                            f"they are 0 to {vocab_size - 1}")
         return ids
 
 

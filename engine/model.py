@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 import numpy as np
 
@@ -14,13 +15,17 @@ from .batch import Batch, Piece
 from .builder import LARGEST_CONTEXT, Builder, Matrix, queries_per_job
 from .file_kind import check_is_model
 from .gguf_file import GGUFFile
+from .memory import fitting_context
 from .packing import output_format, pack
 from .page_pool import PagePool
+from .rows import Rows
 
 Progress = Callable[[str, int, int], None]
 
 BATCH = 512  # most tokens of a step
 LARGEST_DEFAULT_CONTEXT = 32768
+
+_open_models: WeakSet[Model] = WeakSet()
 
 
 class Model:
@@ -28,35 +33,52 @@ class Model:
 
     def __init__(self, file: GGUFFile, context: int | None, threads: int, *, cache_tokens: int = 0,
                  cache_types: tuple[str, str] = ("f16", "f16"), vocab_size: int = 1, output_type: str | None = None,
-                 team: Team | None = None, progress: Progress | None = None) -> None:
+                 team: Team | None = None, check_memory: bool = True, context_flags: str = "-c",
+                 progress: Progress | None = None) -> None:
         """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
 
         context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
         cache_tokens: positions of all sequences together, at least those of one. cache_types: of keys and of values,
         "f16" or "q8_0".
         vocab_size: how many tokens the model has to know at least. output_type: a block format's name, to compute the
-        output layer in another than the file's. team: of so many threads, to share another model's.
+        output layer in another than the file's. team: of so many threads, to share another model's. check_memory:
+        refuse a model that takes more memory than is left, and cut a context of None to what fits. context_flags: what
+        sets the context, for that error.
         """
         check_is_model(file)
         build = architectures.builder_of(file)
         self.h = h = hyperparameters.of_file(file)
         if h.vocab_size < vocab_size:
-            raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}")
-        self.context = context = _context(h, context)
-        self.pool = PagePool(h, context, cache_tokens, *cache_types)
-        self.batch = Batch(BATCH, queries_per_job(h), self.pool.most)
+            raise LcpuError(f"{file.path}: the vocabulary has {vocab_size} tokens, but the model only {h.vocab_size}: "
+                            "damaged; download the file again")
         self._file = file  # the embedding table stays in it
-        self._builder = builder = Builder(file, h, self.batch, self.pool, threads, output_format(output_type))
-        self._logits = build(builder)
+
+        def built(context: int) -> tuple[Builder, Rows]:
+            pool = PagePool(h, context, cache_tokens, *cache_types)
+            builder = Builder(file, h, Batch(BATCH, queries_per_job(h), pool.most), pool, threads,
+                              output_format(output_type))
+            return builder, build(builder)
+
+        self.context = _context(h, context)
+        self._builder, self._logits = built(self.context)
+        if check_memory:
+            promised = sum(model.untouched_bytes for model in list(_open_models))
+            fitting = fitting_context(file.path, self._builder.needs(), promised=promised, shorten=context is None,
+                                      flags=context_flags)
+            if fitting < self.context:
+                self.context, cache_tokens = fitting, 0
+                self._builder, self._logits = built(fitting)
+        self.batch, self.pool = self._builder.batch, self._builder.pool
         self.pool.allocate()
         with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
-            self._program = builder.program.finish()
+            self._program = self._builder.program.finish()
             self.team, self._own_team = team or Team(threads), team is None
             try:
                 self._pack(progress or (lambda stage, done, total: None))
             except BaseException:
                 self.close()
                 raise
+        _open_models.add(self)
 
     def _pack(self, progress: Progress) -> None:
         matrices = self._builder.matrices.values()
@@ -91,7 +113,14 @@ class Model:
         """The output layer."""
         return next(reversed(self.matrices.values()))
 
+    @property
+    def untouched_bytes(self) -> int:
+        """Memory that later steps will take: of the positions that none has used yet, and of the first step."""
+        untouched = (self.pool.count - self.batch.pages_used) * self.pool.page_bytes
+        return untouched + (0 if self.batch.pages_used else self._builder.needs().buffers)
+
     def close(self) -> None:
+        _open_models.discard(self)
         if self._own_team:
             self.team.close()
 
@@ -100,5 +129,5 @@ def _context(h: hyperparameters.Hyperparameters, wanted: int | None) -> int:
     if wanted is None:
         return min(h.context_length, LARGEST_DEFAULT_CONTEXT)
     if not 1 <= wanted <= LARGEST_CONTEXT:
-        raise LcpuError(f"a context of {wanted} tokens: it must be 1 to {LARGEST_CONTEXT}")
+        raise LcpuError(f"a context of {wanted} tokens: choose 1 to {LARGEST_CONTEXT} (-c)")
     return wanted

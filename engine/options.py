@@ -33,7 +33,7 @@ class GenerationOptions:
         if self.seed is not None and self.seed < 0:
             raise LcpuError(f"seed is {self.seed}; it must be at least 0")
         if any(not text for text in self.stop):
-            raise LcpuError("a stop string is empty: it would end every text at once")
+            raise LcpuError("a stop string is empty: it would end every text at once; leave it out")
 
 
 def _range(least: float, most: float) -> str:

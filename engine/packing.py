@@ -27,7 +27,7 @@ def output_format(name: str | None) -> Format | None:
     if name is None or name.lower() == "keep":
         return None
     if name.lower() not in by_name:
-        raise LcpuError(f"output type {name!r} is unknown; lcpu knows keep, {', '.join(by_name)}")
+        raise LcpuError(f"output type {name!r} is unknown: choose one of keep, {', '.join(by_name)}")
     return by_name[name.lower()]
 
 
@@ -50,7 +50,7 @@ def pack(team: Team, matrix: Matrix, data: np.ndarray) -> None:
         team.run(_converting(matrix, rows, converted, matrix.panels[panel:], scratch, refused))
         if refused[0]:
             raise LcpuError(f"tensor '{matrix.name}' has values that {matrix.format.name.upper()} cannot hold: "
-                            "keep its type")
+                            "keep its type (without --output-type)")
 
 
 def _rows(matrix: Matrix, data: np.ndarray) -> np.ndarray:

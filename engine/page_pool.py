@@ -36,6 +36,11 @@ class PagePool:
         self.position_bytes += self._layer_position_bytes
         return self.page_bytes - self._layer_bytes
 
+    @property
+    def nbytes(self) -> int:
+        """What all pages take."""
+        return self.count * self.page_bytes
+
     def allocate(self) -> None:
         """Reserve the memory. Raises LcpuError if the system does not have so much."""
         self._pages = zeros((self.count, self.page_bytes), np.uint8, huge_pages=True)

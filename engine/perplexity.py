@@ -158,5 +158,6 @@ def _nll(log_p: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def _finite(values: np.ndarray, whose: str) -> np.ndarray:
     """Raises LcpuError unless the values are numbers, and not so large that the exponential of their mean is none."""
     if not abs(values).mean() < 700:
-        raise LcpuError(f"the logits of {whose} are not numbers, or far too large: its file is damaged")
+        raise LcpuError(f"the logits of {whose} are not numbers, or far too large: its file is damaged; download it "
+                        "again")
     return values

@@ -15,9 +15,10 @@ import numpy as np
 
 from ..kernels.errors import LcpuError
 from ..kernels.formats import FORMATS, Format
-from ..kernels.memory import zeros
+from ..kernels.memory import size_text, zeros
 from .gguf_file import GGUFFile, TensorInfo
 from .gguf_types import TENSOR_TYPES
+from .memory import room
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,16 @@ def check(shape: str, type_name: str) -> None:
 class RandomModel(GGUFFile):
     """What the engine sees of a GGUF file. Raises LcpuError for an unknown shape or type, or one too large to hold."""
 
-    def __init__(self, shape: str, type_name: str) -> None:
+    def __init__(self, shape: str, type_name: str, *, check_memory: bool = True) -> None:
         check(shape, type_name)
         self.path = Path(f"random-{shape}-{type_name}")  # of no file: for errors
         self.version = 3
         self.metadata = _metadata(SHAPES[shape])
         self.tensors = _tensors(SHAPES[shape], type_name)
-        needed, available = sum(info.nbytes for info in self.tensors.values()), _available_memory()
-        if available is not None and needed > available:
-            raise LcpuError(f"{self.path} takes {needed / 2**30:.1f} GiB of memory, and only {available / 2**30:.1f} "
-                            "are available: choose a smaller shape or type")
+        needed, limit = sum(info.nbytes for info in self.tensors.values()), room() if check_memory else None
+        if limit is not None and needed > limit.nbytes:
+            raise LcpuError(f"{self.path}: needs {size_text(needed)} of memory for its weights alone, "
+                            f"but only {limit}: take a smaller shape or type; --no-memory-check loads it anyway")
 
     def data(self, name: str) -> np.ndarray:
         """The bytes of a tensor, the same for every call: uint8 [nbytes], made anew."""
@@ -208,12 +209,3 @@ def random_blocks(name: str, count: int, scale: float, random: np.random.Generat
     if at.minimum is not None:
         blocks[:, at.minimum : at.minimum + 2] = (at.ratio * scales).astype(np.float16).view(np.uint8)
     return blocks
-
-
-def _available_memory() -> int | None:
-    """Bytes that Linux could give without swapping; None elsewhere."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None

@@ -25,16 +25,16 @@ class RopeTable:
         self._h, self._factors = h, factors
         rows = -(-context // _ROWS) * _ROWS
         self.array = zeros((rows, self.pairs, 2), np.float32)
-        self._filled = 0
+        self.filled = 0  # rows
 
     def extend(self, positions: int) -> None:
         """Fill the rows of positions below `positions`, always in the same pieces, so that each has one value."""
-        while self._filled < positions:
-            end = self._filled + _ROWS
-            angles, magnitude = angles_of(self._h, np.arange(self._filled, end), self._factors)
-            self.array[self._filled : end, :, 0] = np.cos(angles, dtype=np.float64) * magnitude
-            self.array[self._filled : end, :, 1] = np.sin(angles, dtype=np.float64) * magnitude
-            self._filled = end
+        while self.filled < positions:
+            end = self.filled + _ROWS
+            angles, magnitude = angles_of(self._h, np.arange(self.filled, end), self._factors)
+            self.array[self.filled : end, :, 0] = np.cos(angles, dtype=np.float64) * magnitude
+            self.array[self.filled : end, :, 1] = np.sin(angles, dtype=np.float64) * magnitude
+            self.filled = end
 
 
 def angles_of(h: Hyperparameters, positions: np.ndarray, factors: np.ndarray | None) -> tuple[np.ndarray, float]:

@@ -44,7 +44,8 @@ class Sampler:
             logits = self._penalized(logits, ids)
         best = int(np.argmax(logits))  # of a NaN, if there is one
         if not np.isfinite(logits[best]):
-            raise LcpuError("the model computed values that are not numbers: its file is damaged or its type unsuited")
+            raise LcpuError("the model computed values that are not numbers: its file is damaged or its type "
+                            "unsuited; take another file of it")
         if o.temperature <= 0.0:
             return best
         count = min(o.top_k or len(logits), len(logits))

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from ..kernels.errors import LcpuError
+from .cgroups import cgroup_folders, read_limit
 
 _MOST = 512
 _WORTH_A_THREAD = 8 << 20  # bytes of weights: with fewer, threads would spend a step waiting for each other
@@ -23,7 +24,7 @@ def thread_count(wanted: int | None, weight_bytes: int) -> int:
     if wanted is None:
         return min(_quota(), len(_physical_cores()), 1 + weight_bytes // _WORTH_A_THREAD, _MOST)
     if not 1 <= wanted <= _MOST:
-        raise LcpuError(f"{wanted} threads: the number of threads is 1 to {_MOST}")
+        raise LcpuError(f"{wanted} threads: choose 1 to {_MOST} (-t)")
     return min(wanted, len(_processors()))
 
 
@@ -49,32 +50,15 @@ def _core_of(processor: int) -> str:
 def _quota() -> int:
     """Whole processors that the cgroup allows, at least one; a large number where there is no limit."""
     limits = [_MOST]
-    for folder in _cgroup_folders():
+    for folder in cgroup_folders("cpu"):
         limits.append(_limit(folder / "cpu.max"))  # version 2: "quota period", quota may be "max"
         limits.append(_limit(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"))  # version 1
     return min(limits)
 
 
-def _cgroup_folders() -> list[Path]:
-    """Where the limits of this process and of the groups around it stand."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    folders = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = Path("/sys/fs/cgroup") / ("cpu" if controllers else "")
-        group = root / path.lstrip("/")
-        folders += [group, *(parent for parent in group.parents if parent.is_relative_to(root))]
-    return folders
-
-
 def _limit(*files: Path) -> int:
-    try:
-        quota, period = " ".join(file.read_text().strip() for file in files).split()
-        return max(1, int(quota) // int(period)) if int(quota) > 0 else _MOST
-    except (OSError, ValueError, ZeroDivisionError):
+    numbers = read_limit(*files)
+    if numbers is None or len(numbers) != 2 or min(numbers) <= 0:
         return _MOST
+    quota, period = numbers
+    return max(1, quota // period)

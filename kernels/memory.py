@@ -28,8 +28,15 @@ def zeros(shape: tuple[int, ...], dtype: Any, *, huge_pages: bool = False) -> np
     try:
         buffer = mmap.mmap(-1, nbytes, **_PRIVATE)  # shared memory, the default, has no huge pages
     except (OSError, OverflowError, MemoryError):
-        raise LcpuError(f"not enough memory for {nbytes / 2**30:.1f} GiB in one piece: "
-                        "a smaller context or model needs less") from None
+        raise LcpuError(f"the system does not give {size_text(nbytes)} of memory in one piece: take a shorter context "
+                        "(-c) or a smaller model, or raise the limit (ulimit -v)") from None
     if huge_pages and nbytes >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         buffer.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(buffer, dtype, math.prod(shape)).reshape(shape)
+
+
+def size_text(nbytes: int) -> str:
+    """A number of bytes for an error: "1.4 GiB", "600 MiB", "0.2 MiB"."""
+    if nbytes >= 1 << 30:
+        return f"{nbytes / 2**30:.1f} GiB"
+    return f"{nbytes / 2**20:.0f} MiB" if nbytes >= 1 << 20 else f"{nbytes / 2**20:.1f} MiB"

@@ -52,6 +52,7 @@ class LLM:
     stages: tuple[tuple[str, int, int], ...] = ()
     knows_chatml = False
     loads: tuple[dict[str, object], ...] = ()
+    memory_checks: tuple[bool, ...] = ()
     loaded: tuple[LLM, ...] = ()
     closed: tuple[LLM, ...] = ()
     streams: tuple[tuple[list[int], SimpleNamespace, LLM | Literal["ngram"] | None], ...] = ()
@@ -66,8 +67,10 @@ class LLM:
         }
 
     @classmethod
-    def load(cls, path=None, *, threads=None, context=None, output_type=None, beside=None, progress=None) -> LLM:
+    def load(cls, path=None, *, threads=None, context=None, output_type=None, beside=None, check_memory=True,
+             progress=None) -> LLM:
         cls.loads += ({"path": path, "threads": threads, "context": context, "beside": beside},)
+        cls.memory_checks += (check_memory,)
         if cls.error is not None:
             raise cls.error
         for stage in cls.stages if progress else ():

@@ -16,11 +16,13 @@ class FakeModel:
     loaded: list[FakeModel]
     error_after: int | None = None  # steps
 
-    def __init__(self, file, context, threads, *, team=None, progress=None) -> None:
+    def __init__(self, file, context, threads, *, team=None, check_memory=True, context_flags="",
+                 progress=None) -> None:
         from lcpu.engine import hyperparameters
 
         self.h = hyperparameters.read(file.metadata)
         self.name, self.context, self.threads = file.path.name, context, threads
+        self.check_memory = check_memory
         self.team = object() if team is None else team
         self.matrices: dict[str, object] = {}
         self.pool = SimpleNamespace(most=-(-context // 128), position_bytes=0)

@@ -159,7 +159,7 @@ def test_delay(models, monkeypatch):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ("-p many", "Invalid value for '-p': 'many' is not a number, a list such as"),
-    ("-t 600", "600 threads: the number of threads is 1 to 512"),
+    ("-t 600", "600 threads: choose 1 to 512"),
     ("-t -2", "Invalid value for '-t': -2 is not -1 to "),
     ("-ub 513", "Invalid value for '-ub': 513 is not 1 to 512"),
     ("-b 0", "Invalid value for '-b': 0 is not 1 to "),
@@ -232,3 +232,9 @@ def test_the_embedded_model_in_a_process_of_its_own(lcpu):
         shares = [row[name] for name in ("bandwidth_share", "peak_share") if row[name] is not None]
         assert len(shares) == (0 if "+" in row["test"] else 1)
         assert all(0 < share < 20 for share in shares)  # it fits in caches, which may be faster than memory
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], True), (["--no-memory-check"], False)])
+def test_the_memory_check_can_be_left_out(models, flags, expected):
+    assert exit_code(["bench", "-p", "4", "-n", "0", "-r", "1", *flags]) == 0
+    assert [model.check_memory for model in models] == [expected]

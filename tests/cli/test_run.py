@@ -279,3 +279,9 @@ def test_what_drafts_brought_is_in_the_json(engine, capsys):
 def test_verbose_names_what_drafts(engine, capsys, flags, drafts):
     assert exit_code(["run", "-p", "hi", "-v", *flags.split()]) == 0
     assert f"drafts            {drafts}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], True), (["--no-memory-check"], False)])
+def test_the_memory_check_can_be_left_out(engine, flags, expected):
+    assert exit_code(["run", "-p", "hi", "-md", "small.gguf", *flags]) == 0
+    assert engine.LLM.memory_checks == (expected, expected)

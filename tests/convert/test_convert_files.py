@@ -174,6 +174,7 @@ def test_the_tensor_of_these_tests_is_good_when_left_alone(tmp_path):
     ("pickled", "message"),
     [
         (torch_tensor(offset=1), r"is damaged \(a tensor larger than its storage\)"),
+        (torch_tensor(offset=99, shape=(2, 0)), r"is damaged \(a tensor larger than its storage\)"),
         (torch_tensor(shape=(3, 2)), r"is damaged \(a tensor larger than its storage\)"),
         (torch_tensor(strides=(3, 1)), r"is damaged \(a tensor larger than its storage\)"),
         (torch_tensor(strides=(-2, 1)), r"is damaged \(a tensor of impossible shape\)"),
@@ -184,7 +185,10 @@ def test_the_tensor_of_these_tests_is_good_when_left_alone(tmp_path):
         (torch_tensor("'storage' FloatStorage '0' 5", shape=(5,), strides=(1,)), "the values of tensor 'w' are not"),
         (torch_tensor("'storage' DoubleStorage '0' 4"), "the values of tensor 'w' are not all there"),
         (torch_tensor("'module' FloatStorage '0' 4"), r"is damaged \(a storage that is none\)"),
-        (torch_tensor()[:40], "is damaged"),
+        (torch_tensor()[:-1], "is damaged"),
+        (b"\x80\x02r\xff\xff\xff\x7f.", "is damaged"),  # an index that the unpickler in C makes room for
+        (b"\x80\x02\x96\xff\xff\xff\xff\xff\0\0\0.", "is damaged"),  # an array of a terabyte
+        (b"\x80\x02})" + b"2\x86" * 60 + b"Ns.", r"is damaged \(a tuple too large for a tensor\)"),
         (b"", "is damaged"),
         (pickle.dumps([1], 2), "holds list, not a dictionary of tensors"),
         (pickle.dumps({"epoch": 3}, 2), "has no tensors in its dictionary"),

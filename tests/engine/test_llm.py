@@ -181,10 +181,10 @@ def test_generate_checks_before_it_iterates(tiny_llm: LLM) -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"threads": 0}, "0 threads: the number of threads is 1 to 512"),
+    ({"threads": 0}, "0 threads: choose 1 to 512"),
     ({"threads": -1}, "-1 threads"),
     ({"threads": 10000}, "10000 threads"),
-    ({"context": 0}, "a context of 0 tokens: it must be 1 to 16777216"),
+    ({"context": 0}, "a context of 0 tokens: choose 1 to 16777216"),
     ({"context": -5}, "a context of -5 tokens"),
     ({"context": 2**24 + 1}, "a context of 16777217 tokens"),
     ({"context": 2**70}, "a context of 1180591620717411303424 tokens"),

@@ -53,7 +53,7 @@ def test_output_layer(write_llama: WriteLlama) -> None:
 
 def test_errors(write_llama: WriteLlama) -> None:
     path = write_llama("f32")
-    with pytest.raises(LcpuError, match=r"^output type 'q9' is unknown; lcpu knows keep, f32, .*q8_0"):
+    with pytest.raises(LcpuError, match=r"^output type 'q9' is unknown: choose one of keep, f32, .*q8_0"):
         LLM.load(path, output_type="q9")
     with pytest.raises(LcpuError, match=r"tensor 'output.weight' has rows of 32 values, which are not whole Q6_K "):
         LLM.load(path, output_type="q6_k")

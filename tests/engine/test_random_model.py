@@ -13,6 +13,7 @@ from lcpu.engine import random_model
 from lcpu.engine.batch import Piece
 from lcpu.engine.description import describe
 from lcpu.engine.gguf_types import TENSOR_TYPES
+from lcpu.engine.memory import Room
 from lcpu.engine.model import Model
 from lcpu.engine.random_model import SCALES, SHAPES, RandomModel, Shape, random_blocks
 from lcpu.kernels.errors import LcpuError
@@ -128,9 +129,13 @@ def test_unknown_names_list_the_known(shape, type_name, message):
 
 
 def test_a_model_that_does_not_fit(monkeypatch):
-    monkeypatch.setattr(random_model, "_available_memory", lambda: 3 << 30)
+    monkeypatch.setattr(random_model, "room", lambda: Room(3 << 30, grouped=True))
     RandomModel("tinyllama-1.1b", "q8_0")
-    with pytest.raises(LcpuError, match=r"random-llama3-8b-q4_0 takes 4\.\d GiB of memory, and only 3\.0 are"):
+    with pytest.raises(LcpuError) as caught:
         RandomModel("llama3-8b", "q4_0")
-    monkeypatch.setattr(random_model, "_available_memory", lambda: None)  # a system that does not say
+    assert str(caught.value) == (
+        "random-llama3-8b-q4_0: needs 4.3 GiB of memory for its weights alone, but only 3.0 GiB are available (limit "
+        "of the container or cgroup): take a smaller shape or type; --no-memory-check loads it anyway")
+    RandomModel("llama3-8b", "q4_0", check_memory=False)
+    monkeypatch.setattr(random_model, "room", lambda: None)  # a system that does not say
     RandomModel("llama3-70b", "f32")

@@ -120,7 +120,7 @@ def test_wanted(machine: Machine) -> None:
     machine({}, 2)
     assert [threads.thread_count(wanted, LARGE) for wanted in (1, 2, 3, 512)] == [1, 2, 2, 2]
     for wanted in (0, -1, 513, 10000):
-        with pytest.raises(LcpuError, match=f"^{wanted} threads: the number of threads is 1 to 512"):
+        with pytest.raises(LcpuError, match=f"^{wanted} threads: choose 1 to 512"):
             threads.thread_count(wanted, LARGE)
 
 
