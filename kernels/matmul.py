@@ -14,9 +14,9 @@ _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 MAX_TOKENS = 8  # the widest tile: rows of scratch past the last token that a tile may read and write
 _RUN = 75  # percent of a thread's part of a matrix
 PANEL_GROUP = 4  # the tallest tile: matrices, their results and shares of them are whole groups of panels
-_PANELS_8, _PANELS_4, _PANELS_2, _PANELS_1 = ISA.tile_panels  # of a tile of so many tokens
 
 tile = sweep = multiply = hole()  # a format's tile, and the two templates around it, bound to this tile
+panels_8 = panels_4 = panels_2 = panels_1 = hole()  # of a tile of so many tokens
 
 
 @template
@@ -42,26 +42,28 @@ def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_
         left = tokens - token
         a, o = x + token * x_stride, out + token * out_stride
         if left > 4:
-            sweep(zeros(_PANELS_8, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            sweep(zeros(panels_8, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                   accumulate)
             token += 8
         elif left > 2:
-            sweep(zeros(_PANELS_4, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            sweep(zeros(panels_4, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                   accumulate)
             token += 4
         elif left > 1:
-            sweep(zeros(_PANELS_2, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            sweep(zeros(panels_2, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                   accumulate)
             token += 2
         else:
-            sweep(zeros(_PANELS_1, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            sweep(zeros(panels_1, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                   accumulate)
             token += 1
 
 
-def multiplier(tile: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """`_multiply` for a format's tile, as a function that kernels call."""
-    return device(bind(_multiply, f"multiply_{name}", sweep=device(bind(_sweep, f"sweep_{name}", tile=tile))))
+def multiplier(tile: Callable[..., Any], name: str,
+               panels: tuple[int, int, int, int] = ISA.tile_panels) -> Callable[..., Any]:
+    """`_multiply` for a format's tile, as a function that kernels call. panels: of tiles of 8, 4, 2 and 1 tokens."""
+    sizes = dict(zip(("panels_8", "panels_4", "panels_2", "panels_1"), panels, strict=True))
+    return device(bind(_multiply, f"multiply_{name}", sweep=device(bind(_sweep, f"sweep_{name}", tile=tile)), **sizes))
 
 
 @device

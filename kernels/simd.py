@@ -464,10 +464,11 @@ def _add_pairs(b, x):
     return _call(b, "llvm.x86.avx2.pmadd.wd", wide, x, _constant(x.type, 1))
 
 
-def _generic_dot(extend):
+def _generic_dot(extend, extend_token="sext"):
     def emit(b, acc, weights, token):
         wide = ir.VectorType(I32, 4 * LANES)
-        products = b.mul(getattr(b, extend)(weights, wide), b.sext(b.bitcast(token, weights.type), wide))
+        token = b.bitcast(token, weights.type)
+        products = b.mul(getattr(b, extend)(weights, wide), getattr(b, extend_token)(token, wide))
         for _ in range(2):  # add neighbours, twice
             half = products.type.count // 2
             even, odd = (ir.Constant(ir.VectorType(I32, half), list(range(i, 2 * half, 2))) for i in (0, 1))
@@ -487,6 +488,14 @@ def _maddubs_signed_dot(b, acc, weights, token):
     return b.add(acc, _add_pairs(b, _maddubs(b, magnitude, signs)))
 
 
+def _maddubs_unsigned_token(b, acc, weights, token):
+    return b.add(acc, _add_pairs(b, _maddubs(b, b.bitcast(token, weights.type), weights)))
+
+
+def _vpdpbusd_unsigned_token(b, acc, weights, token):
+    return _vpdpbusd(b, acc, b.bitcast(token, weights.type), weights)
+
+
 def _vdpbf16ps(b, acc, weights, token):
     pairs = ir.VectorType(_BFloatType(), 2 * LANES)
     return _call(b, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}", acc.type, acc, b.bitcast(weights, pairs),
@@ -503,6 +512,11 @@ dot4 = _multiply_accumulate(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "g
 dot4_signed = _multiply_accumulate(
     I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_signed_dot, "generic": _generic_dot("sext")}[ISA.dot])
 SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
+# The same for int8 weights as they are and activations of 0 to LARGEST_UNSIGNED. acc is int32 on every path.
+dot4_unsigned = _multiply_accumulate(
+    I32, {"vnni": _vpdpbusd_unsigned_token, "maddubs": _maddubs_unsigned_token,
+          "generic": _generic_dot("sext", "zext")}[ISA.dot])
+LARGEST_UNSIGNED = 127 if ISA.dot == "maddubs" else 255
 
 
 @intrinsic
@@ -601,6 +615,17 @@ def _prefetcher(distances):
 prefetch_direct = _prefetcher(ISA.prefetch.direct)
 prefetch_unpacked = _prefetcher(ISA.prefetch.unpacked)
 prefetch_grouped = _prefetcher(ISA.prefetch.grouped)
+
+
+@intrinsic
+def prefetch_line(context, address):
+    """Ask for the cache line at an address, into the second-level cache."""
+    def generate(context, b, sig, args):
+        pointer = b.inttoptr(args[0], I8.as_pointer())
+        _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
 
 
 # ---- scalars in memory, calls by address, and what threads need ----

@@ -43,7 +43,9 @@ def put_query(x, out, head_dim, scale):
         store_f32(out + 4 * d, round_f16(load_f32(x + 4 * d)) * splat_f32(scale))
 
 
-multiply = multiplier(tile, "f16_pages")
+import os
+_P=tuple(int(c) for c in os.environ.get("PAN","1114"))
+multiply = multiplier(tile, "f16_pages", _P)
 
 
 @device
