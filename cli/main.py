@@ -6,6 +6,7 @@ reader that closes the pipe (`lcpu run | head`) has had what it wanted: that end
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ from .options import UsageError
 from .perplexity import perplexity
 from .quantize import quantize
 from .run import run
+from .start import end_at_once
 
 # A subcommand is one file and one line here. Its module imports neither numba, numpy nor the engine: its function does.
 SUBCOMMANDS: dict[str, Callable[..., None]] = {
@@ -69,9 +71,18 @@ def lcpu(
 
 
 def main() -> None:
-    """The entry point of the `lcpu` script."""
-    signal.signal(signal.SIGTERM, terminate)
-    sys.exit(exit_code(sys.argv[1:]))
+    """Run the command line of this process."""
+    code = 130
+    with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C, while the first is answered
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, terminate)
+        try:
+            code = exit_code(sys.argv[1:])
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, end_at_once)
+    sys.exit(code)
 
 
 def exit_code(arguments: list[str]) -> int:
@@ -114,6 +125,8 @@ def one_line(error: Exception, command: str) -> str:
         message = str(error)
     elif isinstance(error, MemoryError):
         message = "out of memory; take a smaller model, or a shorter context with -c"
+    elif isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        message = "the system refuses to start a thread; raise the limit on threads (ulimit -u, or the container's)"
     elif isinstance(error, OSError) and error.strerror:
         message = error.strerror + (f": {error.filename}" if error.filename else "")
     else:

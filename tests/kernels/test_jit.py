@@ -24,7 +24,8 @@ SCRIPT = """
 import json
 import numpy as np
 from lcpu.kernels.formats import FORMATS
-from lcpu.kernels.jit import announcing, cache_directory
+from lcpu.kernels.jit import announcing
+from lcpu.kernels.kernel_cache import cache_directory
 from lcpu.kernels.program import Program
 from lcpu.kernels.team import Team
 out, compiled = np.zeros((1, 32), np.float32), []
@@ -70,7 +71,7 @@ def test_a_changed_source_and_another_path_have_their_own_directory(tmp_path):
     shutil.copytree(Path(lcpu.kernels.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
 
     def directory(isa: str) -> str:
-        script = "from kernels_copy.jit import cache_directory; print(cache_directory())"
+        script = "from kernels_copy.kernel_cache import cache_directory; print(cache_directory())"
         environment = {**os.environ, "PYTHONPATH": str(tmp_path), "LCPU_ISA": isa}
         return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True,
                               check=True).stdout
