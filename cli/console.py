@@ -21,7 +21,7 @@ PROGRESS_PERIOD = 0.1  # seconds between two drawings
 
 
 def prepare() -> None:
-    """Makes stdout and a piped stdin UTF-8 whatever the locale says; what UTF-8 cannot hold is printed as '?'.
+    """Makes stdout, stderr and a piped stdin UTF-8 whatever the locale says; stdout has '?' for what UTF-8 cannot hold.
 
     Messages that the engine logs go to stderr from here on (`show_messages`).
     """
@@ -29,6 +29,8 @@ def prepare() -> None:
         raise LcpuError("stdout is closed; send it to a file or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     show_messages()

@@ -16,7 +16,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, end_at_once)
     signal.signal(signal.SIGTERM, end_at_once)
     open_closed_streams()
-    forget_numba_settings()
+    set_up_libraries()
 
     from .main import main as command
 
@@ -43,7 +43,11 @@ def open_closed_streams() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for as long as the process lives
 
 
-def forget_numba_settings() -> None:
-    """Remove NUMBA_* from the environment: such settings are made for other programs, and some end a process."""
+def set_up_libraries() -> None:
+    """Remove NUMBA_* from the environment: such settings are made for other programs, and some end a process.
+
+    NumPy's BLAS, which nothing here uses, gets no threads: it would complain where there may be none.
+    """
     for name in [name for name in os.environ if name.startswith("NUMBA_")]:
         del os.environ[name]
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"

@@ -88,8 +88,12 @@ def cache_directory() -> Path:
 
 def _root() -> str:
     """LCPU_CACHE_DIR, or lcpu in the user's cache directory; with its "~" if nobody knows where that is."""
-    wanted = os.environ.get("LCPU_CACHE_DIR", "").strip()
-    return os.path.expanduser(wanted or platformdirs.user_cache_dir("lcpu", appauthor=False))
+    if wanted := os.environ.get("LCPU_CACHE_DIR", "").strip():
+        return os.path.expanduser(wanted)
+    try:
+        return platformdirs.user_cache_dir("lcpu", appauthor=False)
+    except RuntimeError:  # its newer versions do not leave a "~"
+        return "~/.cache/lcpu"
 
 
 @cache
