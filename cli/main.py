@@ -6,7 +6,6 @@ reader that closes the pipe (`lcpu run | head`) has had what it wanted: that end
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -71,17 +70,22 @@ def lcpu(
 
 
 def main() -> None:
-    """Run the command line of this process."""
-    code = 130
-    with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C, while the first is answered
+    """Run the command line of this process, and end it."""
+    code: int | str | None = 130
+    try:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, terminate)
-        try:
-            code = exit_code(sys.argv[1:])
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, end_at_once)
+        code = exit_code(sys.argv[1:])
+    except KeyboardInterrupt:  # a second one, while the first was answered
+        pass
+    except SystemExit as end:  # by `terminate`
+        code = end.code
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end_at_once)
+    if isinstance(code, int) and code > 128:  # all is tidied up, but a thread may be compiling: do not wait for it
+        os._exit(code)
     sys.exit(code)
 
 

@@ -6,10 +6,11 @@ A kernel is compiled when its address is first asked for, so a block format that
 from __future__ import annotations
 
 import inspect
-import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
+from queue import SimpleQueue
 from types import FunctionType
 from typing import Any
 
@@ -28,6 +29,7 @@ from .isa import active, host_features
 from .kernel_cache import KernelFile, can_keep
 
 _OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
+_STACK = 16 << 20  # bytes, whatever the system allows a thread by default: LLVM's recursion is deep
 _listener: Callable[[str], None] | None = None
 
 
@@ -45,9 +47,11 @@ class Kernel:
     def compiled(self) -> CFunc:
         check_processor()
         native = _Native(self.function, self._signature, locals={}, options=dict(_OPTIONS))
-        native.enable_caching()
-        with global_compiler_lock, _numba_defaults(), _no_lost_interrupts():
-            native.compile()
+        if not native.is_kept():
+            can_keep()  # its warning comes before the long wait
+            if _listener:
+                _listener(self.name)
+        _interruptibly(native.compile)
         return native
 
     @property
@@ -105,16 +109,20 @@ inlined = _decorator(forceinline=True)  # part of a tile: a call would send vect
 
 
 class _Native(CFunc):
-    """A CFunc that is kept on disk, and says when it has to be compiled."""
+    """A CFunc that is kept in our cache, and that Numba compiles as it does by default."""
 
-    def enable_caching(self) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._cache = KernelFile(self.__wrapped__)
 
-    def _compile_uncached(self) -> Any:
-        can_keep()  # its warning comes before the long wait
-        if _listener:
-            _listener(self.__name__)
-        return super()._compile_uncached()  # type: ignore[misc]  # Numba's stubs leave it out
+    def is_kept(self) -> bool:
+        with global_compiler_lock, _numba_defaults():
+            return self._cache.is_whole(self._sig, self._targetdescr.target_context)
+
+    def compile(self) -> None:
+        """Load the kernel from the cache or compile it."""
+        with global_compiler_lock, _numba_defaults():
+            super().compile()
 
 
 @contextmanager
@@ -157,23 +165,36 @@ def _settings() -> dict[str, Any]:
     return {name: value for name, value in vars(config).items() if name.isupper()}
 
 
-@contextmanager
-def _no_lost_interrupts() -> Iterator[None]:
-    """Raises at the end what a signal raised within a callback or a finalizer, where Python itself can only print it.
+def _interruptibly(work: Callable[[], None]) -> None:
+    """Do some work of LLVM's, for which a Ctrl-C does not have to wait.
 
-    LLVM works for long without Python, so that a Ctrl-C is often seen first by the callback that takes its results.
+    Python answers signals in the main thread only, and drops what a handler raises within a callback from C. So the
+    main thread leaves such work to another one. That goes on when the wait is interrupted, and does no harm.
     """
-    ignored: list[sys.UnraisableHookArgs] = []
-    before, sys.unraisablehook = sys.unraisablehook, ignored.append  # not in Python, where another signal could strike
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    before = threading.stack_size(_STACK)
     try:
-        yield
+        thread = threading.Thread(target=run, name="kernel-compiler")
+        thread.start()
+    except RuntimeError:  # no more threads are allowed
+        return work()
     finally:
-        sys.unraisablehook = before
-        for each in ignored:
-            if isinstance(each.exc_value, Exception):
-                before(each)
-            elif each.exc_value is not None:
-                raise each.exc_value from None
+        threading.stack_size(before)
+    error = ended.get()
+    thread.join()
+    if error is not None:
+        raise error
 
 
 @cache

@@ -43,6 +43,13 @@ class KernelFile:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
+    def is_whole(self, signature: Any, context: Any) -> bool:
+        """Whether the kernel is there to be loaded."""
+        try:
+            return _read(self._path(signature, context.codegen())) is not None
+        except OSError:
+            return False
+
     def load_overload(self, signature: Any, context: Any) -> CompileResult | None:
         """The compiled kernel, or None if there is none that is whole."""
         # Numba's own fills its registries first, which takes half a second and only compiling needs.
