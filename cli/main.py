@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from typer.main import get_command
@@ -38,6 +39,9 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "quantize": quantize,
 }
+
+ECHO = 0.5  # seconds
+answered = -ECHO  # time of the last signal that was no echo
 
 app = typer.Typer(
     name="lcpu",
@@ -74,10 +78,10 @@ def main() -> None:
     code: int | str | None = 130
     try:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, terminate)
         code = exit_code(sys.argv[1:])
-    except KeyboardInterrupt:  # a second one, while the first was answered
+    except KeyboardInterrupt:  # before the command began, or again while the first was answered
         pass
     except SystemExit as end:  # by `terminate`
         code = end.code
@@ -116,9 +120,26 @@ def exit_code(arguments: list[str]) -> int:
         return 2 if isinstance(error, UsageError) else 1
 
 
-def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End as an error would, so that files in the making are taken away."""
-    sys.exit(128 + number)
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C: end as an error would, so that files in the making are taken away."""
+    if is_first():
+        raise KeyboardInterrupt
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """End in the same way."""
+    if is_first():
+        sys.exit(128 + number)
+
+
+def is_first() -> bool:
+    """Whether a signal is no echo: shells and supervisors may send the same again while the first is being answered."""
+    global answered
+    now = time.monotonic()
+    if now - answered < ECHO:
+        return False
+    answered = now
+    return True
 
 
 def one_line(error: Exception, command: str) -> str:

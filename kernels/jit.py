@@ -24,6 +24,7 @@ except Exception as error:  # it reads settings at once, and does not take every
 from numba import config, types
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 
 from .isa import active, host_features
 from .kernel_cache import KernelFile, can_keep
@@ -111,13 +112,15 @@ inlined = _decorator(forceinline=True)  # part of a tile: a call would send vect
 class _Native(CFunc):
     """A CFunc that is kept in our cache, and that Numba compiles as it does by default."""
 
+    _sig: Any  # Numba's, which its stubs leave out
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._cache = KernelFile(self.__wrapped__)
 
     def is_kept(self) -> bool:
         with global_compiler_lock, _numba_defaults():
-            return self._cache.is_whole(self._sig, self._targetdescr.target_context)
+            return self._cache.is_whole(self._sig, cpu_target.target_context)
 
     def compile(self) -> None:
         """Load the kernel from the cache or compile it."""

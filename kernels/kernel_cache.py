@@ -1,7 +1,7 @@
 """Compiled kernels on disk: a file for each, in a folder for each state of the sources, of Numba and of the path.
 
-The cache never ends a run. A file that is missing, damaged or not ours counts as none and is written anew. Where nothing
-can be written, kernels are compiled at each start, and one warning says so.
+The cache never ends a run. A file that is missing, damaged or not ours counts as none and is written anew. Where
+nothing can be written, kernels are compiled at each start, and one warning says so.
 """
 
 from __future__ import annotations

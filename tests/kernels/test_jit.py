@@ -123,7 +123,7 @@ def test_a_processor_that_lacks_what_kernels_need_is_an_error(tmp_path, where):
     environment = {**os.environ} | ({"NUMBA_CPU_NAME": "generic"} if where == "environment" else {})
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("lcpu.kernels.errors.LcpuError: NUMBA_CPU_NAME or NUMBA_CPU_FEATURES")
+    assert "LcpuError: NUMBA_CPU_NAME or NUMBA_CPU_FEATURES" in done.stderr.splitlines()[-1]
 
 
 @once
