@@ -105,8 +105,8 @@ def _await_step(control, thread, seen):
     return 0
 
 
-class _Crew:
-    """The threads of a team and what they share. They do not know the team: one that nobody uses any more can go."""
+class _Workers:
+    """The threads of a team and what they share. They hold no reference to the team, which would keep it alive."""
 
     def __init__(self, threads: int) -> None:
         """Raises LcpuError if the system has no room for so many threads."""
@@ -120,7 +120,7 @@ class _Crew:
         self._due = 0  # the last step that threads should be awake for
         self._stopped = False
         _walk.call, _lead.call, _await_step.call  # noqa: B018  compile before threads race to it
-        self.workers: list[threading.Thread] = []
+        self.started: list[threading.Thread] = []
         for i in range(1, threads):
             worker = threading.Thread(target=self._work, args=(i,), name=f"lcpu-{i}", daemon=True)
             try:
@@ -130,7 +130,7 @@ class _Crew:
                 raise LcpuError(f"the system refuses to start thread {i + 1} of {threads}: take fewer threads (-t 1 "
                                 "needs no other), or raise the limit on threads or memory (ulimit -u and -v, or the "
                                 "container's)") from None
-            self.workers.append(worker)
+            self.started.append(worker)
 
     def run(self, program: Program) -> None:
         program.counters[:] = 0
@@ -193,30 +193,30 @@ class Team:
         self._start()
         _teams.add(self)
 
-    def _start(self) -> _Crew:
-        self._crew: _Crew | None = _Crew(self.threads)
-        self._end = weakref.finalize(self, self._crew.stop)
+    def _start(self) -> _Workers:
+        self._workers: _Workers | None = _Workers(self.threads)
+        self._end = weakref.finalize(self, self._workers.stop)
         self._end.atexit = False  # the interpreter ends daemon threads itself, also in the middle of a step
-        return self._crew
+        return self._workers
 
     def run(self, program: Program) -> None:
         """Execute the program once, on all threads. Raises LcpuError once they have ended."""
         if self._closed:
             raise LcpuError("the threads of this model have ended with the model that they belong to: load both again")
-        (self._crew or self._start()).run(program)
+        (self._workers or self._start()).run(program)
 
     def close(self) -> None:
         """End the threads."""
         self._closed = True
-        crew, self._crew = self._crew, None
-        if crew:
+        workers, self._workers = self._workers, None
+        if workers:
             self._end()
-            for worker in crew.workers:
+            for worker in workers.started:
                 worker.join()
 
     def forget(self) -> None:
         """Forget threads that are those of a parent process, and the state that they were in."""
-        self._crew = None
+        self._workers = None
         self.lock = threading.Lock()
         self._end.detach()
 

@@ -222,14 +222,14 @@ def test_interrupted_before_a_step_begins(monkeypatch, asleep):
         team.run(program)
         if asleep:
             time.sleep(REST)
-        wake = team._crew.wake
+        wake = team._workers.wake
 
         def interrupted():
             wake()
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(team._crew, "wake", interrupted)
+            patch.setattr(team._workers, "wake", interrupted)
             for _ in range(3):
                 with pytest.raises(KeyboardInterrupt):
                     team.run(program)
@@ -274,7 +274,7 @@ def test_interrupted_at_any_opcode_while_the_threads_sleep():
     program.finish()
     with Team(2) as team:
         for opcodes in itertools.count():
-            while not team._crew.sleeping[1]:
+            while not team._workers.sleeping[1]:
                 time.sleep(0.001)
             before = counters[0]
             interrupted = interrupted_after(opcodes, lambda: team.run(program))
