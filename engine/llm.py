@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import operator
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -33,9 +32,8 @@ logger = logging.getLogger("lcpu")
 class LLM:
     """A loaded model. Its text depends on neither threads, batches nor drafts. Use `LLM.load`; a context manager."""
 
-    def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, lock: threading.Lock, *, context: int,
-                 threads: int, load_seconds: float) -> None:
-        """lock: held while the model's threads compute."""
+    def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, *, context: int, threads: int,
+                 load_seconds: float) -> None:
         self.tokenizer, self.context, self.threads, self.load_seconds = tokenizer, context, threads, load_seconds
         self.isa: Isa = active()
         self.metadata: Mapping[str, Value] = file.metadata
@@ -45,7 +43,6 @@ class LLM:
         self._costs = StepCosts()
         self._ngram_experience = NGrams.no_experience()
         self._draft_experience: WeakKeyDictionary[LLM, DraftExperience] = WeakKeyDictionary()
-        self._lock = lock
         self._closed = False
         self._warned_of_bos = False
 
@@ -76,8 +73,8 @@ class LLM:
         except BaseException:
             file.close()
             raise
-        return cls(file, model, tokenizer, beside._lock if beside else threading.Lock(), context=model.context,
-                   threads=count, load_seconds=time.perf_counter() - started)
+        return cls(file, model, tokenizer, context=model.context, threads=count,
+                   load_seconds=time.perf_counter() - started)
 
     def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of a text, as `Tokenizer.encode` makes them. Two BOS tokens at the start are warned of once."""
@@ -129,7 +126,7 @@ class LLM:
 
     def close(self) -> None:
         """Give back threads and memory. What is called later raises LcpuError."""
-        with self._lock:
+        with self._model.team.lock:
             if not self._closed:
                 self._closed = True
                 self._model.close()  # with its threads, if they are its own
@@ -182,7 +179,7 @@ class LLM:
     def _compute(self, ids: list[int], first: int) -> tuple[np.ndarray, int]:
         """(logits after each of ids[first:], how many ids before were in the cache). Computes what the cache lacks."""
         out = np.empty((len(ids) - first, self._model.h.vocab_size), np.float32)
-        with self._lock:
+        with self._model.team.lock:
             self._check_open()
             reused = _common_prefix(self._cached, ids[:first])
             del self._cached[reused:]
