@@ -10,7 +10,7 @@ import numpy as np
 
 from .options import GenerationOptions
 from .sampler import Sampler
-from .speculation import Drafter, Figures, Speculator, StepCosts, verify
+from .speculation import CostModel, Drafter, Figures, Speculator, verify
 from .tokenizer import Tokenizer, Utf8Stream
 
 __all__ = ["Generation", "GenerationOptions"]
@@ -25,8 +25,8 @@ class Generation:
     """Iterate over it for the text, in pieces of whole characters; its attributes tell how far it is."""
 
     def __init__(self, forward: Forward, tokenizer: Tokenizer, ids: Sequence[int], context: int,
-                 options: GenerationOptions, drafters: Sequence[Drafter] = (), costs: StepCosts | None = None) -> None:
-        """drafters guess tokens, never change them; costs: of forward's steps."""
+                 options: GenerationOptions, drafters: Sequence[Drafter] = (), costs: CostModel | None = None) -> None:
+        """drafters: for speculative decoding, which does not change the text. costs: of forward's steps."""
         self.prompt_tokens = len(ids)
         self.reused_tokens = 0  # of the prompt, found in the cache
         self.generated_ids: list[int] = []
@@ -36,7 +36,7 @@ class Generation:
         self._forward, self._tokenizer, self._context, self._options = forward, tokenizer, context, options
         self._ids = list(ids)
         self._sampler = Sampler(options, banned=tuple(tokenizer.end_ids) if options.ignore_eos else ())
-        self._speculator = Speculator(drafters, costs or StepCosts(), self._sampler)
+        self._speculator = Speculator(drafters, costs or CostModel(), self._sampler)
         self._pieces = self._run()
 
     def __iter__(self) -> Iterator[str]:
@@ -44,7 +44,7 @@ class Generation:
 
     @property
     def speculation(self) -> Figures:
-        """What came of the drafts so far."""
+        """What speculative decoding has achieved so far."""
         return self._speculator.figures
 
     def _run(self) -> Iterator[str]:
@@ -84,9 +84,9 @@ class Generation:
         return tokens
 
     def _step(self, room: int) -> list[int]:
-        """The next token, and up to room - 1 more if they are guessed rightly."""
+        """The next token, and up to room - 1 more that were drafted and accepted."""
         started = time.perf_counter()
-        draft = self._speculator.propose(self._ids, room - 1)
+        draft = self._speculator.choose_draft(self._ids, room - 1)
         logits, _ = self._forward(self._ids, draft.tokens)
         computed = time.perf_counter()
         tokens = verify(self._sampler, logits, self._ids, draft.tokens, self._tokenizer.end_ids)

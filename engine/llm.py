@@ -21,7 +21,7 @@ from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
 from .model import BATCH, Model, Progress
-from .speculation import Drafter, DraftExperience, DraftModel, NGrams, StepCosts, check_vocabulary
+from .speculation import CostModel, Drafter, DraftModel, DraftModelStatistics, NGrams, check_vocabulary
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
 
@@ -38,9 +38,9 @@ class LLM:
         self.description = describe(file)
         self._file, self._model = file, model
         self._cached: list[int] = []  # the tokens whose keys and values are in the cache
-        self._costs = StepCosts()
-        self._ngram_experience = NGrams.no_experience()
-        self._draft_experience: WeakKeyDictionary[LLM, DraftExperience] = WeakKeyDictionary()
+        self._costs = CostModel()
+        self._ngram_statistics = NGrams.new_statistics()
+        self._draft_statistics: WeakKeyDictionary[LLM, DraftModelStatistics] = WeakKeyDictionary()
         self._lock = lock
         self._closed = False
 
@@ -93,7 +93,7 @@ class LLM:
     def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
                  top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, seed: int | None = None,
                  stop: Sequence[str] = (), draft: DraftSource = "ngram") -> Iterator[str]:
-        """The text that follows a prompt, in pieces as they are computed. The draft only makes it faster (`stream`)."""
+        """The text that follows a prompt, in pieces as they are computed. `stream` explains the draft."""
         options = GenerationOptions(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                     min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
                                     stop=(stop,) if isinstance(stop, str) else tuple(stop))
@@ -103,9 +103,9 @@ class LLM:
                draft: DraftSource = "ngram") -> Generation:
         """A generation after the given ids. What the cache holds of them from before is not computed again.
 
-        draft: what the text repeats is guessed from it ("ngram"), or from it and by a smaller model with the same
-        vocabulary, whichever promises more at each step; or nothing is guessed (None). The text is always the same.
-        Raises LcpuError if the draft model's vocabulary is another.
+        draft: what drafts tokens for speculative decoding. "ngram": repetitions in the text. A smaller model with the
+        same vocabulary: that model or repetitions, whichever is expected to be faster at each step. None: no drafts.
+        The text is the same with all of them. Raises LcpuError if the draft model's vocabulary differs.
         """
         ids = self._checked(ids)
         self._check_open()
@@ -147,17 +147,17 @@ class LLM:
     def _drafters(self, draft: DraftSource) -> list[Drafter]:
         if draft is None:
             return []
-        ngrams = NGrams(self._ngram_experience)
+        ngrams = NGrams(self._ngram_statistics)
         if draft == "ngram":
             return [ngrams]
         if not isinstance(draft, LLM):
             raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
-        if draft not in self._draft_experience:
+        if draft not in self._draft_statistics:
             check_vocabulary(self.tokenizer, draft.tokenizer)
-            self._draft_experience[draft] = DraftExperience()
-        experience = self._draft_experience[draft]
+            self._draft_statistics[draft] = DraftModelStatistics()
+        statistics = self._draft_statistics[draft]
         return [ngrams, DraftModel(lambda ids: draft._forward(ids)[0][0], draft.context, draft.tokenizer.vocab_size,
-                                   self.tokenizer.vocab_size, experience)]
+                                   self.tokenizer.vocab_size, statistics)]
 
     def _forward(self, ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
         """(logits [1 + drafted] after the last id and each drafted one, how many ids were in the cache)."""
@@ -205,7 +205,7 @@ class LLM:
             raise LcpuError("the model is closed: load it again")
 
 
-DraftSource = LLM | Literal["ngram"] | None  # what `LLM.stream` may guess by
+DraftSource = LLM | Literal["ngram"] | None  # what may draft tokens for `LLM.stream`
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
