@@ -13,8 +13,9 @@ from .prompt import as_unicode
 from .report import Timings
 
 if TYPE_CHECKING:
-    from ..engine.generate import Generation, GenerationOptions
-    from ..engine.llm import LLM, DraftSource
+    from ..engine.generate import GenerationOptions
+    from ..engine.llm import DraftSource
+    from .protocols import LLM, Generation
 
     Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 

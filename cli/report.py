@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from ..engine.generate import Generation
     from ..engine.gguf_metadata import Value
-    from ..engine.llm import LLM, DraftSource
+    from ..engine.llm import DraftSource
     from ..engine.speculation import Figures
+    from .protocols import LLM, Generation
 
 
 HEAVY_OUTPUT = 0.4  # of the bytes that a token reads
