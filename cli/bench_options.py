@@ -26,7 +26,7 @@ Models = Annotated[
 ]  # fmt: skip
 Threads = Annotated[
     list[str] | None,
-    typer.Option("-t", "--threads", metavar="N,...", envvar="LCPU_THREADS", help="Threads.",
+    typer.Option("-t", "--threads", metavar="N,...", envvar="LCPU_THREADS", help="Number of threads.",
                  show_default="physical cores this process may use, fewer for a small model"),
 ]  # fmt: skip
 Shapes = Annotated[

@@ -23,16 +23,16 @@ HELP = "/exit or Ctrl-D end, /reset forgets the conversation, /system TEXT sets 
 
 
 def opening(system: str | None, user: str | None = None) -> list[Message]:
-    """The first messages of a conversation: the system prompt and a user's turn, each where there is one."""
+    """The first messages of a conversation: the system prompt and the user's message, if they are given."""
     turns = [("system", system), ("user", user)]
     return [{"role": role, "content": content} for role, content in turns if content is not None]
 
 
 def encode(llm: LLM, messages: list[Message]) -> list[int]:
-    """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
+    """The whole conversation as token ids by the model's chat template, up to the beginning of the model's reply.
 
-    A model without a template gets ChatML if it knows ChatML's tokens.
-    Errors: LcpuError for a model that has neither, and for a conversation that leaves no room in the context.
+    A model without a template gets ChatML if its vocabulary has ChatML's tokens.
+    Raises LcpuError if it has neither, or if the conversation fills the context.
     """
     from ..engine.chat import render
 
@@ -57,10 +57,10 @@ def context_full(llm: LLM) -> str:
 
 def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: str | None, *, first: str | None,
              verbose: bool) -> None:
-    """Answers turn after turn until the turns end.
+    """Answers the user's messages, one after another.
 
-    Every turn renders the whole conversation anew; the engine computes only what its cache does not hold.
-    At a terminal an error or Ctrl-C ends a turn; in a pipe it ends the run.
+    Each message renders the whole conversation again; the engine computes only what is not in its cache. At a terminal,
+    an error or Ctrl-C ends the reply; in a pipe, it ends the run.
     """
     messages = opening(system)
     timings = Timings(llm.load_seconds)
@@ -85,7 +85,7 @@ def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: 
 
 def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: list[Message],
            turn: str) -> Generation | None:
-    """Adds the user's turn and the model's reply to the messages; None when the turn cannot be answered."""
+    """Adds the user's message and the model's reply to the messages. Returns None if there was an error."""
     user = {"role": "user", "content": turn}
     try:
         generation = llm.stream(encode(llm, [*messages, user]), sampling, draft)
@@ -102,7 +102,7 @@ def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: 
 
 
 def stream_reply(generation: Generation) -> str:
-    """Writes the reply as it comes, and returns it: as far as it came, when Ctrl-C stops it at a terminal."""
+    """Writes the reply as it comes, and returns it. At a terminal, Ctrl-C stops it; what came so far is returned."""
     pieces: list[str] = []
 
     def kept() -> Iterator[str]:
@@ -120,7 +120,7 @@ def stream_reply(generation: Generation) -> str:
 
 
 def user_turns(first: str | None) -> Iterator[str]:
-    """The user's turns: `first`, then lines of stdin. Empty ones are skipped. Waiting for a line takes no CPU."""
+    """The user's messages: `first`, then the lines of stdin that are not empty."""
     if first is not None:
         yield first
     if console.stdin_is_terminal():
@@ -132,7 +132,7 @@ def user_turns(first: str | None) -> Iterator[str]:
 
 
 def read_line() -> str | None:
-    """The next line of stdin, or None at its end. Only a terminal sees the "> "."""
+    """The next line of stdin, or None at its end. The prompt "> " is only shown at a terminal."""
     if console.stdin_is_terminal() and sys.stdout.isatty():
         try:
             return as_unicode(input("> "))

@@ -31,14 +31,14 @@ Threads = Annotated[
     int | None,
     typer.Option(
         "-t", "--threads", metavar="N", envvar="LCPU_THREADS", min=-1,
-        help="Threads.", show_default="physical cores this process may use, fewer for a small model",
+        help="Number of threads.", show_default="physical cores this process may use, fewer for a small model",
     ),
 ]  # fmt: skip
 Context = Annotated[
     int | None,
     typer.Option(
         "-c", "--ctx-size", metavar="N", envvar="LCPU_CONTEXT", min=0,
-        help="Tokens of context.", show_default="the model's own",
+        help="Size of the context, in tokens.", show_default="the model's own",
     ),
 ]  # fmt: skip
 Prompt = Annotated[
@@ -65,20 +65,20 @@ Temperature = Annotated[
 ]
 TopK = Annotated[
     int,
-    typer.Option("--top-k", metavar="K", envvar="LCPU_TOP_K", min=0, help="Keep the K likeliest tokens; 0: all."),
+    typer.Option("--top-k", metavar="K", envvar="LCPU_TOP_K", min=0, help="Keep the K most likely tokens; 0: all."),
 ]
 TopP = Annotated[
     float,
     typer.Option(
         "--top-p", metavar="P", envvar="LCPU_TOP_P", min=0.0, max=1.0,
-        help="Keep the likeliest tokens that together have probability P; 1: all.",
+        help="Keep the most likely tokens whose probabilities add up to P; 1: all.",
     ),
 ]  # fmt: skip
 MinP = Annotated[
     float,
     typer.Option(
         "--min-p", metavar="P", envvar="LCPU_MIN_P", min=0.0, max=1.0,
-        help="Keep tokens at least P times as likely as the likeliest; 0: all.",
+        help="Keep tokens at least P times as likely as the most likely one; 0: all.",
     ),
 ]  # fmt: skip
 RepeatPenalty = Annotated[

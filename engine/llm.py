@@ -27,7 +27,7 @@ from .tokenizer import Tokenizer, from_metadata
 
 
 class LLM:
-    """A loaded model. Its text depends on neither threads, batches nor drafts. Use `LLM.load`; a context manager."""
+    """A loaded model, made by `LLM.load`; a context manager. Text does not depend on threads, batches or drafts."""
 
     def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, lock: threading.Lock, *, context: int,
                  threads: int, load_seconds: float) -> None:
@@ -50,11 +50,11 @@ class LLM:
              progress: Progress | None = None) -> LLM:
         """Load a GGUF file, or the embedded model without a path.
 
-        threads: by default the physical cores that this process may use, fewer for a small model. context: the most
-        tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
-        "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
-        as is best for a draft model. progress(stage, done, total) is called while "loading" and "compiling". Raises
-        LcpuError if the model cannot be run.
+        threads: by default the physical cores that this process may use, fewer for a small model. context: the largest
+        number of tokens in a sequence; by default as in training, but at most 32,768. output_type: a type such as
+        "q8_0" for the output layer; by default the file's. beside: another model, whose threads this one uses too, as
+        is best for a draft model. progress(stage, done, total) is called with the stages "loading" and "compiling".
+        Raises LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
             raise LcpuError("a model beside another one has the other's threads: leave out `threads`")
@@ -83,7 +83,7 @@ class LLM:
     def logits(self, ids: Sequence[int], first: int = 0) -> np.ndarray:
         """The logits after each of ids[first:]: float32 [len(ids) - first, vocab].
 
-        What the cache holds of ids[:first] is not computed again, so that a long text can be taken piece by piece.
+        Tokens of ids[:first] that are in the cache are not computed again, so a long text can be given in pieces.
         """
         ids = self._checked(ids)
         if not 0 <= first < len(ids):
@@ -101,7 +101,7 @@ class LLM:
 
     def stream(self, ids: Sequence[int], options: GenerationOptions | None = None,
                draft: DraftSource = "ngram") -> Generation:
-        """A generation after the given ids. What the cache holds of them from before is not computed again.
+        """A generation after the given ids. A prefix of them that is still in the cache is not computed again.
 
         draft: what drafts tokens for speculative decoding. "ngram": repetitions in the text. A smaller model with the
         same vocabulary: that model or repetitions, whichever is expected to be faster at each step. None: no drafts.
@@ -113,7 +113,7 @@ class LLM:
                           self._drafters(draft), self._costs)
 
     def close(self) -> None:
-        """Give back threads and memory. What is called later raises LcpuError."""
+        """End the threads and free the memory. Later calls raise LcpuError."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -135,7 +135,7 @@ class LLM:
 
     @property
     def trained_context(self) -> int:
-        """How many tokens the model's training texts had; a longer context is allowed, but text may degrade in it."""
+        """The context length of the model's training. A longer context is allowed, but text may degrade in it."""
         return self._model.h.context_length
 
     @property
@@ -160,9 +160,9 @@ class LLM:
                                    self.tokenizer.vocab_size, statistics)]
 
     def _forward(self, ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
-        """(logits [1 + drafted] after the last id and each drafted one, how many ids were in the cache)."""
+        """(logits [1 + drafted] after the last id and each drafted token, how many ids were in the cache)."""
         logits, reused = self._compute([*ids, *draft], len(ids) - 1)
-        return logits[:, : self.tokenizer.vocab_size], reused  # of tokens that have a text: tables may be longer
+        return logits[:, : self.tokenizer.vocab_size], reused  # the output layer may have more rows
 
     def _compute(self, ids: list[int], first: int) -> tuple[np.ndarray, int]:
         """(logits after each of ids[first:], how many ids before were in the cache). Computes what the cache lacks."""
@@ -182,7 +182,7 @@ class LLM:
         return out, reused
 
     def _step(self, piece: Sequence[int], outputs: Sequence[int]) -> np.ndarray:
-        """Compute tokens that follow the cached ones, and count them as cached once that has succeeded."""
+        """Compute tokens that follow the cached ones, and add them to the cached ones if that succeeds."""
         start = len(self._cached)
         logits = self._model.step(piece, [0] * len(piece), range(start, start + len(piece)), outputs)
         self._cached += piece
@@ -209,7 +209,7 @@ DraftSource = LLM | Literal["ngram"] | None  # what may draft tokens for `LLM.st
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many items from the start on are equal."""
+    """The length of the common prefix."""
     size = min(len(a), len(b))
     if a[:size] == b[:size]:
         return size
