@@ -1,4 +1,4 @@
-"""A batch: tokens that one step computes together, whichever sequences they belong to."""
+"""A batch: the tokens that one step computes together. They may belong to different sequences."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-QUERY_ROWS = 16  # query heads that attention takes at once against a block of positions
+QUERY_ROWS = 16  # query rows that attention multiplies at once with a block of positions
 
 
 class Batch:
-    """The arrays that a program's instructions read, filled anew for every step. All are int64.
+    """The arrays that a program's instructions read. They are filled before every step. All are int64.
 
-    counts: [tokens, outputs, jobs]. outputs: which rows want logits. jobs [n][4]: runs of consecutive positions of one
-    slot, as attention takes them: first token, number of tokens, slot, position of the first.
+    counts: [tokens, outputs, jobs]. outputs: the rows whose logits are computed. jobs [n][4]: runs of consecutive
+    positions of one slot, for attention: first token, number of tokens, slot, position of the first token.
     """
 
     def __init__(self, capacity: int, queries_per_job: int) -> None:
@@ -25,7 +25,7 @@ class Batch:
 
     def fill(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
              outputs: Sequence[int]) -> None:
-        """Token i goes to positions[i] of slots[i]; a slot's tokens must be in order of position."""
+        """Token i is at positions[i] of slots[i]. The tokens of a slot must be in order of position."""
         n = len(tokens)
         self.tokens[:n], self.slots[:n], self.positions[:n] = tokens, slots, positions
         self.outputs[: len(outputs)] = outputs

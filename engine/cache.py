@@ -1,4 +1,4 @@
-"""The KV cache: keys and values of every position so far, preallocated as F16."""
+"""The KV cache: the keys and values of all positions so far, as F16, in preallocated memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .hyperparameters import Hyperparameters
 class KVCache:
     """For each layer, uint8 [slot][kv head][region]: keys as panels over positions, values as panels over dimensions.
 
-    Memory is reserved for `capacity` positions in each of `slots` sequences, but taken only as positions are used.
+    Memory is reserved for `capacity` positions in each of `slots` sequences. Pages are only taken when they are used.
     """
 
     def __init__(self, h: Hyperparameters, context: int, slots: int = 1) -> None:
@@ -25,6 +25,6 @@ class KVCache:
         self.nbytes = 0  # of all layers so far
 
     def layer(self) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and values of one more layer: made when the layer is built, so that its weights are checked first."""
+        """The keys and values of one more layer. Called when a layer is built, after its weights are checked."""
         self.nbytes += self._heads * (self.key_bytes + self.value_bytes)
         return zeros((self._heads, self.key_bytes), np.uint8), zeros((self._heads, self.value_bytes), np.uint8)

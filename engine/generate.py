@@ -1,4 +1,4 @@
-"""A generation: token after token until the text ends, as pieces of text and as counts."""
+"""A generation: token after token until the text ends, with its text, counts and times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .options import GenerationOptions
 from .sampler import Sampler
-from .speculation import Drafter, Figures, Speculator, StepCosts, verify
+from .speculation import CostModel, Drafter, Figures, Speculator, verify
 from .tokenizer import Tokenizer, Utf8Stream
 
 __all__ = ["Generation", "GenerationOptions"]
@@ -22,13 +22,13 @@ class Forward(Protocol):
 
 
 class Generation:
-    """Iterate over it for the text, in pieces of whole characters; its attributes tell how far it is."""
+    """Iterate over it for the text, in pieces of whole characters. Its attributes have the counts and times so far."""
 
     def __init__(self, forward: Forward, tokenizer: Tokenizer, ids: Sequence[int], context: int,
-                 options: GenerationOptions, drafters: Sequence[Drafter] = (), costs: StepCosts | None = None) -> None:
-        """drafters guess tokens, never change them; costs: of forward's steps."""
+                 options: GenerationOptions, drafters: Sequence[Drafter] = (), costs: CostModel | None = None) -> None:
+        """drafters: for speculative decoding, which does not change the text. costs: of forward's steps."""
         self.prompt_tokens = len(ids)
-        self.reused_tokens = 0  # of the prompt, found in the cache
+        self.reused_tokens = 0  # of the prompt: they were in the cache
         self.generated_ids: list[int] = []
         self.prompt_seconds = 0.0
         self.generation_seconds = 0.0
@@ -36,7 +36,7 @@ class Generation:
         self._forward, self._tokenizer, self._context, self._options = forward, tokenizer, context, options
         self._ids = list(ids)
         self._sampler = Sampler(options, banned=tuple(tokenizer.end_ids) if options.ignore_eos else ())
-        self._speculator = Speculator(drafters, costs or StepCosts(), self._sampler)
+        self._speculator = Speculator(drafters, costs or CostModel(), self._sampler)
         self._pieces = self._run()
 
     def __iter__(self) -> Iterator[str]:
@@ -44,7 +44,7 @@ class Generation:
 
     @property
     def speculation(self) -> Figures:
-        """What came of the drafts so far."""
+        """What speculative decoding has achieved so far."""
         return self._speculator.figures
 
     def _run(self) -> Iterator[str]:
@@ -84,9 +84,9 @@ class Generation:
         return tokens
 
     def _step(self, room: int) -> list[int]:
-        """The next token, and up to room - 1 more if they are guessed rightly."""
+        """The next token, and up to room - 1 more that were drafted and accepted."""
         started = time.perf_counter()
-        draft = self._speculator.propose(self._ids, room - 1)
+        draft = self._speculator.choose_draft(self._ids, room - 1)
         logits, _ = self._forward(self._ids, draft.tokens)
         computed = time.perf_counter()
         tokens = verify(self._sampler, logits, self._ids, draft.tokens, self._tokenizer.end_ids)
@@ -106,7 +106,7 @@ class Generation:
 
 
 class StopStrings:
-    """Lets text through up to the first stop string; holds back what may become one."""
+    """Passes text on up to the first stop string. Text that may be the beginning of one is held back."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.found = False
@@ -114,10 +114,10 @@ class StopStrings:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """The part of all text so far that is now certain, and was not before."""
+        """Add text; return what can be passed on now."""
         text = self._held + text
         found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:  # the first to end counts, so that it does not matter in what pieces the text came
+        if found:  # the one that ends first counts: so the pieces in which text comes do not matter
             self.found, self._held = True, ""
             return text[: min(found)[1]]
         keep = max((self._overlap(text, stop) for stop in self._stops), default=0)
@@ -125,11 +125,11 @@ class StopStrings:
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """What was held back, when no more text comes."""
+        """The text that was held back, at the end of all text."""
         held, self._held = self._held, ""
         return held
 
     @staticmethod
     def _overlap(text: str, stop: str) -> int:
-        """The longest end of `text` that begins `stop`."""
+        """The length of the longest end of `text` that `stop` starts with."""
         return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)

@@ -22,7 +22,7 @@ from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
 from .model import BATCH, Model, Progress
-from .speculation import Drafter, DraftExperience, DraftModel, NGrams, StepCosts, check_vocabulary
+from .speculation import CostModel, Drafter, DraftModel, DraftModelStatistics, NGrams, check_vocabulary
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("lcpu")
 
 
 class LLM:
-    """A loaded model. Its text depends on neither threads, batches nor drafts. Use `LLM.load`; a context manager."""
+    """A loaded model, made by `LLM.load`; a context manager. Text does not depend on threads, batches or drafts."""
 
     def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, *, context: int, threads: int,
                  load_seconds: float) -> None:
@@ -40,9 +40,9 @@ class LLM:
         self.description = describe(file)
         self._file, self._model = file, model
         self._cached: list[int] = []  # the tokens whose keys and values are in the cache
-        self._costs = StepCosts()
-        self._ngram_experience = NGrams.no_experience()
-        self._draft_experience: WeakKeyDictionary[LLM, DraftExperience] = WeakKeyDictionary()
+        self._costs = CostModel()
+        self._ngram_statistics = NGrams.new_statistics()
+        self._draft_statistics: WeakKeyDictionary[LLM, DraftModelStatistics] = WeakKeyDictionary()
         self._closed = False
         self._warned_of_bos = False
 
@@ -52,12 +52,12 @@ class LLM:
              check_memory: bool = True, progress: Progress | None = None) -> LLM:
         """Load a GGUF file, or the embedded model without a path.
 
-        threads: by default the physical cores that this process may use, fewer for a small model. context: the most
-        tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
-        "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
-        as is best for a draft model. check_memory: refuse a model that takes more memory than is left, and cut the
-        default context to what fits. progress(stage, done, total) is called while "loading" and "compiling". Raises
-        LcpuError if the model cannot be run.
+        threads: by default the physical cores that this process may use, fewer for a small model. context: the largest
+        number of tokens in a sequence; by default as in training, but at most 32,768. output_type: a type such as
+        "q8_0" for the output layer; by default the file's. beside: another model, whose threads this one uses too, as
+        is best for a draft model. check_memory: refuse a model that takes more memory than is left, and cut the
+        default context to what fits. progress(stage, done, total) is called with the stages "loading" and "compiling".
+        Raises LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
             raise LcpuError("a model beside another one has the other's threads: leave out `threads`")
@@ -95,7 +95,7 @@ class LLM:
     def logits(self, ids: Sequence[int], first: int = 0) -> np.ndarray:
         """The logits after each of ids[first:]: float32 [len(ids) - first, vocab].
 
-        What the cache holds of ids[:first] is not computed again, so that a long text can be taken piece by piece.
+        Tokens of ids[:first] that are in the cache are not computed again, so a long text can be given in pieces.
         """
         ids = self._checked(ids)
         if not 0 <= first < len(ids):
@@ -105,7 +105,7 @@ class LLM:
     def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
                  top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, seed: int | None = None,
                  stop: Sequence[str] = (), draft: DraftSource = "ngram") -> Iterator[str]:
-        """The text that follows a prompt, in pieces as they are computed. The draft only makes it faster (`stream`)."""
+        """The text that follows a prompt, in pieces as they are computed. `stream` explains the draft."""
         options = GenerationOptions(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                     min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
                                     stop=(stop,) if isinstance(stop, str) else tuple(stop))
@@ -113,11 +113,11 @@ class LLM:
 
     def stream(self, ids: Sequence[int], options: GenerationOptions | None = None,
                draft: DraftSource = "ngram") -> Generation:
-        """A generation after the given ids. What the cache holds of them from before is not computed again.
+        """A generation after the given ids. A prefix of them that is still in the cache is not computed again.
 
-        draft: what the text repeats is guessed from it ("ngram"), or from it and by a smaller model with the same
-        vocabulary, whichever promises more at each step; or nothing is guessed (None). The text is always the same.
-        Raises LcpuError if the draft model's vocabulary is another.
+        draft: what drafts tokens for speculative decoding. "ngram": repetitions in the text. A smaller model with the
+        same vocabulary: that model or repetitions, whichever is expected to be faster at each step. None: no drafts.
+        The text is the same with all of them. Raises LcpuError if the draft model's vocabulary differs.
         """
         ids = self._checked(ids)
         self._check_open()
@@ -125,7 +125,7 @@ class LLM:
                           self._drafters(draft), self._costs)
 
     def close(self) -> None:
-        """Give back threads and memory. What is called later raises LcpuError."""
+        """End the threads and free the memory. Later calls raise LcpuError."""
         with self._model.team.lock:
             if not self._closed:
                 self._closed = True
@@ -147,7 +147,7 @@ class LLM:
 
     @property
     def trained_context(self) -> int:
-        """How many tokens the model's training texts had; a longer context is allowed, but text may degrade in it."""
+        """The context length of the model's training. A longer context is allowed, but text may degrade in it."""
         return self._model.h.context_length
 
     @property
@@ -159,22 +159,22 @@ class LLM:
     def _drafters(self, draft: DraftSource) -> list[Drafter]:
         if draft is None:
             return []
-        ngrams = NGrams(self._ngram_experience)
+        ngrams = NGrams(self._ngram_statistics)
         if draft == "ngram":
             return [ngrams]
         if not isinstance(draft, LLM):
             raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
-        if draft not in self._draft_experience:
+        if draft not in self._draft_statistics:
             check_vocabulary(self.tokenizer, draft.tokenizer)
-            self._draft_experience[draft] = DraftExperience()
-        experience = self._draft_experience[draft]
+            self._draft_statistics[draft] = DraftModelStatistics()
+        statistics = self._draft_statistics[draft]
         return [ngrams, DraftModel(lambda ids: draft._forward(ids)[0][0], draft.context, draft.tokenizer.vocab_size,
-                                   self.tokenizer.vocab_size, experience)]
+                                   self.tokenizer.vocab_size, statistics)]
 
     def _forward(self, ids: Sequence[int], draft: Sequence[int] = ()) -> tuple[np.ndarray, int]:
-        """(logits [1 + drafted] after the last id and each drafted one, how many ids were in the cache)."""
+        """(logits [1 + drafted] after the last id and each drafted token, how many ids were in the cache)."""
         logits, reused = self._compute([*ids, *draft], len(ids) - 1)
-        return logits[:, : self.tokenizer.vocab_size], reused  # of tokens that have a text: tables may be longer
+        return logits[:, : self.tokenizer.vocab_size], reused  # the output layer may have more rows
 
     def _compute(self, ids: list[int], first: int) -> tuple[np.ndarray, int]:
         """(logits after each of ids[first:], how many ids before were in the cache). Computes what the cache lacks."""
@@ -194,7 +194,7 @@ class LLM:
         return out, reused
 
     def _step(self, piece: Sequence[int], outputs: Sequence[int]) -> np.ndarray:
-        """Compute tokens that follow the cached ones, and count them as cached once that has succeeded."""
+        """Compute tokens that follow the cached ones, and add them to the cached ones if that succeeds."""
         start = len(self._cached)
         logits = self._model.step(piece, [0] * len(piece), range(start, start + len(piece)), outputs)
         self._cached += piece
@@ -218,11 +218,11 @@ class LLM:
             raise LcpuError("the model is closed: load it again")
 
 
-DraftSource = LLM | Literal["ngram"] | None  # what `LLM.stream` may guess by
+DraftSource = LLM | Literal["ngram"] | None  # what may draft tokens for `LLM.stream`
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many items from the start on are equal."""
+    """The length of the common prefix."""
     size = min(len(a), len(b))
     if a[:size] == b[:size]:
         return size

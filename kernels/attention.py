@@ -1,9 +1,9 @@
 """Attention over the KV cache, and writing to it.
 
 The cache of one head is two F16 matrices in panel layout: keys with a row for each position, values with a row for each
-dimension. So the scores of a block of positions are one matmul and their weighted values another, by the same tile that
-multiplies F16 weights. Each query sums over positions in the same order whatever the batch. As in llama.cpp, queries
-and weights are rounded to float16 first, as the cache is.
+dimension. So the scores of a block of positions are one matmul, and the weighted sum of its values is another, both
+with the tile for F16 weights. A query is summed over positions in the same order in every batch. As in llama.cpp,
+queries and softmax weights are rounded to float16 first, as the cache is.
 """
 
 from numba import float32
@@ -15,7 +15,7 @@ from .matmul import MAX_TOKENS, PANEL_GROUP, multiplier, whole_groups
 from .simd import LANES, atomic_add, bits_to_float, get_f32, get_i64, load_f32, maximum, nearest_f16, put_f16, put_f32
 from .simd import reduce_add, reduce_max, round_f16, splat_f32, store_f32
 
-POSITIONS = 128  # positions of a block
+POSITIONS = 128  # how many positions a block has
 _VECTOR = 4 * LANES
 _GROUP = PANEL_GROUP * LANES  # rows of the smallest piece of a matrix
 _MASKED = float32(-1e30)
@@ -25,7 +25,7 @@ _multiply = multiplier(tile, "kv")
 
 @device
 def _to_f16_range(x):
-    """Saturate: an infinity in the cache would turn later weights of exactly zero into NaN."""
+    """Clamp x: an infinity in the cache times a later weight of exactly zero would be NaN."""
     if x > _LARGEST_F16:
         return _LARGEST_F16
     return -_LARGEST_F16 if x < -_LARGEST_F16 else x
@@ -80,7 +80,7 @@ def store_kv(work, thread, threads, count, positions, slots, k, v, stride, heads
 
 @device
 def _softmax(scores, limit, vectors):
-    """Turn `limit` scores into weights that sum to 1, rounded to float16, and the rest of `vectors` into zeros."""
+    """Softmax of `limit` scores, in place and rounded to float16. The rest of `vectors` vectors becomes zeros."""
     for i in range(limit, vectors * LANES):
         put_f32(scores + 4 * i, _MASKED)
     largest = splat_f32(_MASKED)
@@ -117,10 +117,10 @@ def _scatter_results(results, width, rows, group, head_dim, out, stride):
 @device
 def _attend(heads, width, rows, group, head_dim, position, keys, values, value_panel_bytes, weights, weights_stride,
             results):
-    """results = softmax(heads . keys) . values, for rows = [token][head of the group] whose first is at `position`."""
+    """results = softmax(heads . keys) . values. Rows are [token][head of the group]; the first is at `position`."""
     panels = width // _VECTOR
     end = position + (rows + group - 1) // group
-    for start in range(0, end, POSITIONS):  # keys of a block stay in the first-level cache for all rows
+    for start in range(0, end, POSITIONS):  # the keys of a block stay in the first-level cache for all rows
         positions = min(POSITIONS, end - start)
         _multiply(keys + 2 * head_dim * start, heads, weights + 4 * start, width, weights_stride, rows, 0,
                   (positions + _GROUP - 1) // _GROUP * PANEL_GROUP, 2 * LANES * head_dim, head_dim, False)
@@ -164,6 +164,6 @@ def _whole_tiles(rows):
 
 
 def scratch_size(rows: int, head_dim: int, capacity: int) -> int:
-    """Bytes of scratch that a thread needs for jobs of up to `rows` = tokens * group, in a cache of `capacity`."""
+    """Bytes of scratch for each thread: for jobs of up to `rows` = tokens * group, and a cache of `capacity`."""
     width = 4 * LANES * whole_groups(head_dim)
     return -(-rows // MAX_TOKENS) * MAX_TOKENS * (2 * width + 4 * capacity)

@@ -12,22 +12,25 @@ import llvmlite.binding as llvm
 
 from .errors import LcpuError
 
-TILES = (8, 4, 2, 1)  # tokens of matmul tiles
+TILES = (8, 4, 2, 1)  # how many tokens a matmul tile may have
 
-Distances = tuple[tuple[int, int], ...]  # how many bytes ahead, and into the cache of which level
-ForTiles = tuple[Distances, Distances, Distances, Distances]
-_SHORTLY: ForTiles = (((2048, 1),),) * 4
+Distances = tuple[tuple[int, int], ...]  # of each prefetch: how many bytes ahead, and into the cache of which level
+TileDistances = tuple[Distances, Distances, Distances, Distances]  # for a tile of each size in TILES
+_DEFAULT: TileDistances = (((2048, 1),),) * 4
 
 
 @dataclass(frozen=True)
 class Prefetch:
-    """What matmul tiles ask for in each panel before they need it, by how busy weights keep them: what computes little
-    reads far enough ahead by itself, and is only held up."""
+    """Which bytes of a weight panel a matmul tile prefetches, by how much it computes for each byte.
 
-    ready: ForTiles = _SHORTLY  # weights that are multiplied as they are
-    packed: ForTiles = _SHORTLY  # several in a byte
-    grouped: ForTiles = _SHORTLY  # with scales and offsets of groups, too
-    margin: int = 2048  # bytes before the end of its panels, from where on a tile asks for the next one's
+    The more a tile computes, the more it gains from prefetching. A tile that computes little runs at the speed of
+    memory anyway, and the extra instructions only slow it down.
+    """
+
+    direct: TileDistances = _DEFAULT  # weights that are multiplied as they are loaded
+    unpacked: TileDistances = _DEFAULT  # weights that are unpacked or converted first
+    grouped: TileDistances = _DEFAULT  # weights that are unpacked, with a scale and an offset for each group
+    margin: int = 2048  # in so many last bytes of its panels, a tile prefetches the panels of the next tile
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Isa:
     name: str
     lanes: int  # 32-bit lanes of a vector, which is also the rows of a weight panel
     dot: str  # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd) or "generic" (plain LLVM vectors)
-    tile_panels: tuple[int, int, int, int]  # of matmul tiles: what suits the registers
-    needs: tuple[tuple[str, ...], ...] = ()  # alternatives; each is a set of LLVM feature names that suffices
+    tile_panels: tuple[int, int, int, int]  # panels of a matmul tile of each size in TILES: they must fit in registers
+    needs: tuple[tuple[str, ...], ...] = ()  # alternative sets of LLVM feature names; each set suffices
     prefetch: Prefetch = Prefetch()
     bf16: bool = False  # whether pairs of bfloat16 are multiplied and added in one instruction
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
@@ -64,18 +67,24 @@ ISAS = {  # best first
     )
 }
 
-# What suits a processor family better, by the beginning of LLVM's name for it. Measured: AMD's prefetchers follow one
-# stream of panels at the speed of memory, but not several; from memory into the first level, help is held up by its few
-# buffers, and from the second level a tile that computes much does not read early enough. One panel leaves registers.
-_NOT: Distances = ()
-_NEAR, _AHEAD = ((1024, 2),), ((2048, 1), (8192, 2))
-_PACKED, _GROUPED = (_AHEAD, _AHEAD, _AHEAD, _NOT), (_AHEAD, _AHEAD, _AHEAD, _NEAR)
+# Settings for a processor family, by the beginning of LLVM's name for it. Measured on AMD Zen:
+# - The hardware prefetcher follows one panel at the speed of memory, but not several: tiles have one panel, which also
+#   leaves registers free.
+# - Prefetching into the first level only is limited by its few fill buffers; prefetching into the second level only
+#   comes too late for tiles that compute much. So these do both: far ahead into the second level, then into the first.
+_NONE: Distances = ()
+_L2: Distances = ((1024, 2),)
+_L1_AND_L2: Distances = ((2048, 1), (8192, 2))
+_UNPACKED = (_L1_AND_L2, _L1_AND_L2, _L1_AND_L2, _NONE)
+_GROUPED = (_L1_AND_L2, _L1_AND_L2, _L1_AND_L2, _L2)
 _ONE_PANEL = (1, 1, 1, 1)
 _TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "znver": {
-        "avx512-vnni": {"tile_panels": _ONE_PANEL, "prefetch": Prefetch((_AHEAD, _NOT, _NOT, _NOT), _PACKED, _GROUPED)},
-        "avx-vnni": {"tile_panels": _ONE_PANEL, "prefetch": Prefetch((_AHEAD, _AHEAD, _NOT, _NOT), _PACKED, _GROUPED)},
-        "avx2": {"tile_panels": _ONE_PANEL, "prefetch": Prefetch(_PACKED, _PACKED, _GROUPED)},
+        "avx512-vnni": {"tile_panels": _ONE_PANEL,
+                        "prefetch": Prefetch((_L1_AND_L2, _NONE, _NONE, _NONE), _UNPACKED, _GROUPED)},
+        "avx-vnni": {"tile_panels": _ONE_PANEL,
+                     "prefetch": Prefetch((_L1_AND_L2, _L1_AND_L2, _NONE, _NONE), _UNPACKED, _GROUPED)},
+        "avx2": {"tile_panels": _ONE_PANEL, "prefetch": Prefetch(_UNPACKED, _UNPACKED, _GROUPED)},
     },
 }
 
@@ -109,7 +118,7 @@ def active() -> Isa:
 
 
 def _chosen(isa: Isa, reason: str) -> Isa:
-    """The path as it suits this processor."""
+    """The path with the settings for this processor family."""
     processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
     tuned = next((paths for family, paths in _TUNED.items() if processor.startswith(family)), {})
     bf16 = isa.name == "avx512-vnni" and "avx512bf16" in host_features()

@@ -9,6 +9,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, cached_property
 from queue import SimpleQueue
 from types import FunctionType
@@ -80,13 +81,43 @@ def native(function: Callable[..., Any]) -> Kernel:
     return Kernel(function, types.int64, supplied=0)
 
 
-def bind(template: Callable[..., None], name: str, **names: Any) -> Callable[..., None]:
-    """A copy of a function, called `name`, in which the global `names` mean something else.
+class _Hole:
+    """The value of a hole before `bind` fills it."""
 
-    This is how one template serves many block formats: Numba resolves globals when it compiles and caches by qualified
-    name, so each copy becomes a kernel of its own. It caches neither closures nor functions passed as arguments.
+
+def hole() -> Any:
+    """Declares a name that templates of a module use and `bind` fills in: `load = hole()`, at module level."""
+    return _Hole()
+
+
+@dataclass(frozen=True)
+class Template:
+    """A function with holes. `bind` fills them and so makes a function that can be compiled."""
+
+    function: Callable[..., Any]
+    holes: frozenset[str]
+
+
+def template(function: Callable[..., Any]) -> Template:
+    """Decorates a function with holes. Raises TypeError if it uses none that its module declares."""
+    used = {name for name in function.__code__.co_names if isinstance(function.__globals__.get(name), _Hole)}
+    if not used:
+        raise TypeError(f"{function.__name__}() uses no hole of its module: it is not a template")
+    return Template(function, frozenset(used))
+
+
+def bind(template: Template, name: str, **fillings: Any) -> Callable[..., Any]:
+    """The template's function with its holes filled, called `name`. Raises TypeError unless exactly these are given.
+
+    This is how one template serves many block formats. Numba resolves globals when it compiles, and caches by qualified
+    name: so this is a copy of the function with other globals and a name of its own. Numba can cache neither closures
+    nor functions that are passed as arguments.
     """
-    copy = FunctionType(template.__code__, {**template.__globals__, **names}, name)
+    function = template.function
+    if fillings.keys() != template.holes:
+        raise TypeError(f"{name}: the holes of {function.__name__}() are {', '.join(sorted(template.holes))}; "
+                        f"given were {', '.join(sorted(fillings)) or 'none'}")
+    copy = FunctionType(function.__code__, {**function.__globals__, **fillings}, name)
     copy.__qualname__ = name
     return copy
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .jit import Kernel, address_of
 
-OPERANDS = 16  # the most that an instruction has
+OPERANDS = 16  # the largest number of an instruction's operands
 RECORD_BYTES = 8 * (2 + OPERANDS)  # kernel address, whether a barrier follows, operands
 COUNTER_BYTES = 64  # a cache line for each instruction's share counter
 
@@ -17,7 +17,7 @@ COUNTER_BYTES = 64  # a cache line for each instruction's share counter
 class Program:
     """Instructions as the flat int64 array `records` [instructions][2 + OPERANDS], with a counter for each.
 
-    The counter is how threads share an instruction's work: each takes the next piece by adding to it.
+    Threads share an instruction's work by its counter: each thread takes the next piece by adding 1 to it.
     """
 
     def __init__(self) -> None:

@@ -1,32 +1,38 @@
-"""Templates over a format's blocks as a file has them: packing rows into panels, dequantizing and quantizing."""
+"""Templates for blocks in the file's layout: pack rows into panels, dequantize and quantize."""
 
 from numba import float32
 
+from .jit import hole, template
 from .simd import LANES, atomic_add, get_i64, put_f32
 
+pack_block = dequantize_block = quantize_block = hole()  # functions of a format
+panel_block_bytes = adjacent_blocks = block_values = block_bytes = hole()  # its sizes
 
+
+@template
 def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
-    """The contiguous rows of a tensor, into panels of LANES rows.
+    """Pack the contiguous rows of a tensor into panels of LANES rows.
 
-    `pack_block(block, panel block, lane)` and `panel_block_bytes`, of a row, are the format's; each row has `together`
-    blocks side by side in a panel. What a panel lacks to be whole stays as it is: zero.
+    `pack_block(block, panel block, lane)` and `panel_block_bytes` (of one row) belong to the format. In a panel,
+    `adjacent_blocks` blocks of a row lie side by side. Padding stays as it is: zero.
     """
-    whole = (blocks + together - 1) // together * together  # noqa: F821
+    padded = (blocks + adjacent_blocks - 1) // adjacent_blocks * adjacent_blocks
     panel = atomic_add(work, 1)
     while panel * LANES < rows:
         for block in range(blocks):
-            apart = block % together  # noqa: F821
-            target = panels + ((panel * whole + block - apart) * LANES + apart) * panel_block_bytes  # noqa: F821
+            position = block % adjacent_blocks
+            target = panels + ((panel * padded + block - position) * LANES + position) * panel_block_bytes
             for lane in range(min(LANES, rows - panel * LANES)):
                 row = panel * LANES + lane
-                pack_block(source + (row * blocks + block) * block_bytes, target, lane)  # noqa: F821
+                pack_block(source + (row * blocks + block) * block_bytes, target, lane)
         panel = atomic_add(work, 1)
 
 
+@template
 def dequantize(work, thread, threads, count, indices, table, blocks, block_bytes, block_values, out, out_stride):
-    """out[i] = row indices[i] of a table, as float32. `dequantize_block(block, float32 address)` is the format's.
+    """out[i] = row indices[i] of a table, as float32. `dequantize_block(block, float32 address)` belongs to the format.
 
-    The padding of out's rows becomes zero: a NaN that an earlier batch left there would spread.
+    The padding of out's rows is set to zero: a NaN that an earlier batch left there would spread.
     """
     wanted = get_i64(count)
     item = atomic_add(work, 1)
@@ -34,21 +40,23 @@ def dequantize(work, thread, threads, count, indices, table, blocks, block_bytes
         source = table + get_i64(indices + 8 * item) * blocks * block_bytes
         target = out + item * out_stride
         for block in range(blocks):
-            dequantize_block(source + block * block_bytes, target + 4 * block * block_values)  # noqa: F821
+            dequantize_block(source + block * block_bytes, target + 4 * block * block_values)
         for at in range(4 * blocks * block_values, out_stride, 4):
             put_f32(target + at, float32(0.0))
         item = atomic_add(work, 1)
 
 
+@template
 def encode(x, blocks, count):
-    """Contiguous float32 values to `count` blocks. `quantize_block(x, block)` and the sizes are the format's."""
+    """Quantize contiguous float32 values to `count` blocks. `quantize_block(x, block)` belongs to the format."""
     for i in range(count):
-        quantize_block(x + 4 * block_values * i, blocks + block_bytes * i)  # noqa: F821
+        quantize_block(x + 4 * block_values * i, blocks + block_bytes * i)
     return count
 
 
+@template
 def decode(blocks, out, count):
-    """`count` blocks to contiguous float32 values. `dequantize_block(block, out)` and the sizes are the format's."""
+    """Dequantize `count` blocks to contiguous float32 values. `dequantize_block(block, out)` belongs to the format."""
     for i in range(count):
-        dequantize_block(blocks + block_bytes * i, out + 4 * block_values * i)  # noqa: F821
+        dequantize_block(blocks + block_bytes * i, out + 4 * block_values * i)
     return count

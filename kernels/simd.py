@@ -2,7 +2,7 @@
 
 A `Tile` is a small array of SIMD vectors, [panels][tokens], kept in registers. Operations broadcast over both axes as
 NumPy does: a weight is [panels][1], an activation [1][tokens], an accumulator [panels][tokens], a plain vector [1][1].
-Addresses are integers. All LLVM IR of the project is in this file; kernels above it read as plain Python.
+Addresses are integers. All LLVM IR of the project is in this file, so that kernels are plain Python.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .isa import TILES, active
 ISA = active()
 LANES = ISA.lanes
 _CACHE_LINE = 64
-_ENOUGH = 8  # sums of a tile that hide each other's latency
-NARROW = "i16" if ISA.dot == "maddubs" else "i32"  # what `dot4` accumulates in
+_INDEPENDENT_SUMS = 8  # so many accumulators hide the latency of each other's dot products
+DOT_ELEMENT = "i16" if ISA.dot == "maddubs" else "i32"  # the element type of `dot4`'s partial sums
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -142,7 +142,7 @@ def _result(element, *tiles):
 
 
 def _elementwise(emit, result=None):
-    """An intrinsic that applies emit(builder, *vectors) to broadcast tiles. `result`: its element, if another."""
+    """An intrinsic that applies emit(builder, *vectors) to broadcast tiles. result: the element type, if it differs."""
 
     def build(tiles):
         out = _result(result or tiles[0].element, *tiles)
@@ -183,7 +183,7 @@ def _float_call(name):
 
 absolute = _unary(_float_call("fabs"))
 rint = _unary(_float_call("rint"))  # half to even
-# The larger or the smaller of two; where x is NaN, so is the result.
+# The larger and the smaller of two. The result is NaN where x is NaN.
 maximum = _binary(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), y, x))
 minimum = _binary(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), y, x))
 to_i32 = _unary(lambda b, x: b.fptosi(x, Tile("i32").vector), "i32")
@@ -199,7 +199,7 @@ def fma(context, x, y, z):
 
 @intrinsic(prefer_literal=True)
 def bits(context, x, shift, mask):
-    """The bytes of x moved `shift` bits right (left if negative), and masked."""
+    """x >> shift (x << -shift if negative) & mask, for each byte of x; shift and mask are literals."""
     count, by = -_literal(shift), _literal(mask)
 
     def emit(b, v):
@@ -216,7 +216,7 @@ def bits(context, x, shift, mask):
 
 
 def _operator(op, on_float, on_int):
-    """Let Python's own operator work on tiles."""
+    """Define one of Python's operators for tiles."""
     build = _elementwise(lambda b, x, y: getattr(b, on_float if x.type.element == F32 else on_int)(x, y))
 
     @infer_global(op)
@@ -262,7 +262,7 @@ zeros_i32 = _zeros_like("i32")
 
 @intrinsic
 def panels_of(context, tile):
-    """The first axis of a tile's shape, known when compiling."""
+    """The number of panels in a tile's shape: a constant when compiling."""
     return types.int64(tile), lambda context, b, sig, args: I64(sig.args[0].panels)
 
 
@@ -323,8 +323,8 @@ panel_i8 = _panel_loader("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector)
 
 
 @intrinsic
-def keep_if(context, flag, tile):
-    """The float32 tile if flag is 1, zeros if it is 0 (also for NaN), without a branch."""
+def select_or_zero(context, flag, tile):
+    """The float32 tile if flag is 1, zeros if flag is 0, even where the tile has NaNs. There is no branch."""
     def generate(context, b, sig, args):
         wide = Tile("i32").vector
         mask = _splat(b, b.neg(b.trunc(args[0], I32)), LANES)
@@ -392,7 +392,7 @@ store_bf16 = _storer(_to_bf16)  # from float32, rounded half to even; a NaN stay
 def _reducer(name, scalar, *start):
     @intrinsic
     def reduce(context, tile):
-        """Over the lanes of one vector, in an order that only its width decides."""
+        """Reduce the lanes of one vector, in an order that depends on its width only."""
         def generate(context, b, sig, args):
             vector = b.extract_value(args[0], 0)
             operands = [ir.Constant(F32, number) for number in start] + [vector]
@@ -411,7 +411,7 @@ reduce_add_i32 = _reducer("add", types.int32)
 
 @intrinsic
 def reduce_max(context, tile):
-    """The largest lane of a float32 vector without NaN. LLVM's own would compare lane by lane."""
+    """The largest lane of a float32 vector without NaN, by halving. LLVM's own reduction compares lane by lane."""
     def generate(context, b, sig, args):
         vector = b.extract_value(args[0], 0)
         while vector.type.count > 1:
@@ -427,9 +427,12 @@ def reduce_max(context, tile):
 # ---- matmul: weights are values [panels][1], activations stay in memory, one row for each token ----
 
 
-def _against_tokens(element, emit):
-    """intrinsic(acc, weights, x, stride): acc[p][t] = emit(b, acc[p][t], weights[p], the 4 bytes at x + t * stride in
-    every lane). Tokens go outermost, so that each is loaded once and soon dead."""
+def _multiply_accumulate(element, emit):
+    """intrinsic(acc, weights, x, stride) -> acc with acc[p][t] = emit(b, acc[p][t], weights[p], token t).
+
+    Token t is the 4 bytes at x + t * stride, broadcast to every lane. The loop over tokens is the outer one: each token
+    is loaded once, and its register is soon free again.
+    """
 
     @intrinsic
     def operation(context, acc, weights, x, stride):
@@ -489,20 +492,21 @@ def _vdpbf16ps(b, acc, weights, token):
                  b.bitcast(token, pairs))
 
 
-fma_tokens = _against_tokens(F32, lambda b, acc, weights, token: _fma(b, weights, token, acc))
-dot2_bf16 = _against_tokens(I32, _vdpbf16ps)  # acc[p][t] += sum of 2 products of bfloat16; only where ISA.bf16
-# acc[p][t] += sum of 4 products, weights unsigned, activations int8. Between `fresh` and `merge`, as on AVX2 the sums
-# have 16 bits: that is enough for 32 calls with weights up to 3, 8 up to 15, 4 up to 31 and 2 up to 63.
-dot4 = _against_tokens(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "generic": _generic_dot("zext")}[ISA.dot])
-# The same for weights that use all 8 bits: stored with SIGNED_OFFSET added, summed in 32 bits.
-dot4_signed = _against_tokens(
+fma_tokens = _multiply_accumulate(F32, lambda b, acc, weights, token: _fma(b, weights, token, acc))
+dot2_bf16 = _multiply_accumulate(I32, _vdpbf16ps)  # acc[p][t] += sum of 2 products of bfloat16; only where ISA.bf16
+# acc[p][t] += sum of 4 products, with unsigned weights and int8 activations. acc comes from `partial_sums` and goes to
+# `add_partial_sums`. On AVX2 it has 16 bits, which cannot overflow in 32 calls with weights up to 3, in 8 calls with
+# weights up to 15, in 4 with weights up to 31, or in 2 with weights up to 63.
+dot4 = _multiply_accumulate(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "generic": _generic_dot("zext")}[ISA.dot])
+# The same for int8 weights, which are stored with SIGNED_OFFSET added. acc is int32 on every path.
+dot4_signed = _multiply_accumulate(
     I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_signed_dot, "generic": _generic_dot("sext")}[ISA.dot])
 SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
 
 
 @intrinsic
-def start_dots(context, acc, bias, stride):
-    """Sums of products, int32 [panels][tokens] like acc, that start at the int32 at bias + t * stride."""
+def init_from_bias(context, acc, bias, stride):
+    """int32 accumulators of acc's shape. Those of token t start at the int32 at bias + t * stride."""
     def generate(context, b, sig, args):
         tile, (_, bias, stride) = sig.return_type, args
         tokens = [_splat(b, _load(b, _offset(b, bias, stride, t), I32), LANES) for t in range(tile.tokens)]
@@ -511,30 +515,33 @@ def start_dots(context, acc, bias, stride):
     return acc.of("i32")(acc, types.intp, types.intp), generate
 
 
-def _goes_on(total):
-    return NARROW == "i32" and total.size >= _ENOUGH
+def _accumulates_in_place(total):
+    """Whether `dot4` adds to the int32 total itself, without partial sums."""
+    return DOT_ELEMENT == "i32" and total.size >= _INDEPENDENT_SUMS
 
 
 @intrinsic
-def fresh(context, total):
-    """Sums for `dot4` to add to: 16-bit zeros on AVX2, elsewhere int32, zeros if there are few, else `total` itself.
+def partial_sums(context, total):
+    """Accumulators for a few calls of `dot4`, whose sum `add_partial_sums` then adds to the int32 total.
 
-    A chain of products must be short where few others hide its latency, and need not be where registers are scarce.
+    AVX2: zeros of 16 bits. Other paths: int32 zeros for small tiles, which breaks one long chain of dependent dot
+    products into several short ones. Large tiles have enough independent chains and no spare registers: for them,
+    `total` itself.
     """
-    tile = total.of(NARROW)
+    tile = total.of(DOT_ELEMENT)
     return tile(total), lambda context, b, sig, args: (
-        args[0] if _goes_on(total) else ir.Constant(ir.ArrayType(tile.vector, tile.size), None))
+        args[0] if _accumulates_in_place(total) else ir.Constant(ir.ArrayType(tile.vector, tile.size), None))
 
 
 @intrinsic
-def merge(context, total, dots):
-    """total, int32, with the products that were added since `fresh(total)`."""
+def add_partial_sums(context, total, partial):
+    """total + partial, int32. On AVX2, pairs of 16-bit partial sums are widened and added first."""
     def emit(b, before, sums):
-        if _goes_on(total):
-            return sums
-        return b.add(before, _add_pairs(b, sums) if NARROW == "i16" else sums)
+        if _accumulates_in_place(total):
+            return sums  # `total` is where they began
+        return b.add(before, _add_pairs(b, sums) if DOT_ELEMENT == "i16" else sums)
 
-    return _elementwise(emit)((total, dots))
+    return _elementwise(emit)((total, partial))
 
 
 @intrinsic
@@ -557,8 +564,11 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
 
 
 @intrinsic
-def ahead(context, like, panel, end, stride):
-    """Where to prefetch from: here in a panel, or shortly before its `end`, in that of the next tile."""
+def prefetch_address(context, like, panel, end, stride):
+    """The address from which prefetch distances count, for a tile that has come to `panel`.
+
+    It is `panel` itself; in the last bytes before the `end` of a panel, the same place in the next tile's panels.
+    """
     def generate(context, b, sig, args):
         _, panel, end, stride = args
         if like.panels == 1:
@@ -572,7 +582,7 @@ def ahead(context, like, panel, end, stride):
 def _prefetcher(distances):
     @intrinsic(prefer_literal=True)
     def prefetch(context, like, address, stride, size):
-        """Ask for `size` (literal) bytes of each panel of a tile like this, so far ahead as suits the processor."""
+        """Prefetch `size` (literal) bytes of each panel of a tile, at the processor's distances from `address`."""
         reach = _literal(size)
 
         def generate(context, b, sig, args):
@@ -587,8 +597,8 @@ def _prefetcher(distances):
     return prefetch
 
 
-prefetch_ready = _prefetcher(ISA.prefetch.ready)
-prefetch = _prefetcher(ISA.prefetch.packed)
+prefetch_direct = _prefetcher(ISA.prefetch.direct)
+prefetch_unpacked = _prefetcher(ISA.prefetch.unpacked)
 prefetch_grouped = _prefetcher(ISA.prefetch.grouped)
 
 
@@ -648,7 +658,7 @@ def bits_to_float(context, number):
 
 @intrinsic
 def atomic_add(context, address, amount):
-    """The old value."""
+    """Add, and return the value from before."""
     return types.int64(types.intp, types.int64), lambda context, b, sig, args: b.atomic_rmw(
         "add", b.inttoptr(args[0], I64.as_pointer()), args[1], "acq_rel")
 
@@ -670,7 +680,7 @@ def atomic_put(context, address, value):
 
 @intrinsic
 def pause(context):
-    """Tell the processor that this is a spinning loop."""
+    """The processor's hint that this is a spin loop."""
     def generate(context, b, sig, args):
         if ISA.dot != "generic":
             _call(b, "llvm.x86.sse2.pause", ir.VoidType())
@@ -691,7 +701,7 @@ def _futex(b, *args):
 
 @intrinsic
 def processor_of(context, thread):
-    """The number of the processor that runs this; `thread`, where the system does not tell."""
+    """The number of the processor that runs this thread, or `thread` where the system has no such call."""
     def generate(context, b, sig, args):
         return b.sext(_call(b, "sched_getcpu", I32), I64) if sys.platform == "linux" else args[0]
 
@@ -702,7 +712,7 @@ def processor_of(context, thread):
 def sleep_while(context, address, value):
     """Sleep until `wake_sleepers(address)`, unless the int64 there differs from value; may also return at any time.
 
-    Where the system has no such call, only let another thread run.
+    Where the system has no futex, this only yields to another thread.
     """
     def generate(context, b, sig, args):
         if _FUTEX is None:
@@ -729,8 +739,8 @@ def wake_sleepers(context, address):
 def call_kernel(context, address, operands, count, work, thread, threads):
     """Call the C function at `address` with (work, thread, threads, *operands), `count` (literal) int64 from memory.
 
-    A kernel may declare fewer operands: in the C calling conventions the caller cleans up, the callee reads what it
-    declares.
+    A kernel may declare fewer operands: in C calling conventions the caller cleans up, and the callee reads only what
+    it declares.
     """
     operand_count = _literal(count)
 
@@ -750,8 +760,8 @@ round_half_away = _unary(_float_call("round"))  # to whole numbers, halves away 
 
 
 @intrinsic
-def pick(context, scores, x):
-    """The value of x in the lane where scores, no NaN among them, are highest. Both are float32, of one shape."""
+def at_argmax(context, scores, x):
+    """x at argmax(scores), over all lanes and vectors. Both are float32 of one shape; scores must have no NaN."""
     def better(b, one, other):
         behind = b.fcmp_ordered("<", one[0], other[0])
         return [b.select(behind, v, w) for v, w in zip(other, one, strict=True)]
@@ -771,8 +781,8 @@ def pick(context, scores, x):
 
 
 @intrinsic(prefer_literal=True)
-def stack(context, size):
-    """The address of `size` (literal) bytes that are this call's own, aligned to a cache line."""
+def alloca(context, size):
+    """The address of `size` (literal) bytes on the stack of the calling function, aligned to a cache line."""
     nbytes = _literal(size)
 
     def generate(context, b, sig, args):

@@ -1,23 +1,26 @@
-"""What the float formats share: each value is a block of its own, and a panel is a vector of them for each k."""
+"""What the float formats share: each value is a block of its own, and a panel is one vector of values for each k."""
 
 from collections.abc import Callable
 from typing import Any
 
-from ..jit import bind, device
-from ..simd import LANES, ahead, fma_tokens, prefetch, store_f32, zeros, zeros_f32
+from ..jit import bind, device, hole, template
+from ..simd import LANES, fma_tokens, prefetch_address, prefetch_unpacked, store_f32, zeros, zeros_f32
 
 RUN = 32  # products that are summed before they are added to the total: short sums round less
 
+load = step = value_bytes = dequantize_block = hole()  # step: bytes of a vector of values in a panel
 
+
+@template
 def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     while blocks > 0:
-        sums, next = zeros_f32(acc), ahead(acc, panel, end, panel_stride)
+        sums, upcoming = zeros_f32(acc), prefetch_address(acc, panel, end, panel_stride)
         for _ in range(min(blocks, RUN)):
-            prefetch(acc, next, panel_stride, step)  # noqa: F821
-            sums = fma_tokens(sums, load(acc, panel, panel_stride), x, x_stride)  # noqa: F821
-            panel += step  # noqa: F821
-            next += step  # noqa: F821
+            prefetch_unpacked(acc, upcoming, panel_stride, step)
+            sums = fma_tokens(sums, load(acc, panel, panel_stride), x, x_stride)
+            panel += step
+            upcoming += step
             x += 4
         acc = acc + sums
         blocks -= RUN
@@ -25,20 +28,21 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 def float_tile(name: str, value_bytes: int, load: Callable[..., Any]) -> Callable[..., Any]:
-    """The tile of a format whose values take `value_bytes` and that `load` turns into float32 vectors of panels."""
+    """The tile of a format whose values take `value_bytes`; `load` loads them from panels as float32 vectors."""
     return device(bind(_tile, f"tile_{name}", load=load, step=value_bytes * LANES))
 
 
+@template
 def _decode(blocks, out, count):
     whole = count // LANES * LANES
     for i in range(0, whole, LANES):
-        store_f32(out + 4 * i, load(zeros(1, 1), blocks + value_bytes * i, 0))  # noqa: F821
+        store_f32(out + 4 * i, load(zeros(1, 1), blocks + value_bytes * i, 0))
     for i in range(whole, count):
-        dequantize_block(blocks + value_bytes * i, out + 4 * i)  # noqa: F821
+        dequantize_block(blocks + value_bytes * i, out + 4 * i)
     return count
 
 
 def float_decoder(name: str, value_bytes: int, load: Callable[..., Any],
                   dequantize_block: Callable[..., Any]) -> Callable[..., Any]:
-    """`dequantize_blocks` of such a format: a vector at a time, as far as there are whole ones."""
+    """`dequantize_blocks` of such a format: whole vectors first, then the remaining values."""
     return bind(_decode, f"decode_{name}", load=load, value_bytes=value_bytes, dequantize_block=dequantize_block)

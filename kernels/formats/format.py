@@ -15,7 +15,7 @@ from ..simd import LANES
 
 @dataclass(frozen=True)
 class Format:
-    """A block format. Panels take as many bytes for a row as a file, unless the last three fields say otherwise."""
+    """A block format. A row takes as many bytes in a panel as in a file, unless the last three fields say otherwise."""
 
     name: str  # GGUF's, in lower case
     type_id: int  # GGUF's tensor type
@@ -28,26 +28,26 @@ class Format:
     matmul: Kernel
     dequantize: Kernel
     panel_block_bytes: int  # of a row
-    together: int = 1  # blocks of a row that lie side by side: a panel has a multiple of it
+    adjacent_blocks: int = 1  # how many blocks of a row lie side by side; a panel is padded to a multiple of it
     panel_header_bytes: int = 0  # of a row, before its blocks
 
     def panel_bytes(self, blocks: int) -> int:
         """Bytes of a panel of LANES rows."""
-        whole = -(-blocks // self.together) * self.together
-        return LANES * (self.panel_header_bytes + whole * self.panel_block_bytes)
+        padded = -(-blocks // self.adjacent_blocks) * self.adjacent_blocks
+        return LANES * (self.panel_header_bytes + padded * self.panel_block_bytes)
 
 
 def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Activation, *,
                 quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
                 pack_block: Callable[..., Any], tile: Callable[..., Any],
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0,
-                together: int = 1) -> Format:
+                adjacent_blocks: int = 1) -> Format:
     """A format from device functions.
 
     quantize_block(x, block): float32 values to one block of the file.
     dequantize_block(block, out): one block of the file to float32 values.
-    dequantize_blocks(blocks, out, count): several, where that is faster than one by one.
-    pack_block(block, panel block, lane): one block of the file to its place in a panel.
+    dequantize_blocks(blocks, out, count): several blocks, for formats where that is faster than one by one.
+    pack_block(block, panel block, lane): copy one block of the file to its place in a panel.
     tile(acc, panel, panel stride, x, x stride, blocks) -> acc: acc[p][t] += panel p . row t of x, over all blocks.
     """
     sizes = {"block_values": block, "block_bytes": block_bytes}
@@ -59,9 +59,9 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
         decode=native(read),
         activation=activation,
         pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block, panel_block_bytes=panel_block_bytes,
-                         together=together)),
+                         adjacent_blocks=adjacent_blocks)),
         matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiplier(tile, name))),
         dequantize=kernel(bind(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block)),
         panel_block_bytes=panel_block_bytes,
-        together=together,
+        adjacent_blocks=adjacent_blocks,
     )

@@ -1,8 +1,8 @@
 """I2_S: ternary values in blocks of 128, 2 bits a value: value = scale of the tensor * (code - 1). Code 3 reads as 0.
 
-Byte i of a block's 32 holds values i, i + 32, i + 64 and i + 96, from its high bits down (bitnet.cpp). The scale is not
-in the blocks but once behind them, a float32. A panel is the scales of all rows, then for each block eight vectors:
-bytes 4i .. 4i + 3 of every row.
+Byte i of a block's 32 holds values i, i + 32, i + 64 and i + 96, from its high bits down (bitnet.cpp). The tensor has
+one scale, a float32 after its last block. A panel is the scales of all rows, then for each block eight vectors: bytes
+4i .. 4i + 3 of every row.
 """
 
 from dataclasses import replace
@@ -11,22 +11,22 @@ from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, kernel
-from ..simd import LANES, absolute, ahead, atomic_add, bits, dot4, fma, fresh, get_f32, get_i32, get_u8, load_f32
-from ..simd import maximum, merge, minimum, panel_bytes, panel_f32, prefetch, put_f32, put_i32, scale_add, splat_f32
-from ..simd import splat_i32, start_dots, store_i8, to_i32
+from ..simd import LANES, absolute, add_partial_sums, atomic_add, bits, dot4, fma, get_f32, get_i32, get_u8
+from ..simd import init_from_bias, load_f32, maximum, minimum, panel_bytes, panel_f32, partial_sums, prefetch_address
+from ..simd import prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32, store_i8, to_i32
 from .format import make_format
 
 _BYTES = 32
 _PANEL_BLOCK = _BYTES * LANES
 _VECTOR = 4 * LANES
-_CHAIN = 4  # vectors whose products are summed one after another
+_CHAIN = 4  # vectors whose products go to the same partial sums
 _ZEROS = 0x55555555  # a code of 1 in every place
-LEAST = 1.0000001e-06  # the lowest float32 magnitude that is not 0: bitnet.cpp compares with a float64 1e-6
+LEAST = 1.0000001e-06  # the lowest float32 magnitude that does not become 0: bitnet.cpp compares with a float64 1e-6
 
 
 @device
 def _code(x):
-    """By sign: 0, 1 or 2 for each value of a vector."""
+    """The code of each value of a vector, by its sign: 0, 1 or 2."""
     value, one, huge = load_f32(x), splat_f32(float32(1.0)), splat_f32(float32(1e20))
     excess = absolute(value) - splat_f32(float32(LEAST))
     counts = minimum(one, maximum(splat_f32(float32(0.0)), fma(excess, huge, one)))
@@ -36,7 +36,7 @@ def _code(x):
 
 @device
 def quantize_block(x, block):
-    """Values that are -scale, 0 or scale."""
+    """The values are -scale, 0 or scale."""
     for i in range(0, 32, LANES):
         codes = splat_i32(int32(0))
         for plane in range(4):
@@ -80,19 +80,19 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     weight_scale = panel_f32(acc, panel, panel_stride)
     panel += 4 * LANES
     values = x + ROW_VALUES
-    total = start_dots(acc, x + ROW_BIAS, x_stride)
+    total = init_from_bias(acc, x + ROW_BIAS, x_stride)
     for _ in range(blocks):
-        next = ahead(acc, panel, end, panel_stride)
+        upcoming = prefetch_address(acc, panel, end, panel_stride)
         for start in range(0, 8, _CHAIN):
-            dots = fresh(total)
+            partial = partial_sums(total)
             for i in range(start, start + _CHAIN):
-                prefetch(acc, next + _VECTOR * i, panel_stride, _VECTOR)
+                prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _VECTOR)
                 packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
-                dots = dot4(dots, bits(packed, 6, 3), values + 4 * i, x_stride)
-                dots = dot4(dots, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
-                dots = dot4(dots, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
-                dots = dot4(dots, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
-            total = merge(total, dots)
+                partial = dot4(partial, bits(packed, 6, 3), values + 4 * i, x_stride)
+                partial = dot4(partial, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
+                partial = dot4(partial, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
+                partial = dot4(partial, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
+            total = add_partial_sums(total, partial)
         panel += _PANEL_BLOCK
         values += 128
     return scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride)

@@ -1,4 +1,4 @@
-"""What formats of 4 and 5 bits share: 32 values of each row in four vectors, and their fifth bits in another.
+"""What formats of 4 and 5 bits share: 32 values of each row are four vectors, and their fifth bits are another one.
 
 Byte b of a row's 16 holds value b in its low and value b + 16 in its high nibble; vector i has bytes 4 i .. 4 i + 3.
 Byte j of the fifth bits holds those of values j, j + 4, .. j + 28, from its low bit up.
@@ -7,7 +7,7 @@ Byte j of the fifth bits holds those of values j, j + 4, .. j + 28, from its low
 from numba import int32
 
 from ..jit import device, inlined
-from ..simd import LANES, bits, dot4, fresh, get_i32, merge, panel_bytes, put_i32
+from ..simd import LANES, add_partial_sums, bits, dot4, get_i32, panel_bytes, partial_sums, put_i32
 
 NIBBLES = 16  # bytes of a row
 FIFTHS = 4
@@ -17,14 +17,14 @@ _VECTOR = 4 * LANES
 
 @device
 def copy_nibbles(source, panel, lane):
-    """From a file's block that has them in the same order."""
+    """Copy the nibbles of a block whose order is the same in the file."""
     for i in range(4):
         put_i32(panel + _VECTOR * i + 4 * lane, get_i32(source + 4 * i))
 
 
 @device
 def gather_nibbles(source, high, panel, lane):
-    """From the low or the `high` nibbles of 32 bytes, one for each value."""
+    """Gather 32 nibbles from 32 bytes: the high nibble of each if `high` is 1, the low one if it is 0."""
     shift = 4 * high
     for i in range(4):
         first, second = get_i32(source + 4 * i) >> shift & _LOW, get_i32(source + 16 + 4 * i) >> shift & _LOW
@@ -34,12 +34,12 @@ def gather_nibbles(source, high, panel, lane):
 @inlined
 def dot_nibbles(total, panel, panel_stride, x, x_stride):
     """total + 32 products."""
-    dots = fresh(total)
+    partial = partial_sums(total)
     for i in range(4):
         packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
-        dots = dot4(dots, bits(packed, 0, 15), x + 4 * i, x_stride)
-        dots = dot4(dots, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
-    return merge(total, dots)
+        partial = dot4(partial, bits(packed, 0, 15), x + 4 * i, x_stride)
+        partial = dot4(partial, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
+    return add_partial_sums(total, partial)
 
 
 @inlined
@@ -47,19 +47,19 @@ def dot_five_bits(total, panel, panel_stride, x, x_stride):
     """total + 32 products, the fifth bits in front of the nibbles."""
     fifths = panel_bytes(total, panel, panel_stride)
     panel += _VECTOR
-    dots = fresh(total)
+    partial = partial_sums(total)
     packed = panel_bytes(total, panel, panel_stride)
-    dots = dot4(dots, bits(packed, 0, 15) | bits(fifths, -4, 16), x, x_stride)
-    dots = dot4(dots, bits(packed, 4, 15) | bits(fifths, 0, 16), x + 16, x_stride)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -4, 16), x, x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 0, 16), x + 16, x_stride)
     packed = panel_bytes(total, panel + _VECTOR, panel_stride)
-    dots = dot4(dots, bits(packed, 0, 15) | bits(fifths, -3, 16), x + 4, x_stride)
-    dots = dot4(dots, bits(packed, 4, 15) | bits(fifths, 1, 16), x + 20, x_stride)
-    total = merge(total, dots)
-    dots = fresh(total)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -3, 16), x + 4, x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 1, 16), x + 20, x_stride)
+    total = add_partial_sums(total, partial)
+    partial = partial_sums(total)
     packed = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
-    dots = dot4(dots, bits(packed, 0, 15) | bits(fifths, -2, 16), x + 8, x_stride)
-    dots = dot4(dots, bits(packed, 4, 15) | bits(fifths, 2, 16), x + 24, x_stride)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -2, 16), x + 8, x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 2, 16), x + 24, x_stride)
     packed = panel_bytes(total, panel + 3 * _VECTOR, panel_stride)
-    dots = dot4(dots, bits(packed, 0, 15) | bits(fifths, -1, 16), x + 12, x_stride)
-    dots = dot4(dots, bits(packed, 4, 15) | bits(fifths, 3, 16), x + 28, x_stride)
-    return merge(total, dots)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -1, 16), x + 12, x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 3, 16), x + 28, x_stride)
+    return add_partial_sums(total, partial)

@@ -9,8 +9,8 @@ from numba import float32, int32
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import inverse, peak
 from ..jit import device
-from ..simd import LANES, ahead, get_f16, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch, put_f16, put_f32
-from ..simd import put_u16, scale_add, splat_f32, splat_i32, start_dots, store_i8, to_i32
+from ..simd import LANES, get_f16, get_u16, get_u8, init_from_bias, load_f32, minimum, panel_f16, prefetch_address
+from ..simd import prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, splat_i32, store_i8, to_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_nibbles
 
@@ -54,8 +54,8 @@ def pack_block(block, panel, lane):
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
-        sums = dot_nibbles(start_dots(acc, x + BIAS, x_stride), panel + 2 * LANES, panel_stride, x, x_stride)
+        prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
+        sums = dot_nibbles(init_from_bias(acc, x + BIAS, x_stride), panel + 2 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP

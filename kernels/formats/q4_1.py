@@ -10,8 +10,9 @@ from numba import float32, int32
 from ..fitting import extremes, inverse
 from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import device
-from ..simd import LANES, ahead, fma_tokens, get_f16, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch, put_f16
-from ..simd import put_f32, put_u16, scale_add, splat_f32, splat_i32, store_i8, to_i32, zeros_i32
+from ..simd import LANES, fma_tokens, get_f16, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch_address
+from ..simd import prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, splat_i32, store_i8, to_i32
+from ..simd import zeros_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_nibbles
 
@@ -59,7 +60,7 @@ def pack_block(block, panel, lane):
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
+        prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         sums = dot_nibbles(zeros_i32(acc), panel + 4 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         acc = fma_tokens(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)

@@ -3,8 +3,9 @@
 A block is two float16 (scale, offset scale), 12 bytes of 6-bit group scales and offsets, and 128 bytes of nibbles: byte
 32 p + i holds value i of group 2 p in its low nibble and value i of group 2 p + 1 in its high one (ggml's block_q4_K).
 
-The 12 bytes are 4 scales, 4 offsets, 4 bytes of a scale's (low) and an offset's nibble for groups 4 to 7; the top two
-bits of these are in those of the first 8 bytes.
+Bytes 0-3 of the 12 hold the scales of groups 0 to 3 in their low 6 bits, and bytes 4-7 their offsets. Bytes 8-11 hold
+the low 4 bits of scale (low nibble) and offset (high nibble) of groups 4 to 7, whose top 2 bits are the top 2 bits of
+bytes 0-3 (scale) and 4-7 (offset).
 
 In a panel, a block is the two float16 of all rows, then for each group its scale and the negative of its offset, a byte
 each, and the nibbles as in `nibbles`.
@@ -17,10 +18,10 @@ from numba import float32, int32, int64, uint8
 
 from ..fitting import fit_scale_and_offset, inverse, ramp
 from ..activations import SCALE, SUM, Int8Blocks
-from ..jit import bind, device, inlined
-from ..simd import LANES, ahead, fma_tokens, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16
-from ..simd import panel_i8, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32, splat_i32
-from ..simd import stack, store_i8, to_i32, zeros_i32
+from ..jit import bind, device, hole, inlined, template
+from ..simd import LANES, alloca, fma_tokens, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16
+from ..simd import panel_i8, prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, scale_add
+from ..simd import splat_f32, splat_i32, store_i8, to_i32, zeros_i32
 from .format import Format, make_format
 from .nibbles import NIBBLES, dot_nibbles, gather_nibbles
 
@@ -49,7 +50,7 @@ def group_offset(block, group):
 
 @device
 def put_group(block, group, scale, offset):
-    """Store two 6-bit numbers. Groups 0 to 3 come first: they clear what the others add to."""
+    """Store two 6-bit numbers. Store groups 0 to 3 first: groups 4 to 7 add their top bits to the same bytes."""
     if group < 4:
         put_u8(block + _SCALES + group, uint8(scale))
         put_u8(block + _SCALES + 4 + group, uint8(offset))
@@ -63,7 +64,7 @@ def put_group(block, group, scale, offset):
 @device
 def fit_groups(x, block, top, steps):
     """Choose and store all scales and offsets of a block whose codes are 0 .. top."""
-    fits = stack(64)
+    fits = alloca(64)
     largest_scale = largest_offset = float32(0.0)
     for group in range(8):
         scale, offset = fit_scale_and_offset(x + 128 * group, 32, top, steps)
@@ -109,6 +110,10 @@ def dequantize_block(block, out):
             put_f32(out + 128 * group + 4 * i, scale * float32(code) - offset)
 
 
+group_bytes = pack_codes = dot_codes = hole()
+
+
+@template
 def _pack_block(block, panel, lane):
     put_u16(panel + 2 * lane, get_u16(block))
     put_u16(panel + 2 * LANES + 2 * lane, get_u16(block + 2))
@@ -116,10 +121,11 @@ def _pack_block(block, panel, lane):
     for group in range(8):
         put_u8(panel + lane, uint8(group_scale(block, group)))
         put_u8(panel + LANES + lane, uint8(-int64(group_offset(block, group))))
-        pack_codes(block, group, panel + 2 * LANES, lane)  # noqa: F821
-        panel += group_bytes  # noqa: F821
+        pack_codes(block, group, panel + 2 * LANES, lane)
+        panel += group_bytes
 
 
+@template
 def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
@@ -127,11 +133,11 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
         offset_scale = panel_f16(acc, panel + 2 * LANES, panel_stride)
         panel += 4 * LANES
         for _ in range(8):
-            prefetch_grouped(acc, ahead(acc, panel, end, panel_stride), panel_stride, group_bytes)  # noqa: F821
-            sums = dot_codes(acc, panel + 2 * LANES, panel_stride, x, x_stride)  # noqa: F821
+            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, group_bytes)
+            sums = dot_codes(acc, panel + 2 * LANES, panel_stride, x, x_stride)
             acc = scale_add(acc, sums, scale * panel_i8(acc, panel, panel_stride), x + SCALE, x_stride)
             acc = fma_tokens(acc, offset_scale * panel_i8(acc, panel + LANES, panel_stride), x + SUM, x_stride)
-            panel += group_bytes  # noqa: F821
+            panel += group_bytes
             x += _STEP
     return acc
 
@@ -141,14 +147,15 @@ def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: i
                         pack_codes: Callable[..., Any], dot_codes: Callable[..., Any]) -> Format:
     """A format with the groups of Q4_K, whose codes take `code_bytes` of a row in a panel.
 
-    pack_codes(block, group, panel, lane): the codes of a group to their place.
+    pack_codes(block, group, panel, lane): copy the codes of a group to their place in a panel.
     dot_codes(acc, panel, panel stride, x, x stride): 32 products of each row, as int32.
     """
-    names = {"group_bytes": (2 + code_bytes) * LANES, "pack_codes": pack_codes, "dot_codes": dot_codes}
+    group_bytes = (2 + code_bytes) * LANES
+    pack_block = bind(_pack_block, f"pack_block_{name}", group_bytes=group_bytes, pack_codes=pack_codes)
+    tile = bind(_tile, f"tile_{name}", group_bytes=group_bytes, dot_codes=dot_codes)
     return make_format(name, type_id, 256, block_bytes, _ACTIVATION, quantize_block=quantize_block,
                        dequantize_block=dequantize_block, panel_block_bytes=4 + 8 * (2 + code_bytes),
-                       pack_block=device(bind(_pack_block, f"pack_block_{name}", **names)),
-                       tile=device(bind(_tile, f"tile_{name}", **names)))
+                       pack_block=device(pack_block), tile=device(tile))
 
 
 @device

@@ -11,8 +11,9 @@ from numba import float32, int32, int64, uint8
 from ..fitting import inverse, peak
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import device
-from ..simd import LANES, ahead, get_f16, get_i32, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch
-from ..simd import put_f16, put_f32, put_i32, put_u16, put_u8, scale_add, splat_f32, stack, start_dots, store_i8, to_i32
+from ..simd import LANES, alloca, get_f16, get_i32, get_u16, get_u8, init_from_bias, load_f32, minimum, panel_f16
+from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_i32, put_u16, put_u8, scale_add
+from ..simd import splat_f32, store_i8, to_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_five_bits
 
@@ -24,7 +25,7 @@ _STEP = _ACTIVATION.block_bytes
 
 @device
 def put_codes(codes, packed):
-    """32 bytes of 0 .. 31 as fifth bits and nibbles."""
+    """Store 32 codes of 0 .. 31, one a byte, as fifth bits and nibbles."""
     fifth = int64(0)
     for i in range(16):
         low, high = int64(get_u8(codes + i)), int64(get_u8(codes + 16 + i))
@@ -35,7 +36,7 @@ def put_codes(codes, packed):
 
 @device
 def get_code(packed, i):
-    """Code i of what `put_codes` has put."""
+    """Code i of what `put_codes` has stored."""
     nibble = get_u8(packed + 4 + i % 16) >> (4 * (i // 16))
     return (nibble & 15) | ((get_i32(packed) >> i) & 1) << 4
 
@@ -44,7 +45,7 @@ def get_code(packed, i):
 def quantize_block(x, block):
     scale = peak(x, 32) / float32(-16.0)
     put_f16(block, scale)
-    codes = stack(32)
+    codes = alloca(32)
     for i in range(0, 32, LANES):
         code = load_f32(x + 4 * i) * splat_f32(inverse(scale)) + splat_f32(float32(16.5))
         store_i8(codes + i, to_i32(minimum(splat_f32(float32(31.0)), code)))
@@ -60,7 +61,7 @@ def dequantize_block(block, out):
 
 @device
 def pack_fifths(bits, panel, lane):
-    """Bit i of `bits` is value i's."""
+    """Store the fifth bits of 32 values in a panel. Bit i of `bits` belongs to value i."""
     word = int64(0)
     for i in range(32):
         word |= (int64(bits) >> i & 1) << (8 * (i % 4) + i // 4)
@@ -78,8 +79,8 @@ def pack_block(block, panel, lane):
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
-        sums = start_dots(acc, x + BIAS, x_stride)
+        prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
+        sums = init_from_bias(acc, x + BIAS, x_stride)
         sums = dot_five_bits(sums, panel + 2 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK

@@ -10,8 +10,9 @@ from numba import float32
 from ..fitting import extremes, inverse
 from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import device
-from ..simd import LANES, ahead, fma_tokens, get_f16, get_i32, get_u16, load_f32, minimum, panel_f16, prefetch, put_f16
-from ..simd import put_f32, put_u16, scale_add, splat_f32, stack, store_i8, to_i32, zeros_i32
+from ..simd import LANES, alloca, fma_tokens, get_f16, get_i32, get_u16, load_f32, minimum, panel_f16
+from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, store_i8
+from ..simd import to_i32, zeros_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_five_bits
 from .q5_0 import pack_fifths, get_code, put_codes
@@ -28,7 +29,7 @@ def quantize_block(x, block):
     scale = (highest - lowest) / float32(31.0)
     put_f16(block, scale)
     put_f16(block + 2, lowest)
-    codes = stack(32)
+    codes = alloca(32)
     for i in range(0, 32, LANES):
         code = (load_f32(x + 4 * i) - splat_f32(lowest)) * splat_f32(inverse(scale)) + splat_f32(float32(0.5))
         store_i8(codes + i, to_i32(minimum(splat_f32(float32(31.0)), code)))
@@ -54,7 +55,7 @@ def pack_block(block, panel, lane):
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
+        prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         sums = dot_five_bits(zeros_i32(acc), panel + 4 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         acc = fma_tokens(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)

@@ -10,9 +10,10 @@ from numba import float32, int8, int32, int64, uint8
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import fit_scale, inverse, ramp
 from ..jit import device
-from ..simd import LANES, ahead, bits, dot4, fresh, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, merge, minimum
-from ..simd import panel_bytes, panel_f16, panel_i8, prefetch, put_f16, put_f32, put_u16, put_u8, rint, scale_add
-from ..simd import splat_f32, splat_i32, stack, start_dots, store_i8, to_i32
+from ..simd import LANES, add_partial_sums, alloca, bits, dot4, get_f16, get_f32, get_u16, get_u8, init_from_bias
+from ..simd import load_f32, maximum, minimum, panel_bytes, panel_f16, panel_i8, partial_sums, prefetch_address
+from ..simd import prefetch_unpacked, put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32, splat_i32
+from ..simd import store_i8, to_i32
 from .format import make_format
 
 _BYTES = 210
@@ -33,7 +34,7 @@ def _value(block, i):
 @device
 def _fit_groups(x, block):
     """Choose and store the scale of the block and those of its groups."""
-    fits = stack(64)
+    fits = alloca(64)
     largest = float32(0.0)
     steps = ramp(float32(-32.9), float32(0.12))
     for group in range(16):
@@ -105,21 +106,21 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         panel += 2 * LANES
         for _ in range(8):
             for half in range(2):
-                prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _GROUP)
+                prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _GROUP)
                 group_scale = scale * panel_i8(acc, panel, panel_stride)
                 low = panel_bytes(acc, panel + LANES, panel_stride)
                 high = panel_bytes(acc, panel + 5 * LANES, panel_stride)
                 pairs = panel_bytes(acc, panel + 9 * LANES, panel_stride)
                 values = x + 16 * half
-                sums = start_dots(acc, x + BIAS + 4 * half, x_stride)
-                dots = fresh(sums)
-                dots = dot4(dots, bits(low, 0, 15) | bits(pairs, -4, 48), values, x_stride)
-                dots = dot4(dots, bits(low, 4, 15) | bits(pairs, -2, 48), values + 4, x_stride)
-                sums = merge(sums, dots)
-                dots = fresh(sums)
-                dots = dot4(dots, bits(high, 0, 15) | bits(pairs, 0, 48), values + 8, x_stride)
-                dots = dot4(dots, bits(high, 4, 15) | bits(pairs, 2, 48), values + 12, x_stride)
-                sums = merge(sums, dots)
+                sums = init_from_bias(acc, x + BIAS + 4 * half, x_stride)
+                partial = partial_sums(sums)
+                partial = dot4(partial, bits(low, 0, 15) | bits(pairs, -4, 48), values, x_stride)
+                partial = dot4(partial, bits(low, 4, 15) | bits(pairs, -2, 48), values + 4, x_stride)
+                sums = add_partial_sums(sums, partial)
+                partial = partial_sums(sums)
+                partial = dot4(partial, bits(high, 0, 15) | bits(pairs, 0, 48), values + 8, x_stride)
+                partial = dot4(partial, bits(high, 4, 15) | bits(pairs, 2, 48), values + 12, x_stride)
+                sums = add_partial_sums(sums, partial)
                 acc = scale_add(acc, sums, group_scale, x + SCALE, x_stride)
                 panel += _GROUP
             x += _STEP

@@ -9,9 +9,9 @@ from numba import float32, int8, uint8
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import inverse, largest_magnitude
 from ..jit import device
-from ..simd import LANES, SIGNED_OFFSET, ahead, dot4_signed, get_f16, get_u16, get_u8, load_f32, panel_bytes, panel_f16
-from ..simd import prefetch_ready, put_f16, put_f32, put_u16, put_u8, round_half_away, scale_add, splat_f32, start_dots
-from ..simd import store_i8, to_i32
+from ..simd import LANES, SIGNED_OFFSET, dot4_signed, get_f16, get_u16, get_u8, init_from_bias, load_f32, panel_bytes
+from ..simd import panel_f16, prefetch_address, prefetch_direct, put_f16, put_f32, put_u16, put_u8, round_half_away
+from ..simd import scale_add, splat_f32, store_i8, to_i32
 from .format import make_format
 
 _BYTES = 34
@@ -47,8 +47,8 @@ def pack_block(block, panel, lane):
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        prefetch_ready(acc, ahead(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
-        dots = start_dots(acc, x + BIAS, x_stride)
+        prefetch_direct(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
+        dots = init_from_bias(acc, x + BIAS, x_stride)
         for i in range(8):
             dots = dot4_signed(dots, panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride), x + 4 * i, x_stride)
         acc = scale_add(acc, dots, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)

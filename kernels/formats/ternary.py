@@ -1,4 +1,4 @@
-"""What the ternary formats with a scale in each block of 256 share: how panels hold them.
+"""The panel layout that the ternary formats share which have a scale in each block of 256 values.
 
 In a panel, a block is the scales of all rows, then for each 32 values two vectors: 16 values of every row, bits 2 p of
 byte j for value 4 p + j.
@@ -10,9 +10,9 @@ from typing import Any
 from numba import float32, int32, int64
 
 from ..activations import BIAS, SCALE, Int8Blocks
-from ..jit import bind, device
-from ..simd import LANES, ahead, bits, dot4, fresh, get_f16, get_f32, get_u16, merge, panel_bytes, panel_f16, prefetch
-from ..simd import put_i32, put_u16, scale_add, stack, start_dots
+from ..jit import bind, device, hole, template
+from ..simd import LANES, add_partial_sums, alloca, bits, dot4, get_f16, get_f32, get_u16, init_from_bias, panel_bytes
+from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_i32, put_u16, scale_add
 
 ACTIVATION = Int8Blocks(offset=1)
 PANEL_BLOCK_BYTES = 66
@@ -20,11 +20,15 @@ _STEP = ACTIVATION.block_bytes
 _CODES = 8 * LANES  # panel bytes of 32 values
 
 
+dequantize_block = scale_at = hole()
+
+
+@template
 def _pack_block(block, panel, lane):
-    scale = get_f16(block + scale_at)  # noqa: F821
-    put_u16(panel + 2 * lane, get_u16(block + scale_at))  # noqa: F821
-    values = stack(1024)
-    dequantize_block(block, values)  # noqa: F821
+    scale = get_f16(block + scale_at)
+    put_u16(panel + 2 * lane, get_u16(block + scale_at))
+    values = alloca(1024)
+    dequantize_block(block, values)
     for i in range(16):
         codes = int64(0)
         for at in range(16):
@@ -35,7 +39,7 @@ def _pack_block(block, panel, lane):
 
 
 def block_packer(name: str, dequantize_block: Callable[..., Any], scale_at: int) -> Callable[..., Any]:
-    """The pack_block of a format whose blocks have their scale at a byte offset."""
+    """The pack_block of a format whose blocks have their scale at byte `scale_at`."""
     return device(bind(_pack_block, f"pack_block_{name}", dequantize_block=dequantize_block, scale_at=scale_at))
 
 
@@ -46,17 +50,17 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         scale = panel_f16(acc, panel, panel_stride)
         panel += 2 * LANES
         for _ in range(8):
-            prefetch(acc, ahead(acc, panel, end, panel_stride), panel_stride, _CODES)
-            total = start_dots(acc, x + BIAS, x_stride)
-            dots = fresh(total)
+            prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _CODES)
+            total = init_from_bias(acc, x + BIAS, x_stride)
+            partial = partial_sums(total)
             for i in range(2):
                 packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
                 values = x + 16 * i
-                dots = dot4(dots, bits(packed, 0, 3), values, x_stride)
-                dots = dot4(dots, bits(packed, 2, 3), values + 4, x_stride)
-                dots = dot4(dots, bits(packed, 4, 3), values + 8, x_stride)
-                dots = dot4(dots, bits(packed, 6, 3), values + 12, x_stride)
-            acc = scale_add(acc, merge(total, dots), scale, x + SCALE, x_stride)
+                partial = dot4(partial, bits(packed, 0, 3), values, x_stride)
+                partial = dot4(partial, bits(packed, 2, 3), values + 4, x_stride)
+                partial = dot4(partial, bits(packed, 4, 3), values + 8, x_stride)
+                partial = dot4(partial, bits(packed, 6, 3), values + 12, x_stride)
+            acc = scale_add(acc, add_partial_sums(total, partial), scale, x + SCALE, x_stride)
             panel += _CODES
             x += _STEP
     return acc

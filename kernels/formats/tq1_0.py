@@ -9,7 +9,7 @@ from numba import float32, int32, int64, uint8
 
 from ..fitting import inverse, largest_magnitude
 from ..jit import device
-from ..simd import LANES, get_f16, get_u8, put_f16, put_f32, put_u8, stack, store_i8
+from ..simd import LANES, alloca, get_f16, get_u8, put_f16, put_f32, put_u8, store_i8
 from .format import make_format
 from .ternary import ACTIVATION, PANEL_BLOCK_BYTES, block_packer, tile
 from .tq2_0 import ternary
@@ -19,7 +19,10 @@ _BYTES = 54
 
 @device
 def _put_digits(codes, block, count, digits):
-    """Digits `count` bytes apart, the first the most significant of five, to `count` bytes."""
+    """Pack base-3 digits, five to a byte, into `count` bytes.
+
+    Digit d of byte i is at codes + i + count * d; digit 0 is the most significant one.
+    """
     for i in range(count):
         number = int64(0)
         for digit in range(5):
@@ -40,7 +43,7 @@ def _get_digits(block, out, count, digits, scale):
 @device
 def quantize_block(x, block):
     scale = largest_magnitude(x, 256)
-    codes = stack(256)
+    codes = alloca(256)
     for i in range(0, 256, LANES):
         store_i8(codes + i, ternary(x + 4 * i, inverse(scale)))
     _put_digits(codes, block, 32, 5)

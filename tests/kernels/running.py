@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,7 @@ from lcpu.kernels.activations import (
     round_to_bf16,
 )
 from lcpu.kernels.formats import Format
-from lcpu.kernels.jit import Kernel, bind, kernel
+from lcpu.kernels.jit import Kernel, Template, bind, kernel
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.program import Program
 from lcpu.kernels.simd import LANES
@@ -42,8 +42,8 @@ def run(kernel: Kernel, *, threads: int = 1, **operands: Any) -> None:
     team(threads).run(program.finish())
 
 
-def operation_kernel(template: Callable[..., None], name: str, operation: Any) -> Kernel:
-    """A kernel of a template that calls `operation`."""
+def operation_kernel(template: Template, name: str, operation: Any) -> Kernel:
+    """A kernel of a template whose one hole is `operation`."""
     return kernel(bind(template, name, operation=operation))
 
 

@@ -19,7 +19,7 @@ import pytest
 import lcpu.kernels
 from lcpu.kernels import isa, jit
 from lcpu.kernels.errors import LcpuError
-from lcpu.kernels.jit import announcing, bind, device, kernel, native
+from lcpu.kernels.jit import announcing, bind, device, hole, kernel, native, template
 from lcpu.kernels.simd import get_i64, put_i64
 
 from .running import run
@@ -162,8 +162,12 @@ def _sum(a, b):
     return a + b
 
 
+operation = hole()
+
+
+@template
 def _put(work, thread, threads, out, x):
-    put_i64(out, operation(get_i64(x)))  # noqa: F821
+    put_i64(out, operation(get_i64(x)))
 
 
 @device
@@ -191,6 +195,18 @@ def test_templates_make_kernels_of_their_own():
         run(each, out=out[i:], x=np.array([7]))
     assert out.tolist() == [14, 49]
     assert repr(put_twice) == "<kernel put_twice(out, x)>"
+
+
+@pytest.mark.parametrize("fillings", [{}, {"operations": _twice}, {"operation": _twice, "get_i64": _twice}])
+def test_bind_fills_exactly_the_holes_of_a_template(fillings):
+    assert _put.holes == {"operation"}
+    with pytest.raises(TypeError, match=r"put_wrongly: the holes of _put\(\) are operation; given were "):
+        bind(_put, "put_wrongly", **fillings)
+
+
+def test_a_function_without_holes_is_no_template():
+    with pytest.raises(TypeError, match="uses no hole"):
+        template(lambda x: get_i64(x))
 
 
 def test_a_kernel_is_compiled_when_it_is_first_needed():

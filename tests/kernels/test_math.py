@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from lcpu.kernels.jit import hole, template
 from lcpu.kernels.math import exp
 from lcpu.kernels.simd import LANES, load_f32, store_f32
 
 from .running import operation_kernel, run
 
+operation = hole()
 
+
+@template
 def _map(work, thread, threads, x, out, vectors):
     for i in range(vectors):
-        store_f32(out + 4 * LANES * i, operation(load_f32(x + 4 * LANES * i)))  # noqa: F821
+        store_f32(out + 4 * LANES * i, operation(load_f32(x + 4 * LANES * i)))
 
 
 exp_kernel = operation_kernel(_map, "exp_kernel", exp)

@@ -7,7 +7,7 @@ import pytest
 
 from lcpu.kernels import probe
 from lcpu.kernels.program import Program
-from lcpu.kernels.simd import ISA, LANES, NARROW
+from lcpu.kernels.simd import DOT_ELEMENT, ISA, LANES
 
 from .running import run, team
 
@@ -40,7 +40,7 @@ def operands(weight: np.ndarray, token: np.ndarray) -> dict[str, np.ndarray | in
 
 @threads_1_to_3
 def test_every_int8_product_counts(threads):
-    sums = np.dtype(np.int16 if NARROW == "i16" else np.int32)
+    sums = np.dtype(np.int16 if DOT_ELEMENT == "i16" else np.int32)
     out = np.zeros((threads, 4 * SUMS // sums.itemsize), sums)
     run(probe.multiply_int8, threads=threads, out=out, **operands(np.uint8(3), np.int8(-2)))
     expected = np.array(ADDITIONS * sums.itemsize * 3 * -2).astype(sums)  # 4 products in 32 bits, 2 in 16, which wrap

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lcpu.kernels import simd
-from lcpu.kernels.jit import device, kernel
+from lcpu.kernels.jit import device, hole, kernel, template
 from lcpu.kernels.simd import LANES, load_f32, put_f32, store_f32
 
 from .running import operation_kernel, run
@@ -17,27 +17,32 @@ NAN, INF = np.nan, np.inf
 SPECIAL = np.array([0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 1e-40, -3.25, 8388607.5, 1e30, -INF, INF, NAN], np.float32)
 JUST_BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
 
+operation = hole()
 
+
+@template
 def _unary(work, thread, threads, x, out, count):
     for i in range(0, 4 * count, 4 * LANES):
-        store_f32(out + i, operation(load_f32(x + i)))  # noqa: F821
+        store_f32(out + i, operation(load_f32(x + i)))
 
 
+@template
 def _binary(work, thread, threads, x, y, out, count):
     for i in range(0, 4 * count, 4 * LANES):
-        store_f32(out + i, operation(load_f32(x + i), load_f32(y + i)))  # noqa: F821
+        store_f32(out + i, operation(load_f32(x + i), load_f32(y + i)))
 
 
+@template
 def _reduction(work, thread, threads, x, out):
-    put_f32(out, operation(load_f32(x)))  # noqa: F821
+    put_f32(out, operation(load_f32(x)))
 
 
-def _pick(work, thread, threads, scores, x, out):
-    put_f32(out, simd.pick(load_f32(scores), load_f32(x)))
+def _at_argmax(work, thread, threads, scores, x, out):
+    put_f32(out, simd.at_argmax(load_f32(scores), load_f32(x)))
 
 
-def _two_stacks(work, thread, threads, out):
-    one, two = simd.stack(256), simd.stack(256)
+def _two_allocas(work, thread, threads, out):
+    one, two = simd.alloca(256), simd.alloca(256)
     for i in range(64):
         put_f32(one + 4 * i, np.float32(i))
         put_f32(two + 4 * i, np.float32(-i))
@@ -90,17 +95,17 @@ def test_reductions_take_every_lane():
     assert np.isnan(out[0])
 
 
-def test_pick_takes_the_lane_of_the_highest_score():
-    pick = kernel(_pick)
+def test_at_argmax_takes_the_lane_of_the_highest_score():
+    at_argmax = kernel(_at_argmax)
     random = np.random.default_rng(1)
     for lane in range(LANES):
         scores, x, out = random.random(LANES, np.float32), random.random(LANES, np.float32), np.zeros(1, np.float32)
         scores[lane] = 2
-        run(pick, scores=scores, x=x, out=out)
+        run(at_argmax, scores=scores, x=x, out=out)
         assert out[0] == x[lane]
 
 
-def test_stacks_are_apart():
+def test_allocas_do_not_overlap():
     out = np.zeros((64, 2), np.float32)
-    run(kernel(_two_stacks), out=out)
+    run(kernel(_two_allocas), out=out)
     assert (out == np.arange(64)[:, None] * [1, -1]).all()
