@@ -33,7 +33,7 @@ Opener = Callable[[], "GGUFFile"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured of every model."""
+    """What is measured for each model."""
 
     threads: list[int]  # 0 or -1: the engine's choice
     prompts: list[int]
@@ -43,7 +43,7 @@ class Plan:
     depths: list[int]
     batches: list[int]
     ubatches: list[int]
-    acceptances: list[float]  # of speculative generation; then nothing else is measured
+    acceptances: list[float]  # of speculative decoding; if there are any, nothing else is measured
     drafts: list[int]
     repetitions: int
     warm_up: bool
@@ -52,7 +52,7 @@ class Plan:
     progress: bool
 
     def settings(self) -> list[tuple[int, int, Case]]:
-        """Logical and physical batch, and what to measure with them, in llama-bench's order."""
+        """(logical batch, physical batch, test) of all tests, in llama-bench's order."""
         from ..engine.benchmark import Case, batch_cost
         from ..engine.benchmark_speculation import speculative
 
@@ -97,11 +97,11 @@ def bench(
 ) -> None:
     """Measure how fast models run, as llama-bench does.
 
-    Tests are prompts (pp), tokens one after another (tg), or both. N,... stands for lists such as 1,2,4 and ranges such
-    as 1-4, 8-64+8 or 128-1024*2; flags may be repeated.
+    A test processes a prompt (pp), generates tokens (tg), or does both. N,... is a list such as 1,2,4, or a range such
+    as 1-4, 8-64+8 or 128-1024*2. Flags may be repeated.
     """
     if not spec and from_environment(context, "model_draft"):
-        model_draft = None  # a setting of runs, not a wish to measure drafts
+        model_draft = None  # LCPU_MODEL_DRAFT is a setting for `run`
     if not spec and (acceptance or draft or model_draft):
         raise UsageError("--acceptance, --draft-n and -md belong to --spec: add it, or leave them out")
     plan = Plan(
@@ -123,7 +123,7 @@ def bench(
     )
     _check(plan)
     if shape and from_environment(context, "model"):
-        model = None  # the command line names what it wants
+        model = None  # --shape on the command line wins over LCPU_MODEL
     names = bench_values.names(shape), bench_values.names(type_name)
     openers = _openers(bench_values.files(model), *names, memory_check)
     jobs = [(opener, count) for opener in openers for count in _thread_counts(opener, plan)]
@@ -138,7 +138,7 @@ def bench(
                 report.add(row)
             gc.collect()  # the memory of a model, before the next one is loaded
     finally:
-        report.end()  # also of what was measured before an error or Ctrl-C
+        report.end()  # also after an error or Ctrl-C: what was measured before it is reported
     if plot is not None:
         bench_plot.draw(plot, report.rows)
 
@@ -151,7 +151,7 @@ def _check(plan: Plan) -> None:
 
 
 def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str], check_memory: bool) -> list[Opener]:
-    """What opens each model that the command line names."""
+    """A function for each model of the command line, which opens it."""
     from .. import models
     from ..engine import random_model
     from ..engine.gguf_file import GGUFFile
@@ -167,7 +167,7 @@ def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str],
 
 
 def _draft_opener(path: Path | None) -> Opener | None:
-    """What opens the draft model. It is opened once, as the models are: see `_thread_counts`."""
+    """A function that opens the draft model. It is opened once now, so that a missing file is reported at once."""
     from ..engine.gguf_file import GGUFFile
 
     if path is None:
@@ -177,7 +177,7 @@ def _draft_opener(path: Path | None) -> Opener | None:
 
 
 def _thread_counts(opener: Opener, plan: Plan) -> list[int]:
-    """What a model is run on. The file is opened: one that is not there should not end an hour's work."""
+    """The thread counts to measure a model with. The file is opened now, so that a missing one is reported at once."""
     from ..engine.threads import thread_count
 
     with opener() as file:
@@ -196,7 +196,7 @@ def _nbytes(file: GGUFFile) -> int:
 
 
 def _usage(check: Callable[..., T], *values: object) -> T:
-    """Calls a check of the engine's; its error is one of the command line."""
+    """Calls one of the engine's checks. Its LcpuError becomes an error of the command line."""
     try:
         return check(*values)
     except LcpuError as error:
@@ -204,7 +204,7 @@ def _usage(check: Callable[..., T], *values: object) -> T:
 
 
 def _rows(opener: Opener, draft: Opener | None, threads: int, plan: Plan) -> Iterator[Row]:
-    """Loads a model for a number of threads and measures all of the plan."""
+    """Loads a model with a number of threads and runs all tests of the plan."""
     from ..engine.benchmark import Benchmark, machine_peaks
     from ..engine.benchmark_speculation import SpeculationBenchmark
     from ..engine.model import Model
@@ -213,7 +213,7 @@ def _rows(opener: Opener, draft: Opener | None, threads: int, plan: Plan) -> Ite
     with ExitStack() as stack:
         file = stack.enter_context(opener())
         with console.LoadProgress() as progress:
-            peaks = machine_peaks(threads, progress)  # before the model is there: this takes memory, for a moment
+            peaks = machine_peaks(threads, progress)  # before the model is loaded: this takes memory for a moment
             started = time.perf_counter()
             context = max(case.context for _, _, case in settings)
             load = partial(Model, context=context, threads=threads, check_memory=plan.check_memory,

@@ -1,4 +1,4 @@
-"""The flags of `lcpu bench`, under llama-bench's names where it has one, and their defaults."""
+"""The flags of `lcpu bench` and their defaults. They have llama-bench's names where it has the same flag."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 PROMPT, GENERATED, BATCH, UBATCH, TYPE = 512, 128, 2048, 512, "q4_0"  # llama-bench's defaults, and a type for --shape
 REPETITIONS = 5
-SPEC_GENERATED, SPEC_REPETITIONS = 32, 2  # for there are a hundred cases
+SPEC_GENERATED, SPEC_REPETITIONS = 32, 2  # small, as there are a hundred cases
 SPEC_ACCEPTANCES, SPEC_DRAFTS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0), range(17)
 
 
 def _listed(*flags: str, help: str, default: object = None, metavar: str = "N,...") -> Any:
-    """A flag that takes lists and may be repeated. bench_values reads what it is given, and knows what is left out."""
+    """A flag that takes a list and may be repeated. bench_values parses its value."""
     shown = "" if default is None else f"  [default: {default}]"
     return typer.Option(*flags, metavar=metavar, help=help + shown, show_default=False)
 
@@ -26,7 +26,7 @@ Models = Annotated[
 ]  # fmt: skip
 Threads = Annotated[
     list[str] | None,
-    typer.Option("-t", "--threads", metavar="N,...", envvar="LCPU_THREADS", help="Threads.",
+    typer.Option("-t", "--threads", metavar="N,...", envvar="LCPU_THREADS", help="Number of threads.",
                  show_default="physical cores this process may use, fewer for a small model"),
 ]  # fmt: skip
 Shapes = Annotated[
@@ -43,16 +43,18 @@ Generated = Annotated[
     list[str] | None, _listed("-n", "--n-gen", help="Tokens to generate; 0: no such test.", default=GENERATED)
 ]
 PromptsAndGenerated = Annotated[
-    list[str] | None, _listed("-pg", metavar="P,N", help="A prompt of P tokens, then N generated ones.")
+    list[str] | None, _listed("-pg", metavar="P,N", help="A prompt of P tokens, then N generated tokens.")
 ]
 BatchCosts = Annotated[
     list[str] | None, _listed("-tgb", "--batch-cost", help="Steps of N tokens, compared with steps of one.")
 ]
-Depths = Annotated[list[str] | None, _listed("-d", "--n-depth", help="Tokens in the cache before.", default=0)]
-Batches = Annotated[list[str] | None, _listed("-b", "--batch-size", help="Most tokens of a batch.", default=BATCH)]
+Depths = Annotated[
+    list[str] | None, _listed("-d", "--n-depth", help="Tokens in the KV cache before the test.", default=0)
+]
+Batches = Annotated[list[str] | None, _listed("-b", "--batch-size", help="Largest batch, in tokens.", default=BATCH)]
 Ubatches = Annotated[
     list[str] | None,
-    _listed("-ub", "--ubatch-size", help="Most tokens of a batch that one step computes.", default=UBATCH),
+    _listed("-ub", "--ubatch-size", help="Largest number of tokens that one step computes.", default=UBATCH),
 ]
 Repetitions = Annotated[
     int | None,
@@ -60,27 +62,27 @@ Repetitions = Annotated[
 ]
 Spec = Annotated[
     bool,
-    typer.Option("--spec", help="Measure generation with drafts (speculative decoding) and nothing else: of 32 tokens, "
-                 "twice, unless -n and -r say otherwise."),
+    typer.Option("--spec", help="Measure speculative decoding and nothing else: 32 tokens in 2 runs, unless -n and -r "
+                 "are given."),
 ]  # fmt: skip
 Acceptances = Annotated[
     list[str] | None,
-    _listed("--acceptance", metavar="A,...", help="How likely a drafted token of --spec is right.",
+    _listed("--acceptance", metavar="A,...", help="Acceptance rates of drafted tokens in --spec.",
             default=",".join(f"{rate:g}" for rate in SPEC_ACCEPTANCES)),
 ]  # fmt: skip
 Drafts = Annotated[
     list[str] | None,
-    _listed("--draft-n", help="Drafted tokens at each step of --spec; 0: as many as pays.", default="0-16"),
+    _listed("--draft-n", help="Tokens drafted at each step of --spec; 0: the engine chooses.", default="0-16"),
 ]
 DraftModel = Annotated[
     Path | None,
     typer.Option("-md", "--model-draft", metavar="FILE", envvar="LCPU_MODEL_DRAFT", show_default=False,
-                 help="GGUF model that takes the steps of drafting in --spec; without one, drafts cost no time."),
+                 help="GGUF draft model for --spec. Without one, drafting takes no time."),
 ]  # fmt: skip
 Output = Annotated[Literal["md", "csv", "json", "jsonl", "sql"], typer.Option("-o", "--output", help="Output format.")]
-NoWarmUp = Annotated[bool, typer.Option("--no-warmup", help="Do not run each test once before.")]
-Delay = Annotated[int, typer.Option("--delay", metavar="SECONDS", min=0, help="Rest before each test.")]
+NoWarmUp = Annotated[bool, typer.Option("--no-warmup", help="Skip the untimed first run of each test.")]
+Delay = Annotated[int, typer.Option("--delay", metavar="SECONDS", min=0, help="Seconds to wait before each test.")]
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Draw the results: .svg, .png or .pdf (needs matplotlib).")
 ]
-Progress = Annotated[bool, typer.Option("--progress", help="Say on stderr what is being measured.")]
+Progress = Annotated[bool, typer.Option("--progress", help="Report on stderr what is being measured.")]

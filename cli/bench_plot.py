@@ -18,7 +18,7 @@ _KINDS = {"prefill": "Prefill", "decode": "Decode", "step": "Decode, several tok
 
 
 def check(path: Path) -> None:
-    """Raises an error now for a figure that could not be drawn after the measurements."""
+    """Raises an error before the measurements if the figure cannot be drawn."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -31,7 +31,7 @@ def check(path: Path) -> None:
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
-    """Draws what one call of `lcpu bench` measured: tests without drafts, or all with drafts."""
+    """Draws the results of one call of `lcpu bench`: all tests are with drafts, or none is."""
     figure = _bars(rows) if rows[0].result.case.acceptance is None else _speed_ups(rows)
     figure.suptitle(f"lcpu bench: {rows[0].run.cpu}, {rows[0].run.isa}")
     figure.savefig(path)
@@ -71,7 +71,7 @@ def _draw_panel(axes: Any, found: Sequence[Row], rows: Sequence[Row], series: Se
 
 
 def _legend(all_axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
-    """Each label once: a panel has only the series that have a test there."""
+    """The legend, with each label once. A panel has only those series that have a test in it."""
     found: dict[str, Any] = {}
     for axes in all_axes:
         handles, labels = axes.get_legend_handles_labels()
@@ -91,7 +91,7 @@ def _kind(row: Row) -> str:
 
 
 def _series(row: Row, rows: Sequence[Row]) -> str:
-    """The model and the settings; batch sizes only if they differ, and the file where two have one description."""
+    """The model and the settings. Batch sizes only if they differ; the file only if two models look the same."""
     run = row.run
     files = {other.run.filename for other in rows if other.run.description == run.description}
     name = run.description if len(files) == 1 else f"{run.description} ({Path(run.filename).name})"
@@ -145,6 +145,6 @@ def _rate(row: Row) -> float:
 
 
 def _panel(row: Row, rows: Sequence[Row]) -> str:
-    """The model and the settings; and how many tokens are generated, if that differs."""
+    """The model and the settings, and the number of generated tokens if it differs."""
     counts = {other.result.case.generated for other in rows}
     return _series(row, rows) + (f", tg{row.result.case.generated}" if len(counts) > 1 else "")

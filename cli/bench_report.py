@@ -23,13 +23,13 @@ Fields = dict[str, Value]
 _COLUMNS = {"model": -30, "size": 10, "params": 10, "backend": -11, "threads": 7, "n_batch": 7, "n_ubatch": 8,
             "test": 15, "t/s": 20, "step cost": 9, "speed-up": 8, "of bandwidth": 12, "of peak": 8}  # fmt: skip
 OPTIONAL_COLUMNS = ("n_batch", "n_ubatch", "step cost", "speed-up")
-_SQL_TABLE = "lcpu_bench"  # not llama_bench: both may go into one database, and their columns differ
+_SQL_TABLE = "lcpu_bench"  # not llama_bench: both tables may be in one database, and their columns differ
 _SQL_TYPES: dict[type, str] = {int: "INTEGER", str: "TEXT"}  # and REAL
 
 
 @dataclass(frozen=True)
 class Run:
-    """What results share: a model, loaded for a number of threads."""
+    """A model, loaded with a number of threads: the facts that its results share."""
 
     filename: str
     description: str
@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """A result, and when and under what settings it was measured."""
+    """A result, with its settings and the time of the measurement."""
 
     run: Run
     result: Result
@@ -54,7 +54,7 @@ class Row:
 
 
 def fields(row: Row) -> Fields:
-    """llama-bench's fields, those that mean something here, by its names and in its order; then lcpu's own."""
+    """llama-bench's fields as far as they apply here, with its names and in its order; then lcpu's own."""
     run, result, case = row.run, row.result, row.result.case
     return {
         "build_commit": __version__,
@@ -140,7 +140,7 @@ def _table_row(columns: Sequence[str], row: Row) -> str:
 
 
 def _table_end(rows: Sequence[Row]) -> str:
-    """What the shares are of."""
+    """A line with the peaks that the shares refer to."""
     lines = [f"measured, {counted(peaks.threads)}: {peaks.bandwidth / 1e9:.1f} GB/s from memory, "
              f"{peaks.int8 / 1e9:.0f} int8 and {peaks.float32 / 1e9:.0f} float32 Gop/s"
              for peaks in dict.fromkeys(row.run.peaks for row in rows)]  # fmt: skip
@@ -194,7 +194,7 @@ def _sql_value(value: Value) -> str:
 
 @dataclass(frozen=True)
 class Format:
-    """What is written before the first row, for a row, between two of them, and after the last."""
+    """What is written before the first row, for each row, between two rows, and after the last row."""
 
     row: Callable[[Sequence[str], Row], str]
     head: Callable[[Sequence[str], Row], str] = lambda columns, row: ""

@@ -1,4 +1,4 @@
-"""How `lcpu bench` reads its values: lists, ranges and repeated flags, as llama-bench does."""
+"""Parse the values of `lcpu bench`: lists, ranges and repeated flags, as in llama-bench."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .options import UsageError
 
 _RANGE = re.compile(r"(-?\d+)(?:-(\d+)(?:([+*])(\d+))?)?")  # first[-last[(+|*)step]]
 _LARGEST = 1 << 24
-_MOST = 1000  # values of a range: more are a slip of the keyboard
+_MOST = 1000  # values of a range: more are probably a mistake
 
 
 def numbers(texts: Sequence[str] | None, default: Sequence[int], flag: str, *, least: int = 0,
             most: int = _LARGEST) -> list[int]:
-    """The numbers of one flag. "1,2", "1-4", "8-64+8" and "128-1024*2" may stand beside each other."""
+    """The numbers of one flag, such as "1,2", "1-4", "8-64+8", "128-1024*2", or several of these with commas."""
     if not texts:
         return list(default)
     values = [value for text in texts for part in text.split(",") for value in _range(part.strip(), flag)]
@@ -55,7 +55,7 @@ def shares(texts: Sequence[str] | None, default: Sequence[float], flag: str) -> 
 
 
 def pairs(texts: Sequence[str] | None, flag: str) -> list[tuple[int, int]]:
-    """Of "512,128": a prompt of 512 tokens, then 128 generated ones."""
+    """(prompt tokens, generated tokens) of each "512,128"."""
     found = []
     for text in texts or ():
         match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
@@ -67,10 +67,10 @@ def pairs(texts: Sequence[str] | None, flag: str) -> list[tuple[int, int]]:
 
 
 def names(texts: Sequence[str] | None) -> list[str]:
-    """Words between commas."""
+    """The words of comma-separated lists."""
     return [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
 
 
 def files(paths: Sequence[Path] | None) -> list[Path]:
-    """Paths between commas; a file whose own name has a comma is one path."""
+    """The paths of comma-separated lists. If a file with the whole name exists, the commas are part of its name."""
     return [Path(part) for path in paths or () for part in ([path] if path.exists() else names([str(path)]))]

@@ -13,8 +13,9 @@ from .prompt import as_unicode
 from .report import Timings
 
 if TYPE_CHECKING:
-    from ..engine.generate import Generation, GenerationOptions
-    from ..engine.llm import LLM, DraftSource
+    from ..engine.generate import GenerationOptions
+    from ..engine.llm import DraftSource
+    from .protocols import LLM, Generation
 
     Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
@@ -22,16 +23,16 @@ HELP = "/exit or Ctrl-D end, /reset forgets the conversation, /system TEXT sets 
 
 
 def opening(system: str | None, user: str | None = None) -> list[Message]:
-    """The first messages of a conversation: the system prompt and a user's turn, each where there is one."""
+    """The first messages of a conversation: the system prompt and the user's message, if they are given."""
     turns = [("system", system), ("user", user)]
     return [{"role": role, "content": content} for role, content in turns if content is not None]
 
 
 def encode(llm: LLM, messages: list[Message]) -> list[int]:
-    """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
+    """The whole conversation as token ids by the model's chat template, up to the beginning of the model's reply.
 
-    A model without a template gets ChatML if it knows ChatML's tokens.
-    Errors: LcpuError for a model that has neither, and for a conversation that leaves no room in the context.
+    A model without a template gets ChatML if its vocabulary has ChatML's tokens.
+    Raises LcpuError if it has neither, or if the conversation fills the context.
     """
     from ..engine.chat import render
 
@@ -58,10 +59,10 @@ def context_full(llm: LLM) -> str:
 
 def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: str | None, *, first: str | None,
              verbose: bool) -> None:
-    """Answers turn after turn until the turns end.
+    """Answers the user's messages, one after another.
 
-    Every turn renders the whole conversation anew; the engine computes only what its cache does not hold.
-    At a terminal an error or Ctrl-C ends a turn; in a pipe it ends the run.
+    Each message renders the whole conversation again; the engine computes only what is not in its cache. At a terminal,
+    an error or Ctrl-C ends the reply; in a pipe, it ends the run.
     """
     messages = opening(system)
     timings = Timings(llm.load_seconds)
@@ -94,9 +95,9 @@ def confirm(done: str) -> None:
 
 def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: list[Message],
            turn: str) -> Generation | None:
-    """Adds the user's turn and the model's reply to the messages; None when there is no reply.
+    """Adds the user's message and the model's reply to the messages. Returns None when there is no reply.
 
-    A turn that Ctrl-C stops before the reply begins is forgotten: it may have been too long to wait for.
+    A message that Ctrl-C stops before the reply begins is forgotten: it may have been too long to wait for.
     """
     user = {"role": "user", "content": turn}
     try:
@@ -117,7 +118,7 @@ def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: 
 
 
 def stream_reply(generation: Generation) -> str:
-    """Writes the reply as it comes, and returns it: as far as it came, when Ctrl-C stops it at a terminal."""
+    """Writes the reply as it comes, and returns it. At a terminal, Ctrl-C stops it; what came so far is returned."""
     pieces: list[str] = []
 
     def kept() -> Iterator[str]:
@@ -135,9 +136,9 @@ def stream_reply(generation: Generation) -> str:
 
 
 def user_turns(first: str | None) -> Iterator[str]:
-    """The user's turns: `first`, then lines of stdin. Empty ones are skipped. Waiting for a line takes no CPU.
+    """The user's messages: `first`, then the lines of stdin that are not empty. Waiting for a line takes no CPU.
 
-    A byte order mark at the start of stdin, as some shells of Windows write it, is no part of a turn.
+    A byte order mark at the start of stdin, as some shells of Windows write it, is no part of a message.
     """
     if first is not None:
         yield first
@@ -152,7 +153,7 @@ def user_turns(first: str | None) -> Iterator[str]:
 
 
 def read_line() -> str | None:
-    """The next line of stdin, or None at its end. Only a terminal sees the "> "."""
+    """The next line of stdin, or None at its end. The prompt "> " is only shown at a terminal."""
     if console.stdin_is_terminal() and sys.stdout.isatty():
         try:
             return as_unicode(input("> "))

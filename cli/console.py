@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ..kernels.errors import LcpuError
 
@@ -21,7 +21,7 @@ PROGRESS_PERIOD = 0.1  # seconds between two drawings
 
 
 def prepare() -> None:
-    """Makes stdout and a piped stdin UTF-8 whatever the locale says; what UTF-8 cannot hold is printed as '?'.
+    """Makes stdout, stderr and a piped stdin UTF-8 whatever the locale says; stdout has '?' for what UTF-8 cannot hold.
 
     Messages that the engine logs go to stderr from here on (`show_messages`).
     """
@@ -29,10 +29,10 @@ def prepare() -> None:
         raise LcpuError("stdout is closed; send it to a file or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
-
-
     show_messages()
 
 
@@ -70,8 +70,12 @@ def stream(pieces: Iterable[str], before: str = "") -> None:
 
 
 def notice(line: str) -> None:
-    """Writes a line to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Writes a line to stderr, if there is one that takes it: no run ends for the sake of what is said beside it."""
+    if sys.stderr is not None:  # print() would write to stdout
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except (OSError, ValueError):
+            abandon(sys.stderr)
 
 
 def end_line() -> None:
@@ -89,12 +93,18 @@ def stderr_is_terminal() -> bool:
 
 
 def abandon_output() -> None:
-    """Sends a stdout that can no longer be written to nowhere, or Python would complain about it again at exit."""
+    """Sends what is left of stdout nowhere if it can no longer be written to."""
+    if sys.stdout is not None:
+        abandon(sys.stdout)
+
+
+def abandon(stream: TextIO) -> None:
+    """Sends a stream that can no longer be written to nowhere, or Python would complain about it again at exit."""
     try:
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class LoadProgress:
@@ -117,7 +127,9 @@ class LoadProgress:
         """`done` of `total` steps of a stage ("loading", "compiling") are done."""
         if stage == "compiling" and not self.announced:
             self.announced = True
-            notice("compiling kernels for this processor (first run only)...")
+            from ..kernels.kernel_cache import can_keep
+
+            notice(f"compiling kernels for this processor{' (first run only)' if can_keep() else ''}...")
         now = time.monotonic()
         overdue = now - self.started >= PROGRESS_DELAY and now - self.drawn >= PROGRESS_PERIOD
         if overdue and stderr_is_terminal():

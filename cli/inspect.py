@@ -1,4 +1,4 @@
-"""`lcpu inspect`: what is in a GGUF file, whether lcpu can run it or not."""
+"""`lcpu inspect`: the content of a GGUF file, also of models that lcpu cannot run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from . import console, options
 if TYPE_CHECKING:
     from ..engine.gguf_file import GGUFFile, TensorInfo
 
-ELEMENTS = 6  # that are shown of an array
-WIDTH = 100  # characters that are shown of a value
+ELEMENTS = 6  # how many elements of an array are shown
+WIDTH = 100  # how many characters of a value are shown
 
 File = Annotated[
     Path | None,
     typer.Argument(
-        metavar="FILE", envvar="LCPU_MODEL", help="GGUF file; of a split model, any.", show_default="the embedded model"
+        metavar="FILE", envvar="LCPU_MODEL", help="GGUF file; of a split model, any of its files.",
+        show_default="the embedded model",
     ),
-]
+]  # fmt: skip
 Tensors = Annotated[bool, typer.Option("--tensors/--no-tensors", help="List the tensors.", show_default="on")]
 Cells = Sequence[str]
 
@@ -31,8 +32,8 @@ Cells = Sequence[str]
 def inspect_file(file: File = None, tensors: Tensors = True, json: options.Json = False) -> None:
     """Show what is in a GGUF file.
 
-    That is metadata, tensors, types and sizes, of models that lcpu cannot run too. A tensor's shape is NumPy's: the
-    length of a row is last. Offsets count from the start of its file.
+    It lists metadata, tensors, types and sizes, also of models that lcpu cannot run. Shapes are in NumPy's order: the
+    length of a row comes last. Offsets count from the start of the file.
     """
     from .. import models
     from ..engine.gguf_file import GGUFFile
@@ -45,7 +46,7 @@ def inspect_file(file: File = None, tensors: Tensors = True, json: options.Json 
 
 
 def describe(file: GGUFFile) -> dict[str, Any]:
-    """All that is shown, as the JSON document has it."""
+    """Everything that is shown, in the form of the JSON document."""
     infos = list(file.tensors.values())
     by_type: dict[str, list[TensorInfo]] = {}
     for info in infos:
@@ -83,7 +84,7 @@ def totals(infos: Sequence[TensorInfo]) -> dict[str, Any]:
 
 
 def metadata(file: GGUFFile) -> dict[str, dict[str, Any]]:
-    """For each key its type and value, or type, length and first elements of an array."""
+    """The type and the value of each key; for an array, its type, its length and its first elements."""
     from ..engine.gguf_metadata import Metadata
 
     values = file.metadata
@@ -100,7 +101,7 @@ def metadata(file: GGUFFile) -> dict[str, dict[str, Any]]:
 
 
 def plain(value: Any, type_name: str) -> Any:
-    """A value as JSON has it: float32 with its own digits, and what JSON has no number for as a string."""
+    """A value for JSON: float32 with as few digits as it needs, NaN and infinity as strings."""
     import numpy as np
 
     if isinstance(value, str):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from typer.main import get_command
@@ -27,7 +28,10 @@ from .options import UsageError
 from .perplexity import perplexity
 from .quantize import quantize
 from .run import run
+from .start import end_at_once
 
+# Signals that end a command: of supervisors, and of a terminal that is closed.
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 # A subcommand is one file and one line here. Its module imports neither numba, numpy nor the engine: its function does.
 SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
@@ -37,6 +41,9 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "quantize": quantize,
 }
+
+ECHO = 0.5  # seconds
+answered = -ECHO  # time of the last signal that was no echo
 
 app = typer.Typer(
     name="lcpu",
@@ -69,11 +76,26 @@ def lcpu(
 
 
 def main() -> None:
-    """The entry point of the `lcpu` script."""
-    signal.signal(signal.SIGTERM, terminate)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup asks for
-        signal.signal(signal.SIGHUP, terminate)
-    sys.exit(exit_code(sys.argv[1:]))
+    """Run the command line of this process, and end it."""
+    code: int | str | None = 130
+    try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, interrupt)
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
+                signal.signal(number, terminate)
+        code = exit_code(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command began, or again while the first was answered
+        pass
+    except SystemExit as end:  # by `terminate`
+        code = end.code
+    finally:
+        for number in (signal.SIGINT, *ENDING):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, end_at_once)
+    if isinstance(code, int) and code > 128:  # all is tidied up, but a thread may be compiling: do not wait for it
+        os._exit(code)
+    sys.exit(code)
 
 
 def exit_code(arguments: list[str]) -> int:
@@ -103,9 +125,26 @@ def exit_code(arguments: list[str]) -> int:
         return 2 if isinstance(error, UsageError) else 1
 
 
-def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End as an error would, so that files in the making are taken away."""
-    sys.exit(128 + number)
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C: end as an error would, so that files in the making are taken away."""
+    if is_first():
+        raise KeyboardInterrupt
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """End in the same way."""
+    if is_first():
+        sys.exit(128 + number)
+
+
+def is_first() -> bool:
+    """Whether a signal is no echo: shells and supervisors may send the same again while the first is being answered."""
+    global answered
+    now = time.monotonic()
+    if now - answered < ECHO:
+        return False
+    answered = now
+    return True
 
 
 def one_line(error: Exception, command: str) -> str:
@@ -116,6 +155,8 @@ def one_line(error: Exception, command: str) -> str:
         message = str(error)
     elif isinstance(error, MemoryError):
         message = "out of memory; take a smaller model, or a shorter context with -c"
+    elif isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        message = "the system refuses to start a thread; raise the limit on threads (ulimit -u, or the container's)"
     elif isinstance(error, OSError) and error.strerror:
         message = error.strerror + (f": {error.filename}" if error.filename else "")
     else:

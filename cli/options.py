@@ -1,7 +1,7 @@
-"""The options that subcommands share, under llama.cpp's names where it has one.
+"""The options that subcommands share. They have llama.cpp's names where it has the same option.
 
-Settings have a twin in the environment, LCPU_*, and the command line wins. What belongs to one call only (the prompts,
-where the text ends, --json) has none. This module imports neither numba, numpy nor the engine.
+A setting can also be given as an environment variable, LCPU_*; the command line wins. Options that belong to one call
+only (prompts, stop strings, --json) have no variable. This module imports neither numba, numpy nor the engine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ UsageError: Any = typer.BadParameter.__base__
 
 
 def from_environment(context: typer.Context, name: str) -> bool:
-    """Whether a parameter has its value from there and not from the command line, which wins."""
+    """Whether a parameter has its value from the environment and not from the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "ENVIRONMENT"
 
@@ -31,14 +31,14 @@ Threads = Annotated[
     int | None,
     typer.Option(
         "-t", "--threads", metavar="N", envvar="LCPU_THREADS", min=-1,
-        help="Threads.", show_default="physical cores this process may use, fewer for a small model",
+        help="Number of threads.", show_default="physical cores this process may use, fewer for a small model",
     ),
 ]  # fmt: skip
 Context = Annotated[
     int | None,
     typer.Option(
         "-c", "--ctx-size", metavar="N", envvar="LCPU_CONTEXT", min=0,
-        help="Tokens of context.", show_default="the model's own, at most 32768 and what fits in memory",
+        help="Size of the context, in tokens.", show_default="the model's own, at most 32768 and what fits in memory",
     ),
 ]  # fmt: skip
 Prompt = Annotated[
@@ -65,20 +65,20 @@ Temperature = Annotated[
 ]
 TopK = Annotated[
     int,
-    typer.Option("--top-k", metavar="K", envvar="LCPU_TOP_K", min=0, help="Keep the K likeliest tokens; 0: all."),
+    typer.Option("--top-k", metavar="K", envvar="LCPU_TOP_K", min=0, help="Keep the K most likely tokens; 0: all."),
 ]
 TopP = Annotated[
     float,
     typer.Option(
         "--top-p", metavar="P", envvar="LCPU_TOP_P", min=0.0, max=1.0,
-        help="Keep the likeliest tokens that together have probability P; 1: all.",
+        help="Keep the most likely tokens whose probabilities add up to P; 1: all.",
     ),
 ]  # fmt: skip
 MinP = Annotated[
     float,
     typer.Option(
         "--min-p", metavar="P", envvar="LCPU_MIN_P", min=0.0, max=1.0,
-        help="Keep tokens at least P times as likely as the likeliest; 0: all.",
+        help="Keep tokens at least P times as likely as the most likely one; 0: all.",
     ),
 ]  # fmt: skip
 RepeatPenalty = Annotated[
@@ -92,7 +92,7 @@ RepeatLastN = Annotated[
     int,
     typer.Option(
         "--repeat-last-n", metavar="N", envvar="LCPU_REPEAT_LAST_N", min=-1,
-        help="Last tokens that the penalty looks at; 0: none, -1: the context.",
+        help="How many of the last tokens the penalty looks at; 0: none, -1: the whole context.",
     ),
 ]  # fmt: skip
 Seed = Annotated[
@@ -131,21 +131,23 @@ ModelDraft = Annotated[
     Path | None,
     typer.Option(
         "-md", "--model-draft", metavar="FILE", envvar="LCPU_MODEL_DRAFT", show_default=False,
-        help="A smaller GGUF model with the same vocabulary, which guesses tokens: the same text, but sooner.",
+        help="Draft model for speculative decoding: a smaller GGUF model with the same vocabulary. It makes text "
+             "faster and never changes it.",
     ),
 ]  # fmt: skip
 Spec = Annotated[
     Literal["auto", "ngram", "none"],
     typer.Option(
         "--spec", envvar="LCPU_SPEC",
-        help="How to guess tokens, wherever it pays: ngram, from what the text repeats; auto, so or by -md; none.",
+        help="What drafts tokens for speculative decoding. ngram: repetitions in the text; auto: these and the model "
+             "of -md, whichever is faster; none: nothing.",
     ),
 ]  # fmt: skip
 Chat = Annotated[
     bool,
     typer.Option(
         "--chat", "-cnv", "--conversation", envvar="LCPU_CHAT",
-        help="Converse through the model's chat template: lines typed, or lines of a pipe, are the user's turns.",
+        help="Chat with the model, through its chat template. Each line from the terminal or a pipe is a user message.",
     ),
 ]  # fmt: skip
 SystemPrompt = Annotated[
@@ -159,8 +161,8 @@ MemoryCheck = Annotated[
         help="Refuse a model that needs more memory than is left, and cut the default context to what fits.",
     ),
 ]  # fmt: skip
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing while it runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document at the end, and nothing else.")]
 Verbose = Annotated[
     bool,
-    typer.Option("-v", "--verbose", envvar="LCPU_VERBOSE", help="Describe model, processor path and settings first."),
+    typer.Option("-v", "--verbose", envvar="LCPU_VERBOSE", help="Describe model, SIMD path and settings first."),
 ]

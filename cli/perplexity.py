@@ -1,4 +1,4 @@
-"""`lcpu perplexity`: how well a model predicts a text, and with --kl, what it lost against another model."""
+"""`lcpu perplexity`: how well a model predicts a text, and with --kl, how it differs from another model."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ TextFile = Annotated[
     Path | None,
     typer.Option("-f", "--file", metavar="FILE", help="File with the text; a pipe on stdin needs no -f."),
 ]
-# Not options.Context: a window of another size makes another number, so that the environment does not set it.
-Window = Annotated[int, typer.Option("-c", "--ctx-size", metavar="N", min=8, help="Tokens of a window.")]
+# Not options.Context, which the environment can set: the window size changes the result.
+Window = Annotated[int, typer.Option("-c", "--ctx-size", metavar="N", min=8, help="Size of a window, in tokens.")]
 Chunks = Annotated[
     int | None,
-    typer.Option("--chunks", metavar="N", min=-1, help="Windows to score; -1: all.", show_default="all"),
+    typer.Option("--chunks", metavar="N", min=-1, help="How many windows to score; -1: all.", show_default="all"),
 ]
 Base = Annotated[
     Path | None,
-    typer.Option("--kl", metavar="FILE", help="GGUF file of a base model: how far the predictions are from its own."),
+    typer.Option("--kl", metavar="FILE", help="GGUF file of a base model to compare the predictions with."),
 ]
 Batch = Annotated[
     int | None,
-    typer.Option("-b", "--batch-size", metavar="N", help="Accepted, and ignored: it does not change the result."),
+    typer.Option("-b", "--batch-size", metavar="N", help="Accepted and ignored: it does not change the result."),
 ]
 
 
@@ -55,8 +55,8 @@ def perplexity(
 ) -> None:
     """Measure how well a model predicts a text.
 
-    The result is a perplexity: less is better. llama.cpp's method: the text is cut into windows, and of each the
-    tokens of the second half are scored, every one predicted from those before it.
+    The result is a perplexity: lower is better. The method is llama.cpp's: the text is cut into windows, and each token
+    in the second half of a window is predicted from all tokens of the window before it.
     """
     if chunks == 0:
         raise options.UsageError("--chunks 0 scores nothing: give a number of windows, or -1 for all")

@@ -1,4 +1,4 @@
-"""Where a prompt comes from: -p, -f, or a pipe on stdin."""
+"""Read the prompt: from -p, -f, or a pipe on stdin."""
 
 from __future__ import annotations
 

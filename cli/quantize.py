@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from ..convert.quantize import Quantized
     from ..convert.type_rules import Mixture
 
-WORST = 10  # tensors that --check lists once more
+WORST = 10  # how many tensors --check lists again, as the worst ones
 
-Input = Annotated[Path, typer.Argument(metavar="IN", help="GGUF file; of a split model, any.")]
+Input = Annotated[Path, typer.Argument(metavar="IN", help="GGUF file; of a split model, any of its files.")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="GGUF file to write.")]
 Type = Annotated[
     str,
     typer.Argument(
         metavar="TYPE",
         help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, tq2_0, tq1_0, i2_s "
-        "(ternary models); or copy, which changes only what the options name.",
+        "(ternary models); copy: keep all types that no option changes.",
     ),
 ]
-Pure = Annotated[bool, typer.Option("--pure", help="The same type for all matrices, where TYPE would mix several.")]
+Pure = Annotated[bool, typer.Option("--pure", help="Give all matrices the same type, even if TYPE is a mixture.")]
 OutputType = Annotated[
     str | None,
     typer.Option(
         "--output-type", "--output-tensor-type", metavar="TYPE", show_default=False,
-        help="Type of the output layer (of the embedding, where it is both): q8_0, q6_k, ..., or keep.",
+        help="Type of the output layer, or of the embedding if that is the output layer too: q8_0, q6_k, ..., or keep.",
     ),
 ]  # fmt: skip
 EmbeddingType = Annotated[
@@ -47,7 +47,7 @@ TensorTypes = Annotated[
     list[str] | None,
     typer.Option(
         "--tensor-type", metavar="REGEX=TYPE", show_default=False,
-        help="Type of the matrices whose name has a match, such as 'ffn_down=q6_k'; the first that matches counts.",
+        help="Type of the matrices whose name matches, such as 'ffn_down=q6_k'; the first match counts.",
     ),
 ]  # fmt: skip
 Ternarize = Annotated[
@@ -57,7 +57,7 @@ Ternarize = Annotated[
         help="Round weights that are not ternary to -m, 0 or m, where m is the mean magnitude of their tensor.",
     ),
 ]  # fmt: skip
-Check = Annotated[bool, typer.Option("--check", help="Measure and list how far each tensor is off.")]
+Check = Annotated[bool, typer.Option("--check", help="Measure and list the error of each tensor.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT.")]
 
 
@@ -76,8 +76,9 @@ def quantize(
 ) -> None:
     """Quantize a GGUF file.
 
-    Which tensor gets which type is as in llama.cpp. OUT appears when it is whole. stdout gets a table of the types, and
-    with --check the error of each tensor: its root mean square (RMSE), and relative to that of the values.
+    Each tensor gets the type that llama.cpp gives it. OUT is complete as soon as it exists. A table of the types is
+    written to stdout, and with --check the error of each tensor: the root mean square error (RMSE), and its ratio to
+    the root mean square of the values.
     """
     from ..convert.output import check_free
     from ..convert.quantize import quantize as write_quantized
@@ -127,7 +128,7 @@ def tensor_type_named(name: str | None) -> str:
 
 
 def override(text: str) -> tuple[re.Pattern[str], str]:
-    """A --tensor-type."""
+    """The pattern and the type of a --tensor-type option."""
     pattern, equals, name = text.rpartition("=")
     if not equals:
         raise options.UsageError(f"--tensor-type {text!r}: it is REGEX=TYPE, such as 'ffn_down=q6_k'")
@@ -143,7 +144,7 @@ def counted(names: list[str]) -> str:
 
 
 def type_table(tensors: Sequence[Quantized]) -> str:
-    """What the types add up to, the largest first."""
+    """A row with the totals of each type, the largest first."""
     from ..engine.gguf_types import TENSOR_TYPES
 
     by_type: dict[str, list[Quantized]] = {}
@@ -159,7 +160,7 @@ def type_table(tensors: Sequence[Quantized]) -> str:
 
 
 def error_table(tensors: Sequence[Quantized]) -> str:
-    """The errors of all tensors that were changed, in the file's order, and the relatively worst once more."""
+    """The errors of all changed tensors in the file's order, and again those with the largest relative errors."""
     from ..engine.gguf_types import TENSOR_TYPES
 
     def row(tensor: Quantized) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a run says about itself: the line of speeds, the JSON document, the description of -v."""
+"""What `lcpu run` reports: the line of speeds, the JSON document, the description of -v."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from ..engine.generate import Generation
     from ..engine.gguf_metadata import Value
-    from ..engine.llm import LLM, DraftSource
+    from ..engine.llm import DraftSource
     from ..engine.speculation import Figures
+    from .protocols import LLM, Generation
 
 
-HEAVY_OUTPUT = 0.4  # of the bytes that a token reads
+HEAVY_OUTPUT = 0.4  # of the bytes that are read for a token
 
 
 @dataclass(frozen=True)
 class Timings:
     """Tokens and seconds of one generation, or of all turns of a conversation.
 
-    `prompt_tokens` counts the tokens that were computed; `reused_tokens` those found in the cache of an earlier turn.
+    prompt_tokens: how many were computed. reused_tokens: how many were in the cache from an earlier turn.
     """
 
     load_seconds: float
@@ -94,7 +94,7 @@ def document(llm: LLM, path: Path | None, prompt: str, seed: int, text: str, gen
 
 def introduce(llm: LLM, path: Path | None, draft: DraftSource, threads: int | None,
               context: int | None, seed: int, output_type: str | None, *, verbose: bool) -> None:
-    """Writes to stderr what is good to know before a text: everything of it if `verbose`."""
+    """Writes hints to stderr before the text; with `verbose`, also a description of what runs."""
     if verbose:
         describe(llm, path, draft, threads, context, seed)
     if output_type is None:
@@ -105,7 +105,7 @@ def introduce(llm: LLM, path: Path | None, draft: DraftSource, threads: int | No
 
 def describe(llm: LLM, path: Path | None, draft: DraftSource, threads: int | None,
              context: int | None, seed: int) -> None:
-    """Writes to stderr what runs, and why it runs so."""
+    """Writes to stderr which model runs, with which settings, and where these come from."""
     cores = "physical cores within this process's quota, fewer for a small model"
     asked = "as asked" if threads == llm.threads else f"{threads} asked, but there are no more processors"
     threads_reason = asked if threads and threads > 0 else cores
@@ -126,7 +126,7 @@ def describe(llm: LLM, path: Path | None, draft: DraftSource, threads: int | Non
 
 
 def suggest_output_type(llm: LLM) -> None:
-    """A line on stderr where floats of the output layer are most of what a token costs, as in BitNet's files."""
+    """Writes a hint to stderr if a float output layer takes much of the time of each token, as in BitNet's files."""
     name, share = llm.output_layer
     if share > HEAVY_OUTPUT and name in ("f32", "f16", "bf16"):
         console.notice(f"the output layer is {name.upper()}, {share:.0%} of what each token reads: "

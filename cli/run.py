@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..engine.generate import Generation
     from ..engine.llm import LLM, DraftSource
 
-DEFAULT_PROMPT = "Once upon a time"  # what the embedded model is asked when nothing else is
+DEFAULT_PROMPT = "Once upon a time"  # for the embedded model, if no prompt is given
 
 
 def run(
@@ -49,8 +49,8 @@ def run(
 ) -> None:
     """Generate text from a prompt.
 
-    The prompt is -p TEXT, -f FILE, or what a pipe brings to stdin. The text goes to stdout as it is made; progress and
-    speeds go to stderr.
+    The prompt comes from -p TEXT, -f FILE or a pipe on stdin. The text is written to stdout while it is generated;
+    progress and speeds are written to stderr.
     """
     console.show_messages(verbose and not json)
     if system_prompt is not None and not chat:
@@ -58,7 +58,7 @@ def run(
     if model_draft is not None and spec != "auto":
         model_draft, spec = without_conflict(settings, model_draft, spec)
     text = prompt.read_prompt(prompt_text, file, escape=escape, pipe=json or not chat)
-    # A prompt opens a conversation at a terminal; elsewhere it is the whole of it, and stdin is left alone.
+    # At a terminal, the prompt is the first message of a conversation. Elsewhere it is the only one; stdin is not read.
     converse = chat and not json and (text is None or console.stdin_is_terminal())
     if text is None and not converse:
         text = default_prompt(model, chat)
@@ -104,7 +104,7 @@ def run(
 
 def without_conflict(settings: typer.Context, model_draft: Path,
                      spec: options.Spec) -> tuple[Path | None, options.Spec]:
-    """-md and a --spec that has no use for it: whichever the environment says gives way to the command line."""
+    """Resolves -md together with a --spec that does not use it: the command line wins over the environment."""
     if options.from_environment(settings, "model_draft"):
         return None, spec
     if options.from_environment(settings, "spec"):
@@ -120,7 +120,7 @@ def default_prompt(model: Path | None, chat: bool) -> str:
 
 def load(path: Path | None, threads: int | None = None, context: int | None = None, output_type: str | None = None, *,
          beside: LLM | None = None, check: bool = True, quiet: bool) -> LLM:
-    """Loads a model, on its own threads or another's. As in llama.cpp, 0 (and -1 threads) lets the engine choose.
+    """Loads a model, on threads of its own or those of `beside`. As in llama.cpp, 0 (or -1 threads) is the default.
 
     check: refuse a model that needs more memory than is left.
     """

@@ -1,6 +1,6 @@
-"""What `lcpu bench` measures: how long a model takes for tokens of a prompt and for tokens one after another.
+"""What `lcpu bench` measures: the time a model takes to process a prompt and to generate tokens.
 
-Tokens are random and nothing is sampled, as in llama.cpp's llama-bench: it is the model that is measured.
+Tokens are random and nothing is sampled, as in llama.cpp's llama-bench: only the model is measured.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .model import BATCH, Model, Progress
 
 STEPS = 32  # of a batch-cost case, in each repetition
 WARM_UP_STEPS = 4
-SPECULATION_PROMPT = 4  # tokens before what is generated with drafts
-_OUTPUT_LAYERS = ("output.weight", "token_embd.weight")  # computed for wanted logits only
+SPECULATION_PROMPT = 4  # tokens of the prompt in cases with speculative decoding
+_OUTPUT_LAYERS = ("output.weight", "token_embd.weight")  # computed only for tokens whose logits are needed
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Case:
 
     prompt: int = 0
     generated: int = 0
-    depth: int = 0  # tokens that are in the cache before
-    batch: int = BATCH  # the most tokens of a prefill step
-    step: int | None = None  # tokens of a generation step, each of which is then timed beside a step of one token
-    acceptance: float | None = None  # of speculative generation: how likely a drafted token is right
-    draft: int = 0  # tokens that are drafted at each step of it, 0: as many as the engine chooses
+    depth: int = 0  # tokens in the cache before the case
+    batch: int = BATCH  # the largest number of tokens in a prefill step
+    step: int | None = None  # batch cost: tokens of a generation step, which is compared with a step of one token
+    acceptance: float | None = None  # speculative decoding: the acceptance rate of drafted tokens
+    draft: int = 0  # speculative decoding: tokens drafted at each step; 0: the engine chooses
 
     @property
     def name(self) -> str:
@@ -57,25 +57,25 @@ class Case:
 
     @property
     def context(self) -> int:
-        """Positions that the cache must have room for."""
+        """How many positions the cache must have."""
         return self.depth + self.tokens + (SPECULATION_PROMPT if self.acceptance is not None else 0)
 
 
 def batch_cost(step: int, depth: int = 0) -> Case:
-    """Steps of `step` tokens, beside steps of one."""
+    """Steps of `step` tokens, compared with steps of one token."""
     return Case(generated=STEPS * step, depth=depth, step=step)
 
 
 @dataclass(frozen=True)
 class Result:
-    """The times of a case's repetitions, and what they mean. Shares are of what the machine was measured to do."""
+    """The times of a case's repetitions, and what follows from them. Shares are of the machine's measured peaks."""
 
     case: Case
     samples_ns: tuple[int, ...]
     step_cost: float | None = None  # time of a step / time of a step of one token
-    bandwidth_share: float | None = None  # of decode: bytes that steps must read
-    peak_share: float | None = None  # of prefill: operations that tokens need
-    speed_up: float | None = None  # of speculative generation: time of plain steps / time
+    bandwidth_share: float | None = None  # decode: of the bytes that the steps must read
+    peak_share: float | None = None  # prefill: of the operations that the tokens need
+    speed_up: float | None = None  # speculative decoding: time of plain decoding / time
 
     @property
     def avg_ns(self) -> float:
@@ -100,7 +100,7 @@ class Result:
 
 
 class Benchmark:
-    """Runs cases on a loaded model, and remembers how many positions of its cache hold something."""
+    """Runs cases on a loaded model, and keeps count of the filled positions of its cache."""
 
     def __init__(self, model: Model, peaks: Peaks) -> None:
         self._model, self._peaks = model, peaks
@@ -112,7 +112,7 @@ class Benchmark:
             progress: Callable[[str], None] = lambda what: None) -> Result:
         """Measure. progress(what) is called before each run; the model's context must hold the case's."""
         if case.depth > self._cached:
-            # Once is enough: cases write only behind it. Whose tokens these are is all the same to the next ones.
+            # Once is enough: cases write only after it, and it does not matter which tokens are in the cache.
             progress(f"filling the cache up to {case.depth} tokens")
             self._prefill(self._tokens(case.depth - self._cached), self._cached, case.batch)
         if warm_up:
@@ -143,7 +143,7 @@ class Benchmark:
             self._generate(self._tokens(min(case.generated, WARM_UP_STEPS * size)), case.depth, size)
 
     def _measure(self, case: Case) -> tuple[int, int]:
-        """Nanoseconds of the case; and, for batch cost, of as many steps of one token."""
+        """Nanoseconds of the case, and for batch cost also of the same number of steps of one token."""
         prompt, generated = self._tokens(case.prompt), self._tokens(case.generated)
         if case.step:
             return self._compare(generated, case.depth, case.step)
@@ -153,7 +153,7 @@ class Benchmark:
         return time.perf_counter_ns() - start, 0
 
     def _compare(self, tokens: Sequence[int], position: int, size: int) -> tuple[int, int]:
-        """Steps of `size` tokens and of one in turn, so that a change of the machine's speed meets both."""
+        """Alternate steps of `size` tokens and of one token, so that a change of the machine's speed affects both."""
         several = single = 0
         for first in range(0, len(tokens), size):
             start = time.perf_counter_ns()
@@ -165,14 +165,14 @@ class Benchmark:
         return several, single
 
     def _prefill(self, tokens: Sequence[int], position: int, batch: int) -> None:
-        """A prompt; the logits of its last token."""
+        """Process a prompt, with the logits of its last token."""
         for first in range(0, len(tokens), batch):
             piece = tokens[first : first + batch]
             last = first + len(piece) == len(tokens)
             self._step(piece, position + first, 1 if last else 0)
 
     def _generate(self, tokens: Sequence[int], position: int, size: int) -> None:
-        """Steps of `size` tokens; the logits of all of them."""
+        """Steps of `size` tokens, with the logits of all of them."""
         for first in range(0, len(tokens), size):
             piece = tokens[first : first + size]
             self._step(piece, position + first, len(piece))
@@ -186,13 +186,13 @@ class Benchmark:
 
 
 def machine_peaks(threads: int, progress: Progress | None = None) -> Peaks:
-    """What this machine can do at most; measured once. progress("compiling", 0, 0) is called if that takes longer."""
+    """The peak rates of this machine, measured once. progress("compiling", 0, 0) is called if kernels are compiled."""
     with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
         return peaks(threads)
 
 
 def processor_name() -> str:
-    """What the processor calls itself, or at least its family."""
+    """The name of the processor, or at least of its family."""
     if sys.platform == "darwin":
         done = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
         return done.stdout.strip() or platform.machine()
@@ -205,19 +205,20 @@ def processor_name() -> str:
 
 
 def bytes_read(model: Model, case: Case) -> int:
-    """Bytes that a case without a prompt must read: in each step all weights, and keys and values of all positions."""
+    """Bytes that a case without a prompt must read: each step reads all weights and all cached keys and values."""
     size = case.step or 1
     ends = range(case.depth + size, case.depth + case.generated + 1, size)
-    # Panels, without the rows that only fill up the last of them.
+    # The bytes of panels, without the padding of the last one.
     weights = sum(matrix.rows * matrix.panels.shape[1] // LANES for matrix in model.matrices.values())
     return len(ends) * weights + model.pool.position_bytes * sum(ends)
 
 
 def least_prefill_seconds(model: Model, case: Case, peaks: Peaks) -> float:
-    """How long a prompt would take if each of its operations ran at the peak for its kind of numbers.
+    """How long a prompt would take if each operation ran at the peak rate for its number type.
 
-    Those are two for every weight and token (for the output layer, one token), integer where the activations of the
-    weight's format are; and, as float32, the products of queries with keys and of probabilities with values.
+    There are two operations for each weight and token (for the output layer, one token only), with integers if the
+    activations of the weight's format are integers. Attention, in float32, multiplies queries with keys and
+    probabilities with values.
     """
     h = model.h
     seen = sum(range(case.depth + 1, case.depth + case.prompt + 1))  # positions, by all tokens together

@@ -1,7 +1,7 @@
-"""What architectures are written in: operations on rows of activations, recorded as a program.
+"""The operations that architectures use: each one works on rows of activations and is recorded in a program.
 
-Building reads shapes and promises memory, but computes nothing and packs no weight: everything about a model is checked
-before its first kernel runs.
+Building reads shapes and reserves memory. It computes nothing and packs no weights, so that everything about a model is
+checked before the first kernel runs.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from .rows import Memory, Rows
 from .tensors import Tensors, padded
 
 LARGEST_CONTEXT = 1 << 24  # positions of a sequence
-_SHARES = 8  # pieces of a matmul for each thread, so that a slow core does not hold up the others
-_LARGEST_SHARE = 512 << 10  # bytes: a share of weights stays in the second-level cache for all tokens
+_SHARES = 8  # pieces of a matmul for each thread: the other threads take over the pieces of a slow one
+_LARGEST_SHARE = 512 << 10  # bytes of weights: they stay in the second-level cache for all tokens
 _MOST_LOGITS = 64 << 20  # bytes: what is used of the buffer for logits, where few of a batch's tokens want any
 
 
@@ -69,8 +69,8 @@ class Matrix:
 class Builder:
     """Records the program of one model.
 
-    threads: decides how finely matmuls are shared, never their results. output_format: of the output layer, or None for
-    what the file has.
+    threads: how many threads share a matmul; results do not depend on it. output_format: of the output layer; None: the
+    file's own.
     """
 
     def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, pool: PagePool, threads: int,
@@ -96,7 +96,7 @@ class Builder:
         self._tensors.split(fused, outputs)
 
     def matrix(self, name: str, rows: int, k: int, wanted: Format | None = None) -> Matrix:
-        """A tensor of two dimensions, to be packed once the whole model is known to be good; in a `wanted` format."""
+        """A tensor of two dimensions, in its own format or a `wanted` one. It is packed later, once all is checked."""
         if name not in self.matrices:
             part = self._tensors.part(name, rows)
             stored = self._tensors.check(part.tensor, part.rows, k)
@@ -123,14 +123,14 @@ class Builder:
     # ---- buffers ----
 
     def _buffer(self, name: str, row_bytes: int) -> np.ndarray:
-        """Scratch for all tokens of a batch, the same for every layer. A tile may run past the last token."""
+        """Scratch for all tokens of a batch, shared by all layers, with padding for tiles past the last token."""
         key = (name, row_bytes)
         if key not in self._buffers:
             self._buffers[key] = zeros((self.batch.capacity + MAX_TOKENS, row_bytes), np.uint8)
         return self._buffers[key]
 
     def _scratch(self, name: str, thread_bytes: int) -> np.ndarray:
-        """Memory for each thread, the same for every layer."""
+        """Scratch for each thread, shared by all layers."""
         key = (f"{name} scratch", thread_bytes)
         if key not in self._buffers:
             self._buffers[key] = zeros((self._threads, thread_bytes), np.uint8)
@@ -156,7 +156,7 @@ class Builder:
     # ---- operations ----
 
     def embed(self, name: str) -> Rows:
-        """The rows of an embedding table that the batch's tokens name, straight from the file."""
+        """The embeddings of the batch's tokens, read directly from the file."""
         width = self.h.embedding_length
         format = self._tensors.check(name, self.h.vocab_size, width)
         if format.panel_header_bytes:
@@ -178,11 +178,11 @@ class Builder:
         return out
 
     def linear(self, x: Rows, name: str, width: int, *, add_to: Rows | None = None) -> Rows:
-        """x . weight^T [+ bias], or added to another value in place. `name` is a tensor's, without ".weight"."""
+        """x . weight^T [+ bias], or its sum with `add_to`, in place. name: the tensor's, without ".weight"."""
         return self.linears(x, [(name, width)], add_to=add_to)[0]
 
     def linears(self, x: Rows, outputs: list[tuple[str, int]], *, add_to: Rows | None = None) -> list[Rows]:
-        """Several products of the same input; threads go from one to the next without waiting for each other."""
+        """Several products of one input. Threads go from one to the next without waiting for each other."""
         matrices = [self.matrix(f"{name}.weight", width, x.width) for name, width in outputs]
         for name, _ in outputs:
             if self.has(f"{name}.scale"):
@@ -206,7 +206,7 @@ class Builder:
         return results
 
     def logits(self, x: Rows, name: str) -> Rows:
-        """The output layer, in the format that was asked for."""
+        """The output layer, in the requested format."""
         self.matrix(f"{name}.weight", self.h.vocab_size, x.width, self._output_format)
         return self.linear(x, name, self.h.vocab_size)
 
@@ -216,10 +216,10 @@ class Builder:
         return max(1, share // PANEL_GROUP) * PANEL_GROUP
 
     def _input(self, x: Rows, activation: Activation) -> np.ndarray:
-        """x as a format's matmul takes it, made once for all that share it."""
+        """x in the form that a format's matmul takes. Consecutive matmuls of x share it."""
         if activation == Float32():
             return x.array
-        if self._inputs.get(activation, (None, None))[0] is not x:  # the last that was made: there is one buffer
+        if self._inputs.get(activation, (None, None))[0] is not x:  # only the last one is kept: there is one buffer
             self._inputs[activation] = x, self._prepare(x, activation)
         return self._inputs[activation][1]
 
@@ -341,5 +341,5 @@ class Builder:
 
 
 def queries_per_job(h: Hyperparameters) -> int:
-    """Tokens that attention takes at once: as many as give QUERY_ROWS query heads for a KV head."""
+    """How many tokens attention takes at once, to have QUERY_ROWS query heads for each KV head."""
     return max(1, QUERY_ROWS // (h.head_count // h.head_count_kv))

@@ -1,4 +1,4 @@
-"""What to call a model."""
+"""A short description of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .gguf_file import GGUFFile
 
 
 def describe(file: GGUFFile) -> str:
-    """Architecture, parameters and the type that most of them have, such as "llama 1.1B Q4_0"."""
+    """Architecture, number of parameters and their most common type, such as "llama 1.1B Q4_0"."""
     sizes: Counter[str] = Counter()
     for info in file.tensors.values():
         sizes[info.type_name] += math.prod(info.shape)

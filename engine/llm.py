@@ -25,7 +25,7 @@ from .gguf_metadata import Value
 from .model import Model, Progress
 from .scheduler import PARALLEL, Evaluation, Scheduler
 from .sequence import TokenSequence
-from .speculation import Drafter, DraftExperience, DraftModel, NGrams, check_vocabulary
+from .speculation import Drafter, DraftModel, DraftModelStatistics, NGrams, check_vocabulary
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
 
@@ -35,7 +35,7 @@ _KEPT_TOKENS = 8192  # of all texts, by default, where the context of one is sho
 
 
 class LLM:
-    """A loaded model. Its text depends on neither threads, batches nor drafts. Use `LLM.load`; a context manager."""
+    """A loaded model, made by `LLM.load`; a context manager. Text does not depend on threads, batches or drafts."""
 
     def __init__(self, file: GGUFFile, model: Model, tokenizer: Tokenizer, scheduler: Scheduler, *, context: int,
                  threads: int, load_seconds: float) -> None:
@@ -44,8 +44,8 @@ class LLM:
         self.metadata: Mapping[str, Value] = file.metadata
         self.description = describe(file)
         self._file, self._model, self._scheduler = file, model, scheduler
-        self._ngram_experience = NGrams.no_experience()
-        self._draft_experience: WeakKeyDictionary[LLM, DraftExperience] = WeakKeyDictionary()
+        self._ngram_statistics = NGrams.new_statistics()
+        self._draft_statistics: WeakKeyDictionary[LLM, DraftModelStatistics] = WeakKeyDictionary()
         self._warned_of_bos = False
 
     @classmethod
@@ -79,7 +79,7 @@ class LLM:
         except BaseException:
             file.close()
             raise
-        scheduler = Scheduler(model, tokenizer.vocab_size, beside._scheduler.lock if beside else None, parallel)
+        scheduler = Scheduler(model, tokenizer.vocab_size, parallel)
         return cls(file, model, tokenizer, scheduler, context=model.context, threads=count,
                    load_seconds=time.perf_counter() - started)
 
@@ -102,7 +102,7 @@ class LLM:
     def logits(self, ids: Sequence[int], first: int = 0) -> np.ndarray:
         """The logits after each of ids[first:]: float32 [len(ids) - first, vocab].
 
-        What the cache holds of ids[:first] is not computed again, so that a long text can be taken piece by piece.
+        Tokens of ids[:first] that are in the cache are not computed again, so a long text can be given in pieces.
         """
         ids = self._checked(ids)
         if not 0 <= first < len(ids):
@@ -116,7 +116,7 @@ class LLM:
     def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
                  top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, seed: int | None = None,
                  stop: Sequence[str] = (), draft: DraftSource = "ngram") -> Iterator[str]:
-        """The text that follows a prompt, in pieces as they are computed. The draft only makes it faster (`stream`)."""
+        """The text that follows a prompt, in pieces as they are computed. `stream` explains the draft."""
         options = GenerationOptions(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                     min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
                                     stop=(stop,) if isinstance(stop, str) else tuple(stop))
@@ -124,11 +124,11 @@ class LLM:
 
     def stream(self, ids: Sequence[int], options: GenerationOptions | None = None,
                draft: DraftSource = "ngram") -> Generation:
-        """A generation after the given ids. What the cache holds of them from before is not computed again.
+        """A generation after the given ids. A prefix of them that is still in the cache is not computed again.
 
-        draft: what the text repeats is guessed from it ("ngram"), or from it and by a smaller model with the same
-        vocabulary, whichever promises more at each step; or nothing is guessed (None). The text is always the same.
-        Raises LcpuError if the draft model's vocabulary is another.
+        draft: what drafts tokens for speculative decoding. "ngram": repetitions in the text. A smaller model with the
+        same vocabulary: that model or repetitions, whichever is expected to be faster at each step. None: no drafts.
+        The text is the same with all of them. Raises LcpuError if the draft model's vocabulary differs.
         """
         ids = self._checked(ids)
         self._scheduler.check_open()
@@ -197,7 +197,7 @@ class LLM:
 
     @property
     def trained_context(self) -> int:
-        """How many tokens the model's training texts had; a longer context is allowed, but text may degrade in it."""
+        """The context length of the model's training. A longer context is allowed, but text may degrade in it."""
         return self._model.h.context_length
 
     @property
@@ -210,18 +210,18 @@ class LLM:
         """Those of a text, and what to call when it has ended."""
         if draft is None:
             return [], lambda: None
-        ngrams = NGrams(self._ngram_experience)
+        ngrams = NGrams(self._ngram_statistics)
         if draft == "ngram":
             return [ngrams], lambda: None
         if not isinstance(draft, LLM):
             raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
-        if draft not in self._draft_experience:
+        if draft not in self._draft_statistics:
             check_vocabulary(self.tokenizer, draft.tokenizer)
-            self._draft_experience[draft] = DraftExperience()
-        experience, size = self._draft_experience[draft], draft.tokenizer.vocab_size
+            self._draft_statistics[draft] = DraftModelStatistics()
+        statistics, size = self._draft_statistics[draft], draft.tokenizer.vocab_size
         evaluation = Evaluation(draft._scheduler)
         model = DraftModel(lambda ids: evaluation.logits(ids, len(ids) - 1)[0][0, :size], draft.context, size,
-                           self.tokenizer.vocab_size, experience)
+                           self.tokenizer.vocab_size, statistics)
         return [ngrams, model], evaluation.close
 
     def _checked(self, ids: Sequence[int]) -> list[int]:

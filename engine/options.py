@@ -1,4 +1,4 @@
-"""What a caller may choose about a generation."""
+"""The options of a generation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..kernels.errors import LcpuError
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """The defaults are llama.cpp's. Raises LcpuError for a value that makes no sense."""
+    """The defaults are llama.cpp's. Raises LcpuError for a value out of range."""
 
     max_tokens: int = -1  # -1: until the model ends the text, or the context is full
     temperature: float = 0.8  # 0: always the most likely token
@@ -18,10 +18,10 @@ class GenerationOptions:
     top_p: float = 0.95  # 1: all tokens
     min_p: float = 0.05  # 0: all tokens
     repeat_penalty: float = 1.0  # 1: none
-    repeat_last_n: int = 64  # tokens that the penalty looks back; 0: none, -1: all
-    seed: int | None = None  # None: another text each time
-    stop: tuple[str, ...] = ()  # strings that end the text, and are not part of it
-    ignore_eos: bool = False  # never let the model end the text
+    repeat_last_n: int = 64  # how many of the last tokens the penalty looks at; 0: none, -1: all
+    seed: int | None = None  # None: a random one
+    stop: tuple[str, ...] = ()  # strings that end the text and are not part of it
+    ignore_eos: bool = False  # never choose a token that ends the text
 
     def __post_init__(self) -> None:
         for name, least, most in (("temperature", 0.0, 1e6), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0),

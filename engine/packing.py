@@ -1,4 +1,4 @@
-"""From the rows of a file to panels, where asked for through another block format."""
+"""Pack the rows of a tensor into panels, and convert them to another block format if that is requested."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..kernels.simd import LANES
 from ..kernels.team import Team
 from .builder import Matrix
 
-_CHUNK = 64  # panels that are converted at a time: their blocks are small beside a model
-_LARGEST = 65519.0  # what is above, float16 scales round to infinity
+_CHUNK = 64  # panels that are converted at a time: their memory is small compared with a model's
+_LARGEST = 65519.0  # larger values would round to infinity in float16
 
 
 def output_format(name: str | None) -> Format | None:
-    """The format that an output layer is to be computed in, by its name; None for "keep", the file's own.
+    """The format of the output layer by its name; None for "keep", which is the file's own format.
 
-    Raises LcpuError for a name that is none.
+    Raises LcpuError for an unknown name.
     """
     by_name = {format.name: format for format in FORMATS.values() if not isinstance(format.activation, Int8Rows)}
     if name is None or name.lower() == "keep":

@@ -1,7 +1,7 @@
-"""How well a model predicts a text, by llama.cpp's method, and how far its predictions are from another model's.
+"""How well a model predicts a text (by llama.cpp's method), and how far its predictions are from another model's.
 
-The text is cut into windows of n tokens. In each, the model reads the first half, and then predicts every token after
-position n/2 from those before it. A token's negative log-likelihood (nll) is that of its softmax probability, in nats;
+The text is cut into windows of n tokens. Every token after position n/2 of a window is predicted from all tokens of the
+window before it. A token's negative log-likelihood (nll) is that of its softmax probability, in nats;
 perplexity is exp(mean nll). Source: llama.cpp, tools/perplexity/perplexity.cpp.
 """
 
@@ -18,9 +18,9 @@ from .llm import LLM
 
 SMALLEST_WINDOW = 8  # tokens, of which 3 are scored
 PIECE = 1 << 24  # logits of a model that are kept at once: 64 MB
-BLOCK = 1 << 17  # logits that are made probabilities at once: float64 that stays in the processor's cache
+BLOCK = 1 << 17  # logits that become probabilities at once: as float64, they stay in the processor's cache
 
-# What `compare` says of a scored position. kl: KL divergence in nats; same_top: whether the likeliest tokens are equal.
+# The result of `compare` for a position. kl: KL divergence in nats; same_top: 1 if the most likely tokens are equal.
 COMPARISON = np.dtype([("nll", "f8"), ("base_nll", "f8"), ("kl", "f8"), ("same_top", "f8")])
 
 
@@ -47,9 +47,10 @@ class Divergence:
 
 
 def windows(llm: LLM, text: str, size: int, most: int | None = None) -> list[list[int]]:
-    """The text in windows of `size` tokens, at most `most` of them; what is left over at the end is dropped.
+    """The text in windows of `size` tokens, at most `most` of them. A rest at the end of the text is dropped.
 
-    BOS takes the place of the first token of each if the model wants it there. Special tokens are not looked for.
+    If the model wants a BOS token, it replaces the first token of each window. Special tokens in the text are read as
+    plain text.
     Raises LcpuError if the text has fewer tokens than two windows, as llama.cpp does.
     """
     if size < SMALLEST_WINDOW:
@@ -75,7 +76,7 @@ def score(llm: LLM, window: Sequence[int]) -> np.ndarray:
 
 
 def compare(llm: LLM, base: LLM, window: Sequence[int]) -> np.ndarray:
-    """What both models say of the positions that `score` scores: an array of COMPARISON.
+    """The comparison of both models at the positions that `score` scores: an array of COMPARISON.
 
     Raises LcpuError for logits that are not numbers.
     """
@@ -87,7 +88,7 @@ def compare(llm: LLM, base: LLM, window: Sequence[int]) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             np.subtract(base_log_p, log_p, out=log_p)
         np.exp(base_log_p, out=base_log_p)
-        # Never negative, but for rounding.
+        # Only rounding can make it negative.
         part["kl"] = np.maximum(np.einsum("tv,tv->t", base_log_p, log_p), 0)
         parts.append(part)
     both = np.concatenate(parts)
@@ -124,11 +125,11 @@ def _mean(values: np.ndarray) -> Estimate:
 
 
 def _predictions(llms: Sequence[LLM], window: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The scored positions, in blocks: (log-probabilities [models, tokens, vocab], which tokens came [tokens]).
+    """The scored positions in blocks: (float64 log-probabilities [models, tokens, vocab], int64 next tokens [tokens]).
 
-    float64 and int64. The caller may overwrite the log-probabilities; the next block does.
+    The caller may overwrite the log-probabilities; the next block does so too.
     """
-    vocab_size = llms[0].tokenizer.vocab_size  # tables may be longer
+    vocab_size = llms[0].tokenizer.vocab_size  # the output layer may have more rows
     piece_size, block_size = max(PIECE // vocab_size, 1), max(BLOCK // vocab_size, 1)
     log_p = np.empty((len(llms), block_size, vocab_size))
     scratch = np.empty((block_size, vocab_size))
@@ -145,8 +146,8 @@ def _predictions(llms: Sequence[LLM], window: Sequence[int]) -> Iterator[tuple[n
 
 
 def _log_softmax(logits: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> None:
-    """Of each row; logits are float32, `out` and `scratch` float64 of the same shape."""
-    with np.errstate(invalid="ignore"):  # what is not a number stays so, and is found in the result
+    """log(softmax) of each row. logits: float32; `out`, `scratch`: float64 of the same shape."""
+    with np.errstate(invalid="ignore"):  # a NaN stays one and is found in the result
         np.subtract(logits, logits.max(axis=1, keepdims=True), out=out, dtype=np.float64)
         out -= np.log(np.exp(out, out=scratch).sum(axis=1, keepdims=True))
 
@@ -156,7 +157,7 @@ def _nll(log_p: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _finite(values: np.ndarray, whose: str) -> np.ndarray:
-    """Raises LcpuError unless the values are numbers, and not so large that the exponential of their mean is none."""
+    """Raises LcpuError if a value is NaN or infinite, or if exp(mean) would overflow."""
     if not abs(values).mean() < 700:
         raise LcpuError(f"the logits of {whose} are not numbers, or far too large: its file is damaged; download it "
                         "again")

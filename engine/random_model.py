@@ -1,7 +1,7 @@
-"""Models with random weights, in the shapes of real ones: to learn a machine's speed without a download.
+"""Models with random weights in the shapes of real models: they measure a machine's speed without a download.
 
-A tensor's bytes are made when they are asked for, from a small pool of random blocks, and nobody keeps them: while
-such a model is packed, it takes little more memory than the packed weights alone.
+The bytes of a tensor are made from a small pool of random blocks whenever they are requested, and are not kept. So
+loading such a model takes little more memory than its packed weights.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class _Scales:
-    """Where the blocks of a type have their float16 scales, and what the rest of a block is worth."""
+    """Where the blocks of a type have their float16 scales, and how large their random values are."""
 
     spread: float  # standard deviation of a random block's values when its scale is 1
     scale: int  # byte offset of the scale
-    minimum: int | None = None  # byte offset of the second one: of a minimum that every value has added or subtracted
+    minimum: int | None = None  # byte offset of a second scale, of a minimum to add or subtract
     ratio: float = 0.0  # second scale / first scale that makes the mean of random values zero
 
 
-# ggml's blocks (ggml/src/ggml-common.h). Of float types every value is a block, and a random one needs no entry.
+# ggml's blocks (ggml/src/ggml-common.h). Float types need no entry: each value is a block.
 SCALES = {
     "q4_0": _Scales(4.6, scale=0),
     "q4_1": _Scales(4.6, scale=0, minimum=2, ratio=-7.5),
@@ -75,10 +75,10 @@ SCALES = {
     "tq2_0": _Scales(1.1, scale=64),
     "i2_s": _Scales(1.1, scale=0),
 }
-# What llama.cpp gives the output layer and an embedding that doubles as one, where it is not the type of the rest.
+# llama.cpp's type of the output layer, and of an embedding that is also the output layer, where it differs.
 _OUTPUT_TYPES = {"q8_0": "q8_0", "i2_s": "f16"}
 _OTHER_OUTPUT_TYPE = "q6_k"
-_FALLBACK = "q8_0"  # for rows that the blocks of a type do not divide
+_FALLBACK = "q8_0"  # for rows whose length is not a multiple of the type's block
 _POOL_BLOCKS = 4093  # a prime: rows do not repeat each other
 _FLOATS = {"f32": np.float32, "f16": np.float16}
 
@@ -89,18 +89,18 @@ def type_names() -> list[str]:
 
 
 def check(shape: str, type_name: str) -> None:
-    """Raises LcpuError, which lists the known ones, for a shape or type that is not."""
+    """Raises LcpuError for an unknown shape or type; the message lists the known ones."""
     for what, name, known in (("shape", shape, SHAPES), ("type", type_name, type_names())):
         if name not in known:
             raise LcpuError(f"no {what} is named {name!r}: choose one of {', '.join(known)}")
 
 
 class RandomModel(GGUFFile):
-    """What the engine sees of a GGUF file. Raises LcpuError for an unknown shape or type, or one too large to hold."""
+    """A model in the form of a GGUF file. Raises LcpuError for an unknown shape or type, or too large a model."""
 
     def __init__(self, shape: str, type_name: str, *, check_memory: bool = True) -> None:
         check(shape, type_name)
-        self.path = Path(f"random-{shape}-{type_name}")  # of no file: for errors
+        self.path = Path(f"random-{shape}-{type_name}")  # not a file; for error messages
         self.version = 3
         self.metadata = _metadata(SHAPES[shape])
         self.tensors = _tensors(SHAPES[shape], type_name)
@@ -110,7 +110,7 @@ class RandomModel(GGUFFile):
                             f"but only {limit}: take a smaller shape or type; --no-memory-check loads it anyway")
 
     def data(self, name: str) -> np.ndarray:
-        """The bytes of a tensor, the same for every call: uint8 [nbytes], made anew."""
+        """The bytes of a tensor: uint8 [nbytes], a new array in every call, with the same content."""
         info = self._tensor(name)
         random = np.random.default_rng(zlib.crc32(name.encode()))
         pool = _pool(info, random).view(np.uint8).reshape(-1)
@@ -125,10 +125,10 @@ class RandomModel(GGUFFile):
         return out
 
     def release(self, name: str) -> None:
-        """There is nothing to give back."""
+        """Nothing to do: data() keeps nothing."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Nothing to do: there is no file."""
 
 
 def _metadata(shape: Shape) -> dict[str, str | int | float]:
@@ -182,7 +182,7 @@ def _formats() -> dict[str, Format]:
 
 
 def _pool(info: TensorInfo, random: np.random.Generator) -> np.ndarray:
-    """Some blocks of a tensor, with values about as large as those of a trained model; of a norm, ones."""
+    """Some blocks of a tensor. Values are about as large as those of a trained model; those of norms are 1."""
     if len(info.shape) == 1:
         return np.ones(info.shape, np.float32)
     name = info.type_name.lower()
@@ -193,7 +193,7 @@ def _pool(info: TensorInfo, random: np.random.Generator) -> np.ndarray:
 
 
 def _scale(info: TensorInfo) -> float:
-    """What makes the values of a matrix keep the size of what it is multiplied with."""
+    """The scale of blocks with which a product is about as large as the vector that is multiplied."""
     return 1 / (SCALES[info.type_name.lower()].spread * math.sqrt(info.shape[-1]))
 
 

@@ -1,8 +1,8 @@
 """Rotary position embedding: the angle of every position and pair, as tables of cosines and sines.
 
-Su et al., "RoFormer" (arXiv:2104.09864); scaling for long contexts: linear, YaRN (arXiv:2309.00071), and the factors
-for each frequency of Llama 3.1 (tensor `rope_freqs`). Angles follow llama.cpp's recurrence in float32, so that rotated
-keys round to the same float16 values as there.
+Source: Su et al., "RoFormer" (arXiv:2104.09864). Scaling for long contexts: linear, YaRN (arXiv:2309.00071), and
+Llama 3.1's factors for each frequency (tensor `rope_freqs`). Angles follow llama.cpp's recurrence in float32, so that
+rotated keys round to the same float16 values as in llama.cpp.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ROWS = 256  # positions that are computed at once
 
 
 class RopeTable:
-    """float32 [context][pairs][2] of (cos, sin); rows are filled as far as positions have been used."""
+    """float32 [context][pairs][2] of (cos, sin). Rows are filled when their positions are first used."""
 
     def __init__(self, h: Hyperparameters, context: int, factors: np.ndarray | None = None) -> None:
         self.pairs = h.rope_dimension_count // 2
@@ -28,7 +28,7 @@ class RopeTable:
         self.filled = 0  # rows
 
     def extend(self, positions: int) -> None:
-        """Fill the rows of positions below `positions`, always in the same pieces, so that each has one value."""
+        """Fill the rows of positions below `positions`, always in the same pieces, so that values are reproducible."""
         while self.filled < positions:
             end = self.filled + _ROWS
             angles, magnitude = angles_of(self._h, np.arange(self.filled, end), self._factors)
@@ -38,7 +38,7 @@ class RopeTable:
 
 
 def angles_of(h: Hyperparameters, positions: np.ndarray, factors: np.ndarray | None) -> tuple[np.ndarray, float]:
-    """(radians, float32 [positions][pairs]; what multiplies cos and sin)."""
+    """(angles in radians, float32 [positions][pairs]; the factor of cos and sin)."""
     scaling, pairs = h.rope_scaling, h.rope_dimension_count // 2
     ratio = np.float32(h.rope_freq_base) ** np.float32(-1.0 / pairs)
     steps = np.full((len(positions), pairs), ratio, np.float32)
@@ -55,11 +55,11 @@ def angles_of(h: Hyperparameters, positions: np.ndarray, factors: np.ndarray | N
 
 
 def _yarn_blend(h: Hyperparameters) -> np.ndarray:
-    """How much of the plain angle each pair keeps, float32 [pairs]: fast ones all, slow ones none."""
+    """The share of the unscaled angle that each pair keeps, float32 [pairs]: 1 for fast pairs, 0 for slow ones."""
     scaling, dimensions = h.rope_scaling, h.rope_dimension_count
 
     def pair_with(turns: float) -> float:
-        """The (fractional) pair that makes so many turns within the original context."""
+        """The index (a fraction) of the pair that makes so many turns within the original context."""
         wavelength = scaling.original_context_length / (turns * 2 * math.pi)
         return dimensions * math.log(wavelength) / (2 * math.log(h.rope_freq_base))
 

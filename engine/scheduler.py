@@ -6,11 +6,11 @@ prompt is computed, nor whether it had to give up its pages in between.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import RLock
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .batch import Piece
 from .model import BATCH, Model
 from .page_cache import PageCache, PageTable, common_prefix
 from .sequence import TokenSequence
-from .speculation import StepCosts
+from .speculation import CostModel
 
 PARALLEL = 16  # sequences that run at once, by default
 
@@ -28,20 +28,22 @@ PARALLEL = 16  # sequences that run at once, by default
 class Scheduler:
     """Runs the sequences of one model. All of it may be called from any thread; one step is computed at a time."""
 
-    def __init__(self, model: Model, vocab_size: int, lock: threading.RLock | None = None,
-                 parallel: int = PARALLEL) -> None:
-        """vocab_size: tokens that have a text, which may be fewer than the model has rows for. lock: of the model's
-        threads, if others share them."""
+    def __init__(self, model: Model, vocab_size: int, parallel: int = PARALLEL) -> None:
+        """vocab_size: tokens that have a text, which may be fewer than the model has rows for."""
         self.model, self.vocab_size, self.parallel = model, vocab_size, parallel
-        self.lock = lock or threading.RLock()  # held while something is computed
         self.closed = False
-        self.costs = StepCosts()
+        self.costs = CostModel()
         self.cache = PageCache(model.pool.count, model.pool.copy)
         self.evaluations: list[Evaluation] = []  # the least recently used first
         self._waiting: list[TokenSequence] = []  # the first to run first
         self._running: list[TokenSequence] = []  # the oldest first
         self._dropped: deque[TokenSequence | Evaluation] = deque()
         self._sound = True
+
+    @property
+    def lock(self) -> RLock:
+        """Held while something is computed or changed. Models that share threads share it."""
+        return self.model.team.lock
 
     def add(self, sequence: TokenSequence) -> None:
         """Let it run as soon as there is room."""

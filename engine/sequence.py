@@ -11,14 +11,14 @@ from ..kernels.errors import LcpuError
 from .options import GenerationOptions
 from .page_cache import PageTable
 from .sampler import Sampler
-from .speculation import NO_DRAFT, Drafter, Figures, Speculator, StepCosts, verify
+from .speculation import NO_DRAFT, CostModel, Drafter, Figures, Speculator, verify
 
 
 class TokenSequence:
     """One of the texts that a scheduler computes."""
 
     def __init__(self, ids: Sequence[int], context: int, options: GenerationOptions, end_ids: Collection[int],
-                 drafters: Sequence[Drafter] = (), costs: StepCosts | None = None) -> None:
+                 drafters: Sequence[Drafter] = (), costs: CostModel | None = None) -> None:
         """ids: the prompt. end_ids: tokens that end the text. drafters guess tokens, never change them; costs: of the
         model's steps."""
         self.ids = list(ids)
@@ -30,7 +30,7 @@ class TokenSequence:
         self.table: PageTable | None = None  # None: it waits for pages
         self._context, self._options, self._end_ids = context, options, end_ids
         self._sampler = Sampler(options, banned=tuple(end_ids) if options.ignore_eos else ())
-        self._speculator = Speculator(drafters, costs or StepCosts(), self._sampler)
+        self._speculator = Speculator(drafters, costs or CostModel(), self._sampler)
         self._draft = NO_DRAFT
         self.drafting_seconds = 0.0  # of the step that is scheduled
         self._read = len(ids)
@@ -81,7 +81,7 @@ class TokenSequence:
         self._draft, self.drafting_seconds = NO_DRAFT, 0.0
         if not others and not self.in_prompt and self.table.computed == len(self.ids) - 1:
             started = time.perf_counter()
-            self._draft = self._speculator.propose(self.ids, self._room()[0] - 1)
+            self._draft = self._speculator.choose_draft(self.ids, self._room()[0] - 1)
             self.drafting_seconds = time.perf_counter() - started
 
     @property

@@ -1,6 +1,6 @@
-"""How many threads to use: physical cores that this process may run on, within its container's quota.
+"""How many threads to use: the physical cores that this process may use, within its container's quota.
 
-Small models get fewer.
+Small models get fewer threads.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from ..kernels.errors import LcpuError
 from .cgroups import cgroup_folders, read_limit
 
 _MOST = 512
-_WORTH_A_THREAD = 8 << 20  # bytes of weights: with fewer, threads would spend a step waiting for each other
+_WORTH_A_THREAD = 8 << 20  # bytes of weights for each thread: with less work, threads mostly wait for each other
 
 
 def thread_count(wanted: int | None, weight_bytes: int) -> int:
-    """`wanted`, or what suits the machine and the model if None; at most one thread for each processor.
+    """`wanted` threads, or if it is None, as many as suit the machine and the model.
 
-    More would take turns: a thread that waits for its turn holds up all others. Raises LcpuError unless wanted is 1 to
-    512.
+    There is at most one thread for each logical processor. More would have to take turns, and a thread that waits for
+    its turn holds up all others. Raises LcpuError unless wanted is 1 to 512.
     """
     if wanted is None:
         return min(_quota(), len(_physical_cores()), 1 + weight_bytes // _WORTH_A_THREAD, _MOST)
@@ -34,7 +34,7 @@ def _processors() -> set[int]:
 
 
 def _physical_cores() -> set[str]:
-    """One name for each core with at least one such processor."""
+    """One name for each core that has at least one of these processors."""
     return {_core_of(processor) for processor in _processors()}
 
 
@@ -48,7 +48,7 @@ def _core_of(processor: int) -> str:
 
 
 def _quota() -> int:
-    """Whole processors that the cgroup allows, at least one; a large number where there is no limit."""
+    """How many whole processors the cgroups allow, at least 1; _MOST if there is no limit."""
     limits = [_MOST]
     for folder in cgroup_folders("cpu"):
         limits.append(_limit(folder / "cpu.max"))  # version 2: "quota period", quota may be "max"

@@ -1,6 +1,6 @@
-"""Activations as matmuls want them: int8 for integer weights, rounded to float16 or bfloat16 for such weights.
+"""Activations in the form that a matmul takes: int8 for integer weights, rounded to float16 or bfloat16 for those.
 
-What is rounded, and to what, is as in llama.cpp's CPU backend, so that models give the same text here and there.
+Rounding is as in llama.cpp's CPU backend, so that a model gives the same text in both.
 """
 
 from dataclasses import dataclass
@@ -16,24 +16,24 @@ BLOCK = 32
 SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
 BIAS = SUM = 36  # byte offset of its first bias, or of its sum
 ROW_SCALE, ROW_BIAS, ROW_VALUES = 0, 4, 8  # byte offsets in a row of Int8Rows
-_LEAST_PEAK = float32(1e-5)  # of a row: smaller ones count as this (BitNet's training code)
+_LEAST_PEAK = float32(1e-5)  # lower bound of a row's largest magnitude (BitNet's training code)
 _VECTORS = BLOCK // LANES
 _HALF = _VECTORS // 2
 
 
 @dataclass(frozen=True)
 class Float32:
-    """float32 as it is, or rounded to what float16 holds."""
+    """float32 values, unchanged or rounded to the nearest float16 value."""
 
     rounded: bool = False
 
 
 @dataclass(frozen=True)
 class Int8Blocks:
-    """32 int8 values, their scale, and for each `group` of them a bias: int32, -offset * their sum.
+    """32 int8 values, their float32 scale, and for each `group` of them an int32 bias, -offset * their sum.
 
-    Weights stored `offset` too large, so as to be unsigned, are put right by adding that bias to a sum of products.
-    With `summed`, the one bias is instead float32, scale * sum: for weights that have an offset of their own.
+    Unsigned weights are stored with `offset` added. Adding the bias to a sum of products takes the offset out again.
+    With `summed`, there is one float32, scale * sum, instead of the biases: for formats with an offset in each block.
     """
 
     offset: int = 0
@@ -50,7 +50,7 @@ class Int8Blocks:
 
 @dataclass(frozen=True)
 class Int8Rows:
-    """A scale for the whole row, its bias as in Int8Blocks, then the int8 values: how BitNet b1.58 is trained."""
+    """One scale and one bias for the whole row, as in Int8Blocks, then the int8 values. BitNet b1.58 is trained so."""
 
     offset: int
 
@@ -60,7 +60,7 @@ class Int8Rows:
 
 @dataclass(frozen=True)
 class BFloat16Pairs:
-    """Rounded to bfloat16; after an odd number of values comes a zero."""
+    """Values rounded to bfloat16. An odd number of values is padded with a zero."""
 
     def row_bytes(self, width: int) -> int:
         return 2 * -(-width // LANES) * LANES
@@ -83,16 +83,16 @@ def _quantize_half(x, out, inverse):
 def quantize_block(x, out, offset, group, summed):
     """value = 127 x / max |x| rounded half to even, scale = max |x| / 127 rounded to float16.
 
-    A NaN or an infinity makes the scale NaN.
+    A NaN or an infinity among the values makes the scale NaN.
     """
     largest = splat_f32(float32(0.0))
-    poison = splat_f32(float32(0.0))
+    nan_or_zero = splat_f32(float32(0.0))  # NaN once a value is not finite, since infinity * 0 is NaN
     for i in range(_VECTORS):
         value = load_f32(x + 4 * LANES * i)
         largest = maximum(absolute(value), largest)
-        poison = fma(value, splat_f32(float32(0.0)), poison)
+        nan_or_zero = fma(value, splat_f32(float32(0.0)), nan_or_zero)
     peak = reduce_max(largest)
-    scale = nearest_f16(peak / float32(127.0) + reduce_add(poison))
+    scale = nearest_f16(peak / float32(127.0) + reduce_add(nan_or_zero))
     inverse = splat_f32(float32(127.0) / peak if peak > 0 else float32(0.0))
     first = _quantize_half(x, out, inverse)
     second = _quantize_half(x + 2 * BLOCK, out + BLOCK // 2, inverse)
@@ -123,12 +123,15 @@ def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks
 
 @device
 def _quantize_row(x, out, vectors, offset):
-    """value = x * (127 / max |x|) rounded half to even, scale = max |x| / 127; a NaN or an infinity makes it NaN."""
-    largest, poison = splat_f32(_LEAST_PEAK), splat_f32(float32(0.0))
+    """value = x * (127 / max |x|) rounded half to even, scale = max |x| / 127.
+
+    A NaN or an infinity among the values makes the scale NaN.
+    """
+    largest, nan_or_zero = splat_f32(_LEAST_PEAK), splat_f32(float32(0.0))
     for i in range(vectors):
         value = load_f32(x + 4 * LANES * i)
         largest = maximum(absolute(value), largest)
-        poison = fma(value, splat_f32(float32(0.0)), poison)
+        nan_or_zero = fma(value, splat_f32(float32(0.0)), nan_or_zero)
     peak = reduce_max(largest)
     inverse = splat_f32(float32(127.0) / peak)
     total = splat_i32(int32(0))
@@ -136,7 +139,7 @@ def _quantize_row(x, out, vectors, offset):
         value = to_i32(rint(load_f32(x + 4 * LANES * i) * inverse))
         store_i8(out + ROW_VALUES + LANES * i, value)
         total = total + value
-    put_f32(out + ROW_SCALE, peak / float32(127.0) + reduce_add(poison))
+    put_f32(out + ROW_SCALE, peak / float32(127.0) + reduce_add(nan_or_zero))
     put_i32(out + ROW_BIAS, int32(-offset * reduce_add_i32(total)))
 
 

@@ -17,8 +17,8 @@ from .jit import Kernel, bind, device, hole, kernel, template
 from .math import exp, tanh
 from .matmul import MAX_TOKENS, PANEL_GROUP, padded_width
 from .pages import POSITIONS, PageType
-from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, prefetch_line
-from .simd import put_f32, put_i64, reduce_add, reduce_max, round_f16, splat_f32, store_f32
+from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, put_i64
+from .simd import reduce_add, reduce_max, round_f16, splat_f32, store_f32
 
 SPAN = 512  # positions; whole pages
 SHARES = 4  # for each thread, where a few sequences are so long that threads share them
@@ -90,12 +90,6 @@ def _softmax(scores, first, limit, vectors, cap, state):
     put_f32(state + 4, sum)
 
 
-@device
-def _prefetch(address, size):
-    for at in range(address, address + size, 64):
-        prefetch_line(at)
-
-
 @template
 def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, window, cap, table, pages, page_bytes,
                  key_bytes, value_bytes, key_blocks, scores, scaled, partial, width):
@@ -110,9 +104,6 @@ def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, w
         keys = pages + get_i64(table + 8 * page) * page_bytes
         at = page * POSITIONS
         panels = (min(POSITIONS, end - at) + _GROUP - 1) // _GROUP * PANEL_GROUP
-        _prefetch(keys + key_bytes, value_bytes)  # pages lie apart: the processor cannot foresee where it goes on
-        if at + POSITIONS < position:
-            _prefetch(pages + get_i64(table + 8 * (page + 1)) * page_bytes, key_bytes)
         multiply_keys(keys, queries, scores + 4 * (at - start), query_bytes, 4 * SPAN, rows, 0,
                       panels, key_bytes // (POSITIONS // LANES), key_blocks, False)
     for row in range(rows):

@@ -1,6 +1,6 @@
 """Instructions over rows of float32: norms, activation functions, biases, gathering.
 
-Rows are `x_stride` bytes apart and padded with zeros to whole vectors; a width counts vectors.
+Rows are `stride` bytes apart and padded with zeros to whole vectors. Widths are in vectors unless said otherwise.
 """
 
 from math import sqrt
@@ -18,7 +18,7 @@ _PIECE = 32  # vectors that a thread takes at a time
 
 @kernel
 def rms_norm(work, thread, threads, count, x, weight, out, stride, vectors, width, epsilon):
-    """out = x / sqrt(mean(x ** 2) + epsilon) * weight, for each row; width counts values without the padding."""
+    """out = x / sqrt(mean(x ** 2) + epsilon) * weight, for each row. width: values of a row, without padding."""
     tokens = get_i64(count)
     token = atomic_add(work, 1)
     while token < tokens:
@@ -127,7 +127,7 @@ def add(work, thread, threads, count, x, y, stride, vectors):
 
 @kernel
 def rms_norm_heads(work, thread, threads, count, x, weight, stride, heads, head_dim, epsilon):
-    """rms_norm of each of the `heads` heads of a row, in place, with the same weight [head_dim] for all."""
+    """rms_norm of each of the `heads` heads of a row, in place. All heads have the same weight [head_dim]."""
     vectors = head_dim // LANES
     total = get_i64(count) * heads
     item = atomic_add(work, 1)

@@ -1,6 +1,6 @@
-"""How float32 values are fitted to a block: extremes, inverses, and searches for the scale with the smallest error.
+"""Fit float32 values to a block: extremes, inverses, and searches for the scale with the smallest error.
 
-A search tries CANDIDATES scales at once, each in a lane of its own: a value is broadcast, and no sum crosses lanes.
+A search tries CANDIDATES scales at once, each in a lane of its own. Values are broadcast, and no sum crosses lanes.
 """
 
 from math import sqrt
@@ -15,7 +15,7 @@ CANDIDATES = 16
 _VECTORS = CANDIDATES // LANES
 _VECTOR = 4 * LANES
 _TILE = 4 * CANDIDATES  # bytes
-_ROUNDS = 2  # the second starts from where the first has moved every candidate
+_ROUNDS = 2  # the second one starts from the candidates that the first one has improved
 
 
 @device
@@ -26,7 +26,7 @@ def inverse(x):
 
 @device
 def extremes(x, values):
-    """The lowest and the highest of some float32 values, a whole number of vectors."""
+    """The lowest and the highest of `values` float32 values, a multiple of LANES."""
     lowest = highest = load_f32(x)
     for i in range(LANES, values, LANES):
         value = load_f32(x + 4 * i)
@@ -45,7 +45,7 @@ def largest_magnitude(x, values):
 
 @device
 def peak(x, values):
-    """The value with the largest magnitude, with its sign; the first of several."""
+    """The value with the largest magnitude, with its sign. If there are several, the first one."""
     lowest, highest = extremes(x, values)
     if highest != -lowest:
         return highest if highest > -lowest else lowest
@@ -72,9 +72,9 @@ def _finite(x):
 
 @device
 def fit_scale(x, values, steps):
-    """The scale s for which s * code, code = -32 .. 31, comes closest to some values. The large ones count more.
+    """The scale s with the smallest error of s * code, code = -32 .. 31. Squared errors are weighted by value ** 2.
 
-    steps: a tile of codes that the peak may become, such as -32.3. An error counts by the square of its value.
+    steps: a tile of codes to try for the value with the largest magnitude, such as -32.3.
     """
     top = peak(x, values)
     if abs(top) < float32(1e-15):
@@ -94,9 +94,10 @@ def fit_scale(x, values, steps):
 
 @device
 def fit_scale_and_offset(x, values, top, steps):
-    """s and m >= 0 for which s * code - m, code = 0 .. top, comes closest to some values. The large ones count more.
+    """The scale s and the offset m >= 0 with the smallest error of s * code - m, code = 0 .. top.
 
-    steps: a tile of codes that the highest value may become. An error counts by |value| + the root mean square of all.
+    Squared errors are weighted by |value| + the root mean square of all values. steps: a tile of codes to try for the
+    highest value.
     """
     lowest, highest = extremes(x, values)
     lowest = min(lowest, float32(0.0))
@@ -124,7 +125,7 @@ def fit_scale_and_offset(x, values, top, steps):
             sum_cx = fma(weighted, splat_f32(value), sum_cx)
             sum_cc = fma(weighted, code, sum_cc)
         w, x_all = splat_f32(sum_w), splat_f32(sum_x)
-        # Least squares, with the offset kept from 0 down to a step below the lowest value, and the best scale for it.
+        # Least squares. The offset is kept between 0 and one step below the lowest value; the scale is the best for it.
         offsets = (sum_cc * x_all - sum_c * sum_cx) / (w * sum_cc - sum_c * sum_c)
         offsets = maximum(splat_f32(lowest - spread / top), minimum(splat_f32(float32(0.0)), offsets))
         rest = sum_cx - offsets * sum_c

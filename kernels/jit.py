@@ -5,28 +5,35 @@ A kernel is compiled when its address is first asked for, so a block format that
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
+from queue import SimpleQueue
 from types import FunctionType
 from typing import Any
 
-import numba
-import platformdirs
-from numba import config, types
-from numba.core.caching import FunctionCache
-from numba.core.ccallback import CFunc
+from .errors import LcpuError
 
-from .isa import active
+try:
+    import numba
+except Exception as error:  # it reads settings at once, and does not take every value
+    raise LcpuError(f"Numba cannot be imported ({type(error).__name__}: {error}): check the NUMBA_* variables of the "
+                    "environment and .numba_config.yaml in the working directory, or install lcpu anew") from error
+from numba import config, types
+from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+
+from .isa import active, host_features
+from .kernel_cache import KernelFile, can_keep
 from .simd import load_operands
 
 OPERANDS = 16  # of an instruction, that go to a kernel as arguments; where there are more, the address of all goes
 _OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
+_STACK = 16 << 20  # bytes, whatever the system allows a thread by default: LLVM's recursion is deep
 _listener: Callable[[str], None] | None = None
 
 
@@ -43,11 +50,13 @@ class Kernel:
 
     @cached_property
     def compiled(self) -> CFunc:
-        native = _AnnouncedCFunc(self.function, self._signature, locals={}, options=dict(_OPTIONS))
-        with _cache_at(cache_directory()) as usable:
-            if usable:
-                native.enable_caching()
-        native.compile()
+        check_processor()
+        native = _Native(self.function, self._signature, locals={}, options=dict(_OPTIONS))
+        if not native.is_kept():
+            can_keep()  # its warning comes before the long wait
+            if _listener:
+                _listener(self.name)
+        _interruptibly(native.compile)
         return native
 
     @property
@@ -116,11 +125,22 @@ def bind(template: Template, name: str, **fillings: Any) -> Callable[..., Any]:
     return copy
 
 
-_DEVICE_OPTIONS = {k: v for k, v in _OPTIONS.items() if k != "nopython"}
-device = numba.njit(**_DEVICE_OPTIONS)  # a function that kernels call
-inlined = numba.njit(forceinline=True, **_DEVICE_OPTIONS)  # part of a tile: a call would send vectors through memory
+def _decorator(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """numba.njit with some options, which does its work even under NUMBA_DISABLE_JIT."""
+    decorate = numba.njit(**{k: v for k, v in _OPTIONS.items() if k != "nopython"}, **options)
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        before, config.DISABLE_JIT = config.DISABLE_JIT, 0
+        try:
+            return decorate(function)
+        finally:
+            config.DISABLE_JIT = before
+
+    return compiled
 
 
+device = _decorator()  # a function that kernels call
+inlined = _decorator(forceinline=True)  # part of a tile: a call would send vectors through memory
 function = operand_count = hole()
 
 
@@ -129,30 +149,31 @@ def _with_operands(work, thread, threads, operands):
     function(work, thread, threads, *load_operands(operands, operand_count))
 
 
-def _taking_address(function: Callable[..., Any], count: int) -> Callable[..., Any]:
+def _taking_address(kernel: Callable[..., Any], count: int) -> Callable[..., Any]:
     """The same kernel, but with the address of its `count` operands in the place of them."""
-    taking = bind(_with_operands, function.__qualname__, function=device(function), operand_count=count)
-    # Numba caches by file and name: those of the kernel.
-    taking.__code__ = taking.__code__.replace(co_filename=function.__code__.co_filename)
-    taking.__module__ = function.__module__
+    taking = bind(_with_operands, kernel.__qualname__, function=device(kernel), operand_count=count)
+    taking.__code__ = taking.__code__.replace(co_filename=kernel.__code__.co_filename)  # it is cached as the kernel's
+    taking.__module__ = kernel.__module__
     return taking
 
 
-class _KernelCache(FunctionCache):
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        # Numba's own fills its registries first, which takes half a second and only compiling needs.
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+class _Native(CFunc):
+    """A CFunc that is kept in our cache, and that Numba compiles as it does by default."""
 
+    _sig: Any  # Numba's, which its stubs leave out
 
-class _AnnouncedCFunc(CFunc):
-    def enable_caching(self) -> None:
-        self._cache = _KernelCache(self.__wrapped__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._cache = KernelFile(self.__wrapped__)
 
-    def _compile_uncached(self) -> Any:
-        if _listener:
-            _listener(self.__name__)
-        return super()._compile_uncached()  # type: ignore[misc]  # Numba's stubs leave it out
+    def is_kept(self) -> bool:
+        with global_compiler_lock, _numba_defaults():
+            return self._cache.is_whole(self._sig, cpu_target.target_context)
+
+    def compile(self) -> None:
+        """Load the kernel from the cache or compile it."""
+        with global_compiler_lock, _numba_defaults():
+            super().compile()
 
 
 @contextmanager
@@ -166,32 +187,78 @@ def announcing(listener: Callable[[str], None] | None) -> Iterator[None]:
         _listener = before
 
 
-@cache
-def cache_directory() -> Path:
-    """Where compiled kernels are kept: one folder for each state of the sources, Numba version and instruction set.
-
-    Numba itself does not notice when a function that a kernel calls has changed; the folder's name does.
-    """
-    root = os.environ.get("LCPU_CACHE_DIR") or platformdirs.user_cache_dir("lcpu", appauthor=False)
-    digest = hashlib.sha256(f"{numba.__version__} {config.CPU_NAME} {config.CPU_FEATURES}".encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    return Path(root) / f"kernels-{active().name}-{digest.hexdigest()[:16]}"
-
-
 @contextmanager
-def _cache_at(directory: Path) -> Iterator[bool]:
-    """Point Numba at our cache directory; False where it cannot be written, and then kernels compile at each start."""
+def _numba_defaults() -> Iterator[None]:
+    """Within, Numba does not heed what NUMBA_* variables and .numba_config.yaml files say, but for the processor.
+
+    Such settings (no compiling, no optimizing, bounds checks, dumps) are made for other programs.
+    """
+    defaults, before = _defaults(), _settings()
+    vars(config).update(defaults)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        usable = os.access(directory, os.W_OK | os.X_OK)
-    except OSError:
-        usable = False
-    before, config.CACHE_DIR = config.CACHE_DIR, str(directory)
-    try:
-        yield usable
+        yield
     finally:
-        config.CACHE_DIR = before
+        vars(config).update(before)
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    kept = {"NUMBA_CPU_NAME": config.CPU_NAME, "NUMBA_CPU_FEATURES": config.CPU_FEATURES,
+            "NUMBA_NUM_THREADS": config.NUMBA_NUM_THREADS}
+    before = _settings()
+    config._env_reloader.process_environ({name: value for name, value in kept.items() if value is not None})
+    defaults = _settings()
+    vars(config).update(before)
+    return defaults
+
+
+def _settings() -> dict[str, Any]:
+    return {name: value for name, value in vars(config).items() if name.isupper()}
+
+
+def _interruptibly(work: Callable[[], None]) -> None:
+    """Do some work of LLVM's, for which a Ctrl-C does not have to wait.
+
+    Python answers signals in the main thread only, and drops what a handler raises within a callback from C. So the
+    main thread leaves such work to another one. That goes on when the wait is interrupted, and does no harm.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    before = threading.stack_size(_STACK)
+    try:
+        thread = threading.Thread(target=run, name="kernel-compiler")
+        thread.start()
+    except RuntimeError:  # no more threads are allowed
+        return work()
+    finally:
+        threading.stack_size(before)
+    error = ended.get()
+    thread.join()
+    if error is not None:
+        raise error
+
+
+@cache
+def check_processor() -> None:
+    """Raises LcpuError if Numba is told to do without instructions that kernels name: LLVM would end the process."""
+    if config.CPU_FEATURES is None:  # then Numba takes what the processor has
+        return
+    features = set(host_features()) if config.CPU_NAME is None else set()
+    for feature in config.CPU_FEATURES.replace(" ", "").split(","):
+        (features.discard if feature.startswith("-") else features.add)(feature.lstrip("+-"))
+    if not active().runs_on(frozenset(features)):
+        raise LcpuError("NUMBA_CPU_NAME or NUMBA_CPU_FEATURES (set in the environment or in .numba_config.yaml) leaves "
+                        f"out instructions that the {active().name} kernels need: unset both")
 
 
 def address_of(array: Any) -> int:

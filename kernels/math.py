@@ -10,7 +10,7 @@ from .simd import bits_as_f32, fma, maximum, minimum, rint, splat_f32, splat_i32
 def exp(x):
     """e ** x for a float32 vector, within 2 units in the last place from -87.3 to 88.3; exactly 1 at 0.
 
-    Below, results that float32 holds only as subnormals are 0; above, the last ones that it holds are infinite.
+    Below that range the result is 0, where float32 would be subnormal; above it, the result is infinite.
 
     x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial for e ** r - 1, and n put into the exponent's bits. The constants
     are those of Arm's optimized routines (expf of AdvSIMD).

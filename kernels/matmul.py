@@ -11,9 +11,9 @@ from .jit import bind, device, hole, template
 from .simd import ISA, LANES, atomic_add, get_i64, load_tile, panels_of, select_or_zero, store_tile, zeros
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
-MAX_TOKENS = 8  # the widest tile: rows of scratch past the last token that a tile may read and write
-_RUN = 75  # percent of a thread's part of a matrix
-PANEL_GROUP = 4  # the tallest tile: matrices, their results and shares of them are whole groups of panels
+MAX_TOKENS = 8  # tokens of the largest tile: x and out must have as many rows of padding after the last token
+_RUN = 75  # percent of an even share of a matrix, which each thread takes as one run
+PANEL_GROUP = 4  # panels of the largest tile: matrices, their results and shares are padded to a multiple
 
 tile = sweep = multiply = hole()  # a format's tile, and the two templates around it, bound to this tile
 panels_8 = panels_4 = panels_2 = panels_1 = hole()  # of a tile of so many tokens
@@ -21,11 +21,11 @@ panels_8 = panels_4 = panels_2 = panels_1 = hole()  # of a tile of so many token
 
 @template
 def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate):
-    """Panels [first, last) against the tokens of acc's shape, as many panels at a time as acc has."""
+    """Multiply panels [first, last), acc.panels at a time, with acc.tokens tokens."""
     while first < last:
         sums = tile(acc, weights + first * panel_stride, panel_stride, x, x_stride, blocks)
         target = out + first * _COLUMN
-        # Not a branch: LLVM would move it out of the loop and compile the tile twice.
+        # Without a branch, which LLVM would move out of the loop: it would compile the tile twice.
         before = select_or_zero(accumulate, load_tile(acc, target, _COLUMN, out_stride))
         store_tile(before + sums, target, _COLUMN, out_stride)
         first += panels_of(acc)
@@ -35,7 +35,7 @@ def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride
 def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate):
     """out[t][panel] (+)= panel . x[t] for panels [first, last) and all tokens, in tiles of 8, 4, 2 and 1 tokens.
 
-    A tile may run past the last token: rows of x and out up to the next multiple of 8 are read and written.
+    A tile may have more tokens than are left: rows of x and out up to the next multiple of 8 are read and written.
     """
     token = 0
     while token < tokens:
@@ -68,17 +68,17 @@ def multiplier(tile: Callable[..., Any], name: str,
 
 @device
 def _first_panel(piece, runs, run, share):
-    """Where a piece of a matrix begins, whose first `runs` pieces have `run` panels each and all others `share`."""
+    """The first panel of a piece. The first `runs` pieces of a matrix have `run` panels each, the others `share`."""
     return run * min(piece, runs) + share * max(0, piece - runs)
 
 
 @template
 def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, panels, panel_stride, blocks, share,
            accumulate):
-    """The template of every format's matmul kernel. Threads take `share` panels, whole groups, at a time.
+    """The template of every format's matmul kernel. Threads take `share` panels at a time, a multiple of PANEL_GROUP.
 
-    Where a panel is read only once, for a single tile of tokens, each first takes a long run of them: memory is read
-    fastest without a jump.
+    With a single tile of tokens, each panel is read once, and memory limits the speed. Then each thread first takes one
+    long run of panels, since sequential reads are fastest.
     """
     tokens = get_i64(count)
     runs = threads if tokens <= MAX_TOKENS else 0
@@ -93,7 +93,7 @@ def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, 
 
 
 def whole_groups(rows: int) -> int:
-    """How many panels a matrix of so many rows has: those that no row fills are zeros."""
+    """How many panels a matrix of so many rows has: a multiple of PANEL_GROUP, padded with zeros."""
     return -(-rows // (PANEL_GROUP * LANES)) * PANEL_GROUP
 
 

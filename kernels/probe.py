@@ -1,7 +1,7 @@
-"""What this machine can do at most: how fast it reads memory, and multiplies int8 and float32 numbers.
+"""The peak rates of this machine: how fast it reads memory, and how fast it multiplies int8 and float32 numbers.
 
-A benchmark's shares are of these. They are measured with the operations that matmuls are made of, so they hold for the
-SIMD path in use: no kernel on that path can be faster.
+Benchmarks give their results as shares of these. They are measured with the operations that matmuls use, so they hold
+for the SIMD path in use: no kernel on that path can be faster.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from .team import Team
 
 _VECTOR = 4 * LANES
 _MEMORY = 512 << 20  # bytes to read: several times a last-level cache
-_PIECE = 1 << 20  # bytes that a thread reads at a time, from one or several places at once ...
-_STREAMS = 8  # ... which is faster on some processors, and slower on others
+_PIECE = 1 << 20  # bytes that a thread reads at a time
+_STREAMS = 8  # places that it reads from in turn: some processors are faster with several streams, others with one
 _PANELS, _TOKENS = 2, 6  # 12 sums hide the latency of every processor's multiply-add, and fit in 16 registers
 _STEPS = 64  # of 4 int8, 2 bfloat16 or 1 float32 products for each sum: their operands stay in the first-level cache
-_SWEEPS = 16  # over these operands, before a thread takes more work
-_PASSES = 5  # over the memory ...
-_SHORT_PASSES = 15  # ... and of those that only compute,
-_SHORT_PASS_SECONDS = 0.01  # which take about so long
+_SWEEPS = 16  # passes over these operands before a thread takes more work
+_PASSES = 5  # measurements of reading
+_SHORT_PASSES = 15  # measurements of computing ...
+_SHORT_PASS_SECONDS = 0.01  # ... of about this length each
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """What `threads` threads reached. A multiplication and the addition of its result are two operations."""
+    """The rates that `threads` threads reached. A multiplication and an addition are two operations."""
 
     threads: int
     bandwidth: float  # bytes read from memory per second
     int8: float  # operations per second on int8 numbers
     float32: float
-    bf16: float  # as of float32 where bfloat16 has no instruction of its own
+    bf16: float  # the same as float32 on processors without an instruction for bfloat16
 
 
 @kernel
 def write_memory(work, thread, threads, buffer, pieces):
-    """Ones all over the buffer: pages that nobody has written are all the same page of zeros."""
+    """Fill the buffer with ones: pages that were never written all share one page of zeros."""
     piece = atomic_add(work, 1)
     while piece < pieces:
         for at in range(0, _PIECE, _VECTOR):
@@ -58,7 +58,7 @@ streams = start = load = dot = hole()
 
 @template
 def _read(work, thread, threads, buffer, pieces, out):
-    """out[thread] = what the thread has read, added up so that no load can be left out."""
+    """out[thread] = the sum of what the thread has read, so that the compiler cannot leave out a load."""
     sums = zeros(streams, 1)
     size = _PIECE // streams
     piece = atomic_add(work, 1)
@@ -81,7 +81,7 @@ def _whole_numbers(like):
 
 @template
 def _multiply(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
-    """Sums of products of numbers in the first-level cache, as a matmul's inner loop has them."""
+    """Multiply and add numbers in the first-level cache, as a matmul's inner loop does."""
     sums = start(zeros(_PANELS, _TOKENS))
     while atomic_add(work, 1) < shares:
         for _ in range(_SWEEPS):
@@ -98,9 +98,9 @@ multiply_float32 = kernel(bind(_multiply, "multiply_float32", start=zeros_f32, l
 
 @cache
 def peaks(threads: int) -> Peaks:
-    """Measure, in less than a second; once in a process for each number of threads."""
+    """Measure, in less than a second. The result is kept for each number of threads."""
     with Team(threads) as team:
-        lanes = _PANELS * _TOKENS * LANES * _STEPS * _SWEEPS  # of a share, each with one or more products
+        lanes = _PANELS * _TOKENS * LANES * _STEPS * _SWEEPS  # in one share; each has one or more products
         float32 = _rate(team, multiply_float32, 2 * lanes)
         return Peaks(
             threads,
@@ -126,7 +126,7 @@ def _bandwidth(team: Team) -> float:
 
 
 def _rate(team: Team, multiply: Kernel, share_operations: int) -> float:
-    """Operations per second of a kernel of which every share has as many as given."""
+    """Operations per second of a kernel. share_operations: how many operations one share of its work has."""
     weights = np.ones((_PANELS, _STEPS * LANES), np.float32)
     x = np.ones((_TOKENS, _STEPS), np.float32)
     out = np.zeros((team.threads, _PANELS * _TOKENS * _VECTOR), np.uint8)
@@ -141,7 +141,7 @@ def _rate(team: Team, multiply: Kernel, share_operations: int) -> float:
 
 
 def _fastest(team: Team, program: Program, runs: int) -> float:
-    """Seconds of the fastest run: what other processes take of the machine is not its speed."""
+    """Seconds of the fastest run, which other processes have disturbed least."""
     times = []
     for _ in range(runs):
         start = time.perf_counter()

@@ -16,7 +16,7 @@ COUNTER_BYTES = 64  # a cache line for each instruction's share counter
 class Program:
     """Instructions as the flat int64 array `records` [instructions][2 + OPERANDS], with a counter for each.
 
-    The counter is how threads share an instruction's work: each takes the next piece by adding to it.
+    Threads share an instruction's work by its counter: each thread takes the next piece by adding 1 to it.
     """
 
     def __init__(self) -> None:

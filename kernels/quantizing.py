@@ -1,4 +1,4 @@
-"""Tensors from one block format to another, on all threads: piece by piece, each in its thread's own memory.
+"""Convert tensors from one block format to another, on all threads. Each thread converts a piece in its own scratch.
 
 A format's `encode` and `decode` are called by address, so that no pair of formats needs a kernel of its own.
 """
@@ -10,12 +10,12 @@ from .simd import LANES, atomic_add, bits_to_float, call_kernel, fma, get_f32, l
 from .simd import reduce_add, rint, splat_f32, store_f32
 
 PIECE = 8192  # values: whole blocks of every format, and small enough for the caches
-SCRATCH_BYTES = 2 * 4 * PIECE  # of a thread
+SCRATCH_BYTES = 2 * 4 * PIECE  # for each thread
 
 
 @device
 def _load(blocks, decode, values, block, scale, x):
-    """Blocks as float32 at x, times the scale of their tensor; then zeros up to a whole vector."""
+    """x = the values of blocks as float32, times the scale of their tensor, padded with zeros to a whole vector."""
     call_kernel(decode, 0, 0, blocks, x, values // block)
     for i in range(values, -(-values // LANES) * LANES):
         put_f32(x + 4 * i, float32(0.0))
@@ -27,11 +27,11 @@ def _load(blocks, decode, values, block, scale, x):
 @device
 def _all_within(x, values, limit):
     """Whether every magnitude is below about `limit`, and none is a NaN."""
-    stretch = splat_f32(float32(3.4028235e38) / limit)  # what is larger becomes infinite, and infinity * 0 is a NaN
-    poison = zero = splat_f32(float32(0.0))
+    stretch = splat_f32(float32(3.4028235e38) / limit)  # larger values become infinite, and infinity * 0 is NaN
+    nan_or_zero = zero = splat_f32(float32(0.0))
     for i in range(0, values, LANES):
-        poison = fma(load_f32(x + 4 * i) * stretch, zero, poison)
-    return reduce_add(poison) == 0
+        nan_or_zero = fma(load_f32(x + 4 * i) * stretch, zero, nan_or_zero)
+    return reduce_add(nan_or_zero) == 0
 
 
 @device
@@ -47,10 +47,10 @@ def _ternarize(x, values, unit):
 @kernel
 def convert(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode,
             target, target_bytes, target_block, encode, unit, limit, scratch, refused):
-    """`values` values from source blocks to target blocks; a piece of them has so many bytes.
+    """Convert `values` values from source blocks to target blocks. source_bytes, target_bytes: of a piece.
 
-    unit: if not 0, values become -unit, 0 or unit first. limit: pieces with a larger magnitude, an infinity or a NaN
-    are counted in `refused`.
+    unit: if it is not 0, values are first rounded to -unit, 0 or unit. limit: `refused` counts the pieces with a larger
+    magnitude, an infinity or a NaN.
     """
     x = scratch + thread * SCRATCH_BYTES
     piece = atomic_add(work, 1)
@@ -68,9 +68,9 @@ def convert(work, thread, threads, values, source, source_bytes, source_block, s
 @kernel
 def survey(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode, zero, scratch,
            highest, lowest, sums):
-    """Of each piece: the highest magnitude, the lowest that is not below `zero`, and the sum of magnitudes.
+    """For each piece: the highest magnitude, the lowest one that is not below `zero`, and the sum of magnitudes.
 
-    The sum is that of two float32, to be as exact as a float64.
+    The sum is stored as two float32 that add up to it, to be nearly as exact as a float64.
     """
     x = scratch + thread * SCRATCH_BYTES
     piece = atomic_add(work, 1)
@@ -93,7 +93,7 @@ def survey(work, thread, threads, values, source, source_bytes, source_block, so
 @kernel
 def compare(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode,
             target, target_bytes, target_block, target_scale, decode_target, scratch, errors, squares):
-    """Of each piece: the sum of squared differences between source and target, and that of the source's squares."""
+    """For each piece: the sum of squared differences between source and target, and the sum of the source's squares."""
     x = scratch + thread * SCRATCH_BYTES
     y = x + 4 * PIECE
     piece = atomic_add(work, 1)

@@ -1,4 +1,4 @@
-"""Templates over a format's blocks as a file has them: packing rows into panels, dequantizing and quantizing."""
+"""Templates for blocks in the file's layout: pack rows into panels, dequantize and quantize."""
 
 from numba import float32
 
@@ -11,7 +11,7 @@ panel_block_bytes = adjacent_blocks = block_values = block_bytes = hole()  # its
 
 @template
 def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
-    """The contiguous rows of a tensor, into panels of LANES rows.
+    """Pack the contiguous rows of a tensor into panels of LANES rows.
 
     `pack_block(block, panel block, lane)` and `panel_block_bytes` (of one row) belong to the format. In a panel,
     `adjacent_blocks` blocks of a row lie side by side. Padding stays as it is: zero.
@@ -30,9 +30,9 @@ def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
 
 @template
 def dequantize(work, thread, threads, count, indices, table, blocks, block_bytes, block_values, out, out_stride):
-    """out[i] = row indices[i] of a table, as float32. `dequantize_block(block, float32 address)` is the format's.
+    """out[i] = row indices[i] of a table, as float32. `dequantize_block(block, float32 address)` belongs to the format.
 
-    The padding of out's rows becomes zero: a NaN that an earlier batch left there would spread.
+    The padding of out's rows is set to zero: a NaN that an earlier batch left there would spread.
     """
     wanted = get_i64(count)
     item = atomic_add(work, 1)
@@ -48,7 +48,7 @@ def dequantize(work, thread, threads, count, indices, table, blocks, block_bytes
 
 @template
 def encode(x, blocks, count):
-    """Contiguous float32 values to `count` blocks. `quantize_block(x, block)` and the sizes are the format's."""
+    """Quantize contiguous float32 values to `count` blocks. `quantize_block(x, block)` belongs to the format."""
     for i in range(count):
         quantize_block(x + 4 * block_values * i, blocks + block_bytes * i)
     return count
@@ -56,7 +56,7 @@ def encode(x, blocks, count):
 
 @template
 def decode(blocks, out, count):
-    """`count` blocks to contiguous float32 values. `dequantize_block(block, out)` and the sizes are the format's."""
+    """Dequantize `count` blocks to contiguous float32 values. `dequantize_block(block, out)` belongs to the format."""
     for i in range(count):
         dequantize_block(blocks + block_bytes * i, out + 4 * block_values * i)
     return count

@@ -2,7 +2,7 @@
 
 A `Tile` is a small array of SIMD vectors, [panels][tokens], kept in registers. Operations broadcast over both axes as
 NumPy does: a weight is [panels][1], an activation [1][tokens], an accumulator [panels][tokens], a plain vector [1][1].
-Addresses are integers. All LLVM IR of the project is in this file; kernels above it read as plain Python.
+Addresses are integers. All LLVM IR of the project is in this file, so that kernels are plain Python.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _result(element, *tiles):
 
 
 def _elementwise(emit, result=None):
-    """An intrinsic that applies emit(builder, *vectors) to broadcast tiles. `result`: its element, if another."""
+    """An intrinsic that applies emit(builder, *vectors) to broadcast tiles. result: the element type, if it differs."""
 
     def build(tiles):
         out = _result(result or tiles[0].element, *tiles)
@@ -183,7 +183,7 @@ def _float_call(name):
 
 absolute = _unary(_float_call("fabs"))
 rint = _unary(_float_call("rint"))  # half to even
-# The larger or the smaller of two; where x is NaN, so is the result.
+# The larger and the smaller of two. The result is NaN where x is NaN.
 maximum = _binary(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), y, x))
 minimum = _binary(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), y, x))
 to_i32 = _unary(lambda b, x: b.fptosi(x, Tile("i32").vector), "i32")
@@ -216,7 +216,7 @@ def bits(context, x, shift, mask):
 
 
 def _operator(op, on_float, on_int):
-    """Let Python's own operator work on tiles."""
+    """Define one of Python's operators for tiles."""
     build = _elementwise(lambda b, x, y: getattr(b, on_float if x.type.element == F32 else on_int)(x, y))
 
     @infer_global(op)
@@ -393,7 +393,7 @@ store_bf16 = _storer(_to_bf16)  # from float32, rounded half to even; a NaN stay
 def _reducer(name, scalar, *start):
     @intrinsic
     def reduce(context, tile):
-        """Over the lanes of one vector, in an order that only its width decides."""
+        """Reduce the lanes of one vector, in an order that depends on its width only."""
         def generate(context, b, sig, args):
             vector = b.extract_value(args[0], 0)
             operands = [ir.Constant(F32, number) for number in start] + [vector]
@@ -412,7 +412,7 @@ reduce_add_i32 = _reducer("add", types.int32)
 
 @intrinsic
 def reduce_max(context, tile):
-    """The largest lane of a float32 vector without NaN. LLVM's own would compare lane by lane."""
+    """The largest lane of a float32 vector without NaN, by halving. LLVM's own reduction compares lane by lane."""
     def generate(context, b, sig, args):
         vector = b.extract_value(args[0], 0)
         while vector.type.count > 1:
@@ -617,17 +617,6 @@ prefetch_unpacked = _prefetcher(ISA.prefetch.unpacked)
 prefetch_grouped = _prefetcher(ISA.prefetch.grouped)
 
 
-@intrinsic
-def prefetch_line(context, address):
-    """Ask for the cache line at an address, into the second-level cache."""
-    def generate(context, b, sig, args):
-        pointer = b.inttoptr(args[0], I8.as_pointer())
-        _call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
-
-
 # ---- scalars in memory, calls by address, and what threads need ----
 
 
@@ -738,7 +727,7 @@ def processor_of(context, thread):
 def sleep_while(context, address, value):
     """Sleep until `wake_sleepers(address)`, unless the int64 there differs from value; may also return at any time.
 
-    Where the system has no such call, only let another thread run.
+    Where the system has no futex, this only yields to another thread.
     """
     def generate(context, b, sig, args):
         if _FUTEX is None:

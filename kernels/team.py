@@ -6,7 +6,9 @@ between steps, then sleep, so an idle team uses no processor.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from queue import SimpleQueue
 from types import TracebackType
 
@@ -103,35 +105,40 @@ def _await_step(control, thread, seen):
     return 0
 
 
-class Team:
-    """`threads` threads, of which the caller's is the first."""
+class _Workers:
+    """The threads of a team and what they share. They hold no reference to the team, which would keep it alive."""
 
     def __init__(self, threads: int) -> None:
+        """Raises LcpuError if the system has no room for so many threads."""
         self.threads = threads
         self._control = np.zeros((_PLACES + 64) // 8 + threads, np.int64)
         self._address = -(-address_of(self._control) // 64) * 64
         self._slots = self._control[(self._address - address_of(self._control)) // 8 :]
         # What ends sleep must be whole or not at all when a Ctrl-C comes: a Condition could keep its lock for ever.
         self._calls: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(threads)]
-        self._sleeping = [False] * threads
+        self.sleeping = [False] * threads
         self._due = 0  # the last step that threads should be awake for
         self._stopped = False
         _walk.call, _lead.call, _await_step.call  # noqa: B018  compile before threads race to it
-        self._workers = [threading.Thread(target=self._work, args=(i,), name=f"lcpu-{i}", daemon=True)
-                         for i in range(1, threads)]
-        for worker in self._workers:
-            worker.start()
+        self.started: list[threading.Thread] = []
+        for i in range(1, threads):
+            worker = threading.Thread(target=self._work, args=(i,), name=f"lcpu-{i}", daemon=True)
+            try:
+                worker.start()
+            except RuntimeError:
+                self.stop()
+                raise LcpuError(f"the system refuses to start thread {i + 1} of {threads}: take fewer threads (-t 1 "
+                                "needs no other), or raise the limit on threads or memory (ulimit -u and -v, or the "
+                                "container's)") from None
+            self.started.append(worker)
 
     def run(self, program: Program) -> None:
-        """Execute the program once, on all threads. Raises LcpuError once they have ended."""
-        if self._stopped:
-            raise LcpuError("the threads of this model have ended with the model that they belong to: load both again")
         program.counters[:] = 0
         self._slots[_PROGRAM // 8] = address_of(program.records)
         self._slots[_COUNTERS // 8] = address_of(program.counters)
         self._slots[_LENGTH // 8] = len(program.records)
         try:
-            self._wake()
+            self.wake()
             _lead.call(self._address, self.threads)
         finally:  # a KeyboardInterrupt may have come before the step began
             self._due = self._epoch
@@ -140,10 +147,10 @@ class Team:
     def _epoch(self) -> int:
         return int(self._slots[_EPOCH // 8])
 
-    def _wake(self) -> None:
-        # `_due` changes before `_sleeping` is read, a sleeper does it the other way round: no wake-up is lost.
+    def wake(self) -> None:
+        # `_due` changes before `sleeping` is read, a sleeper does it the other way round: no wake-up is lost.
         self._due = self._epoch + 1
-        for call, sleeping in zip(self._calls, self._sleeping, strict=True):
+        for call, sleeping in zip(self._calls, self.sleeping, strict=True):
             if sleeping:
                 call.put(None)
 
@@ -159,19 +166,59 @@ class Team:
 
     def _sleep(self, thread: int, seen: int) -> None:
         """Sleep until a step other than `seen` is due; a call that came too late for the last sleep ends this one."""
-        self._sleeping[thread] = True
+        self.sleeping[thread] = True
         if self._due == seen:
             self._calls[thread].get()
-        self._sleeping[thread] = False
+        self.sleeping[thread] = False
+
+    def stop(self) -> None:
+        """Tell the threads to end, and do not wait for it."""
+        if not self._stopped:
+            self._stopped = True
+            self.wake()
+            self._slots[_EPOCH // 8] += 1
+
+
+class Team:
+    """`threads` threads, of which the caller's is the first. They end with `close`, or when nobody uses the team.
+
+    In the child of a fork, which has none of its parent's threads, they start anew with the next step.
+    """
+
+    def __init__(self, threads: int) -> None:
+        """Raises LcpuError if the system has no room for so many threads."""
+        self.threads = threads
+        self.lock = threading.RLock()  # for the models that share the team: one step at a time
+        self._closed = False
+        self._start()
+        _teams.add(self)
+
+    def _start(self) -> _Workers:
+        self._workers: _Workers | None = _Workers(self.threads)
+        self._end = weakref.finalize(self, self._workers.stop)
+        self._end.atexit = False  # the interpreter ends daemon threads itself, also in the middle of a step
+        return self._workers
+
+    def run(self, program: Program) -> None:
+        """Execute the program once, on all threads. Raises LcpuError once they have ended."""
+        if self._closed:
+            raise LcpuError("the threads of this model have ended with the model that they belong to: load both again")
+        (self._workers or self._start()).run(program)
 
     def close(self) -> None:
         """End the threads."""
-        if not self._stopped:
-            self._stopped = True
-            self._wake()
-            self._slots[_EPOCH // 8] += 1
-            for worker in self._workers:
+        self._closed = True
+        workers, self._workers = self._workers, None
+        if workers:
+            self._end()
+            for worker in workers.started:
                 worker.join()
+
+    def forget(self) -> None:
+        """Forget threads that are those of a parent process, and the state that they were in."""
+        self._workers = None
+        self.lock = threading.RLock()
+        self._end.detach()
 
     def __enter__(self) -> Team:
         return self
@@ -179,3 +226,15 @@ class Team:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self.close()
+
+
+_teams: weakref.WeakSet[Team] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for team in list(_teams):
+        team.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

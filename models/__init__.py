@@ -1,4 +1,4 @@
-"""The embedded models. The other modules here are the recipe that made them; lcpu never imports those."""
+"""The embedded models. The folder `recipe`, which is not in the wheel, made them; lcpu never imports it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What drafters have in common: an offer that can be weighed before it is taken, and a memory of how often they are
-right."""
+"""What drafters have in common: proposals, and statistics of how often drafted tokens were accepted."""
 
 from __future__ import annotations
 
@@ -9,74 +8,76 @@ from typing import Protocol
 
 from ..sampler import Sampler
 
-MOST = 16  # tokens of a draft
-_MEMORY = 0.985  # weight of what is one drafted token older
-_FORGETTING = 0.97  # the same for each offer that is declined: a drafter gets another chance some day
+MAX_DRAFT = 16  # the largest number of tokens in a draft
+_DECAY = 0.985  # weight of older observations, for each newly observed token
+_DECLINED_DECAY = 0.97  # and for each declined proposal: towards the prior, so that a drafter is tried again some day
 
 
 class Acceptance:
-    """How likely a drafted token is to be right once those before it are: a moving average over the drafts so far."""
+    """The probability that a drafted token is accepted if all before it were: a moving average over past drafts."""
 
     def __init__(self, prior: float, weight: float) -> None:
-        """prior: the rate before the first draft, worth `weight` tokens of experience; high, as to try is to learn."""
+        """prior: the rate before the first draft, weighted like `weight` observed tokens. It should be optimistic, as
+        only drafts that are made are observed."""
         self._prior, self._weight = prior, weight
-        self._offered = self._accepted = 0.0
+        self._drafted = self._accepted = 0.0
 
     @property
     def rate(self) -> float:
-        return (self._accepted + self._prior * self._weight) / (self._offered + self._weight)
+        return (self._accepted + self._prior * self._weight) / (self._drafted + self._weight)
 
     def observe(self, drafted: int, accepted: int) -> None:
-        """Of `drafted` tokens the first `accepted` were right; those after the first wrong one say nothing."""
-        tried = min(accepted + 1, drafted)
-        self._fade(_MEMORY**tried)
-        self._offered += tried
+        """Of `drafted` tokens, the first `accepted` were accepted. Those after the first rejected one do not count."""
+        counted = min(accepted + 1, drafted)
+        self._scale(_DECAY**counted)
+        self._drafted += counted
         self._accepted += accepted
 
-    def forget(self) -> None:
-        self._fade(_FORGETTING)
+    def decay(self) -> None:
+        """A proposal was declined: move a little towards the prior."""
+        self._scale(_DECLINED_DECAY)
 
-    def _fade(self, factor: float) -> None:
-        self._offered *= factor
+    def _scale(self, factor: float) -> None:
+        self._drafted *= factor
         self._accepted *= factor
 
 
 @dataclass
-class Experience:
-    """What is known of a drafter. It outlives the text: the next one begins with what was learned from this one."""
+class Statistics:
+    """What was measured of a drafter. They are kept from one text to the next. `Speculator` explains the budget."""
 
-    acceptances: tuple[Acceptance, ...]  # of each kind of draft that it makes
-    credit: float  # plain steps that it may lose at the beginning, before it has gained anything
-    balance: float = field(init=False)  # plain steps that it may still lose
+    acceptances: tuple[Acceptance, ...]  # one for each kind of draft that it makes
+    initial_budget: float  # in plain steps
+    budget: float = field(init=False)  # in plain steps: how much slower than plain decoding its drafts may still be
 
     def __post_init__(self) -> None:
-        self.balance = self.credit
+        self.budget = self.initial_budget
 
     def start(self) -> None:
-        """A new text: what others have gained is not there to be lost in it, what they have lost is lost."""
-        self.balance = min(self.balance, self.credit)
+        """Begin a new text: a loss in earlier texts still counts, a gain does not."""
+        self.budget = min(self.budget, self.initial_budget)
 
 
 @dataclass(frozen=True)
-class Offer:
-    """What a drafter would propose now."""
+class Proposal:
+    """A draft that a drafter can make now, and what that costs. Nothing is drafted before `tokens` is called."""
 
     acceptance: Acceptance
-    tokens: Callable[[int], list[int]]  # tokens(count) drafts so many
-    most: int = MOST
-    first_seconds: float = 0.0  # what the first token of the draft costs
-    next_seconds: float = 0.0  # and each one after it
+    tokens: Callable[[int], list[int]]  # tokens(count) drafts `count` tokens
+    max_tokens: int = MAX_DRAFT
+    first_token_seconds: float = 0.0  # time to draft the first token
+    next_token_seconds: float = 0.0  # time to draft each further token
 
 
 class Drafter(Protocol):
-    """Proposes how a text goes on."""
+    """Proposes tokens that may follow a text."""
 
     @property
-    def experience(self) -> Experience:
+    def statistics(self) -> Statistics:
         """Shared by all drafters of the kind."""
 
     def start(self, ids: Sequence[int]) -> None:
-        """Get ready for a text that begins with these tokens."""
+        """Prepare for a text that begins with these tokens."""
 
-    def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:
-        """What may follow `ids`, a text that only grows from call to call; None if there is no idea."""
+    def propose(self, ids: Sequence[int], sampler: Sampler) -> Proposal | None:
+        """A draft that may follow `ids`, or None. From call to call, `ids` only grows."""

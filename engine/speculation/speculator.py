@@ -1,4 +1,4 @@
-"""Deciding at each step whether to draft, with which drafter and how far; and checking what was drafted."""
+"""Decide at each step whether to draft, with which drafter and how many tokens; verify what was drafted."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from ..sampler import Sampler
-from .costs import StepCosts
-from .drafter import Acceptance, Drafter, Offer
+from .cost_model import CostModel
+from .drafter import Acceptance, Drafter, Proposal
 
-_STAKE = 0.0025  # of the time that plain decoding takes, each drafter may lose at most, beyond its credit
-_PAUSE = 3.0  # times longer than expected is not what a step costs
-_LOOK = 0.0025  # of the time, looking for drafts may take where none is found
-_LONGEST_REST = 255  # steps without a look, and no more
-_HOPELESS = 0.02  # chance that a drafted token is reached, below which a longer draft is not looked at
+_BUDGET_SHARE = 0.0025  # of the time of plain decoding: each drafter's budget grows by it
+_OUTLIER = 3.0  # a step that takes so many times the expected time was disturbed: a draft is not charged for more
+_PROPOSING_SHARE = 0.0025  # of the time of plain decoding: what asking for proposals may take where none is accepted
+_MAX_BACK_OFF = 255  # steps
+_MIN_PROBABILITY = 0.02  # of a draft to be accepted as a whole (a^n): longer drafts are not considered
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Tokens that may come next, and whose they are."""
+    """Drafted tokens, with what the speculator expected of them."""
 
     tokens: list[int]
-    acceptance: Acceptance | None = None
-    drafter: int = 0  # its number
-    drafting: float = 0.0  # seconds that drafting them was expected to take
-    seconds: float = 0.0  # and all of the step
+    acceptance: Acceptance | None = None  # None without a draft
+    drafter: int = 0  # index of the drafter
+    drafting_seconds: float = 0.0  # expected time to draft them
+    expected_seconds: float = 0.0  # expected time of the step, with the drafting
 
 
 NO_DRAFT = Draft([])
@@ -36,16 +36,16 @@ NO_DRAFT = Draft([])
 
 @dataclass
 class Figures:
-    """What came of the drafts of a text."""
+    """What speculative decoding has achieved in a text."""
 
     drafted: int = 0  # tokens
     accepted: int = 0
     drafts: int = 0
-    seconds: float = 0.0  # of all steps but the prompt's, and of drafting
-    plain_seconds: float = 0.0  # what they would have taken without drafts, by what steps of one token took
+    seconds: float = 0.0  # of all steps after the prompt, with the drafting
+    plain_seconds: float = 0.0  # what plain decoding would have taken, by the measured time of plain steps
 
     def plus(self, other: Figures) -> Figures:
-        """Those of both texts."""
+        """The sum of two texts."""
         return Figures(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @property
@@ -54,7 +54,7 @@ class Figures:
 
     @property
     def mean_accepted(self) -> float:
-        """Tokens of a draft that were right."""
+        """Accepted tokens per draft."""
         return self.accepted / self.drafts if self.drafts else 0.0
 
     @property
@@ -63,84 +63,107 @@ class Figures:
 
 
 class Speculator:
-    """Chooses the draft that promises most tokens per second, none if that is best, and learns from what came of it.
+    """Chooses at each step the draft with the highest expected speed-up, or none, and learns from the results.
 
-    A drafter may spend what its drafts have gained, and beyond that only a small part of the time: a text that cannot
-    be guessed takes hardly longer than without drafts.
+    Speed-up. Let a be the acceptance rate of a proposal (`Acceptance`). A step that verifies a draft of n tokens is
+    expected to give
+
+        E(n) = 1 + a + a^2 + ... + a^n  tokens,
+
+    as token i counts only if all drafted tokens up to it are accepted, and the model itself adds one. The step takes
+
+        T(n) = C(1 + n) + P + F + (n - 1) N  seconds.
+
+    C(1 + n) is the time of a step of 1 + n tokens (`CostModel`), P the time to ask all drafters for proposals, and
+    F and N the times to draft the first and each further token (`Proposal`). A plain step gives one token in C(1)
+    seconds. So the speed-up is
+
+        S(n) = E(n) C(1) / T(n).
+
+    The draft with the highest S(n) is made, over all drafters and all n up to MAX_DRAFT, if its S(n) is above 1.
+
+    Budget. The acceptance rate is an estimate, and text that cannot be predicted must take hardly longer than without
+    drafts. So each drafter has a budget B in plain steps, and a draft is considered only if the step cannot overdraw
+    it: T(n) <= (1 + B) C(1). After a step that gave k tokens, its drafter's budget changes by k - T / C(1), where T is
+    the usual time of such a step. Besides, every drafter's budget grows by _BUDGET_SHARE * k. So a drafter loses at
+    most its initial budget and _BUDGET_SHARE of the time of plain decoding.
+
+    Back-off. If no draft is chosen, no drafter is asked for so many steps that asking takes at most _PROPOSING_SHARE of
+    the time, but for at most _MAX_BACK_OFF steps.
     """
 
-    def __init__(self, drafters: Sequence[Drafter], costs: StepCosts, sampler: Sampler) -> None:
+    def __init__(self, drafters: Sequence[Drafter], costs: CostModel, sampler: Sampler) -> None:
         self.figures = Figures()
         self._drafters, self._costs, self._sampler = drafters, costs, sampler
-        self._rest = 0  # steps without a look at what drafters offer
-        self._looks = deque([0.0], maxlen=5)  # seconds that looking took
+        self._back_off = 0  # steps until drafters are asked again
+        self._proposing_times = deque([0.0], maxlen=5)  # seconds
 
     def start(self, ids: Sequence[int]) -> None:
-        """The prompt; not part of the figures."""
+        """Begin a text with this prompt, which is not part of the figures."""
         for drafter in self._drafters:
-            drafter.experience.start()
+            drafter.statistics.start()
             drafter.start(ids)
 
-    def propose(self, ids: Sequence[int], room: int) -> Draft:
-        """A draft of at most `room` tokens after `ids`."""
-        if self._rest or not self._costs.plain:  # nothing can be weighed before the first step
-            self._rest = max(0, self._rest - 1)
+    def choose_draft(self, ids: Sequence[int], room: int) -> Draft:
+        """The best draft of at most `room` tokens after `ids`, or NO_DRAFT."""
+        if self._back_off or not self._costs.plain:  # costs are unknown before the first step
+            self._back_off = max(0, self._back_off - 1)
             return NO_DRAFT
-        started, looking = time.perf_counter(), self._looking()
-        chosen: tuple[int, Offer, int] | None = None
+        started, proposing = time.perf_counter(), self._proposing_seconds()
+        chosen: tuple[int, Proposal, int] | None = None
         best = 1.0
         for number, drafter in enumerate(self._drafters):
-            offer = drafter.offer(ids, self._sampler)
-            if offer is None:
+            proposal = drafter.propose(ids, self._sampler)
+            if proposal is None:
                 continue
-            length, gain = self._best_length(offer, room, drafter.experience.balance, looking)
-            if gain > best:
-                best, chosen = gain, (number, offer, length)
+            length, speed_up = self._best_length(proposal, room, drafter.statistics.budget, proposing)
+            if speed_up > best:
+                best, chosen = speed_up, (number, proposal, length)
             elif length == 0:
-                offer.acceptance.forget()
-        self._looks.append(time.perf_counter() - started)
+                proposal.acceptance.decay()
+        self._proposing_times.append(time.perf_counter() - started)
         if chosen is None:
-            self._rest = min(int(self._looking() / (_LOOK * self._costs.plain)), _LONGEST_REST)
+            share = _PROPOSING_SHARE * self._costs.plain
+            self._back_off = min(int(self._proposing_seconds() / share), _MAX_BACK_OFF)
             return NO_DRAFT
-        number, offer, length = chosen
-        drafting = looking + offer.first_seconds + (length - 1) * offer.next_seconds
-        seconds = self._costs.seconds(1 + length) + drafting
-        return Draft(offer.tokens(length), offer.acceptance, number, drafting, seconds)
+        number, proposal, length = chosen
+        drafting = proposing + proposal.first_token_seconds + (length - 1) * proposal.next_token_seconds
+        expected = self._costs.seconds(1 + length) + drafting
+        return Draft(proposal.tokens(length), proposal.acceptance, number, drafting, expected)
 
-    def _looking(self) -> float:
-        """Seconds that a look for drafts takes."""
-        return sorted(self._looks)[len(self._looks) // 2]
+    def _proposing_seconds(self) -> float:
+        """The median time to ask all drafters for proposals."""
+        return sorted(self._proposing_times)[len(self._proposing_times) // 2]
 
-    def _best_length(self, offer: Offer, room: int, balance: float, looking: float) -> tuple[int, float]:
-        """The most profitable length, and the tokens that it promises in the time of a plain step; (0, 1) for none."""
+    def _best_length(self, proposal: Proposal, room: int, budget: float, proposing: float) -> tuple[int, float]:
+        """(n, S(n)) with the highest S(n) that the budget allows; (0, 1) if none is above 1."""
         table = self._costs.table
-        rate, plain = offer.acceptance.rate, table[1]
-        affordable = (1 + balance) * plain
-        length, most = 0, 1.0
-        reached, expected, drafting = 1.0, 1.0, looking + offer.first_seconds
-        for count in range(1, min(room, offer.most) + 1):
+        plain, limit = table[1], (1 + budget) * table[1]
+        best, best_speed_up = 0, 1.0
+        probability, expected_tokens, drafting = 1.0, 1.0, proposing + proposal.first_token_seconds
+        for count in range(1, min(room, proposal.max_tokens) + 1):
             seconds = table[1 + count] + drafting
-            reached *= rate
-            expected += reached
-            if reached < _HOPELESS or seconds > affordable:
+            probability *= proposal.acceptance.rate
+            expected_tokens += probability
+            if probability < _MIN_PROBABILITY or seconds > limit:
                 break
-            if expected * plain > most * seconds:
-                length, most = count, expected * plain / seconds
-            drafting += offer.next_seconds
-        return length, most
+            if expected_tokens * plain > best_speed_up * seconds:
+                best, best_speed_up = count, expected_tokens * plain / seconds
+            drafting += proposal.next_token_seconds
+        return best, best_speed_up
 
     def observe(self, draft: Draft, tokens: int, seconds: float) -> None:
-        """A step with this draft gave so many tokens, and took so long with the drafting of it."""
+        """A step with this draft gave so many tokens, and took so many seconds with the drafting."""
         drafted, accepted = len(draft.tokens), tokens - 1
         for drafter in self._drafters:
-            drafter.experience.balance += _STAKE * tokens
+            drafter.statistics.budget += _BUDGET_SHARE * tokens
         self.figures.seconds += seconds
         self.figures.plain_seconds += seconds if draft.acceptance is None else self._costs.plain * tokens
         if draft.acceptance is None:
             return
-        # By what such steps usually take, and not much more than expected: a machine's pause is not the draft's fault.
-        spent = min(self._costs.seconds(1 + drafted) + draft.drafting, _PAUSE * draft.seconds)
-        self._drafters[draft.drafter].experience.balance += tokens - spent / self._costs.plain
+        # Charge the usual time of such a step: a draft must not pay for what else the machine did meanwhile.
+        charged = min(self._costs.seconds(1 + drafted) + draft.drafting_seconds, _OUTLIER * draft.expected_seconds)
+        self._drafters[draft.drafter].statistics.budget += tokens - charged / self._costs.plain
         draft.acceptance.observe(drafted, accepted)
         self.figures.drafts += 1
         self.figures.drafted += drafted
@@ -149,10 +172,10 @@ class Speculator:
 
 def verify(sampler: Sampler, logits: np.ndarray, ids: Sequence[int], draft: Sequence[int],
            ends: Collection[int] = ()) -> list[int]:
-    """The tokens that the sampler chooses after `ids`: all that were drafted rightly, and one more.
+    """The tokens that the sampler chooses after `ids`: the accepted part of the draft, and one more token.
 
     logits: float32 [1 + drafted][vocab], after the last id and after each drafted token. Nothing is chosen after one of
-    `ends`. At least one token, and never one that would not have been chosen without a draft.
+    `ends`. There is at least one token, and all are what the sampler would choose without a draft.
     """
     text = list(ids)
     for row, expected in zip(logits, [*draft, None], strict=True):

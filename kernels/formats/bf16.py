@@ -1,6 +1,6 @@
 """BF16: the high half of a float32, each value a block of its own.
 
-In a panel, two values of a row share 32 bits. Where the processor has no instruction for such pairs, a shift and a mask
+In a panel, two values of a row share 32 bits. If the processor has no instruction for such pairs, a shift and a mask
 make two float32 vectors of them, and activations stay float32.
 """
 
@@ -54,7 +54,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     while blocks > 0:
         sums, upcoming = zeros_f32(acc), prefetch_address(acc, panel, end, panel_stride)
-        for _ in range((min(blocks, RUN) + 1) // 2):  # after an odd k comes a zero
+        for _ in range((min(blocks, RUN) + 1) // 2):  # an odd k is padded with a zero
             _prefetch(acc, upcoming, panel_stride, _PAIRS)
             sums = _dot_pair(sums, panel, panel_stride, x, x_stride)
             panel += _PAIRS

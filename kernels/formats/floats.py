@@ -1,4 +1,4 @@
-"""What the float formats share: each value is a block of its own, and a panel is a vector of them for each k."""
+"""What the float formats share: each value is a block of its own, and a panel is one vector of values for each k."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 def float_tile(name: str, value_bytes: int, load: Callable[..., Any]) -> Callable[..., Any]:
-    """The tile of a format whose values take `value_bytes` and that `load` turns into float32 vectors of panels."""
+    """The tile of a format whose values take `value_bytes`; `load` loads them from panels as float32 vectors."""
     return device(bind(_tile, f"tile_{name}", load=load, step=value_bytes * LANES))
 
 
@@ -44,5 +44,5 @@ def _decode(blocks, out, count):
 
 def float_decoder(name: str, value_bytes: int, load: Callable[..., Any],
                   dequantize_block: Callable[..., Any]) -> Callable[..., Any]:
-    """`dequantize_blocks` of such a format: a vector at a time, as far as there are whole ones."""
+    """`dequantize_blocks` of such a format: whole vectors first, then the remaining values."""
     return bind(_decode, f"decode_{name}", load=load, value_bytes=value_bytes, dequantize_block=dequantize_block)

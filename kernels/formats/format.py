@@ -15,7 +15,7 @@ from ..simd import LANES
 
 @dataclass(frozen=True)
 class Format:
-    """A block format. Panels take as many bytes for a row as a file, unless the last three fields say otherwise."""
+    """A block format. A row takes as many bytes in a panel as in a file, unless the last three fields say otherwise."""
 
     name: str  # GGUF's, in lower case
     type_id: int  # GGUF's tensor type
@@ -46,8 +46,8 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
 
     quantize_block(x, block): float32 values to one block of the file.
     dequantize_block(block, out): one block of the file to float32 values.
-    dequantize_blocks(blocks, out, count): several, where that is faster than one by one.
-    pack_block(block, panel block, lane): one block of the file to its place in a panel.
+    dequantize_blocks(blocks, out, count): several blocks, for formats where that is faster than one by one.
+    pack_block(block, panel block, lane): copy one block of the file to its place in a panel.
     tile(acc, panel, panel stride, x, x stride, blocks) -> acc: acc[p][t] += panel p . row t of x, over all blocks.
     """
     sizes = {"block_values": block, "block_bytes": block_bytes}

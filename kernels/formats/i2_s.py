@@ -1,8 +1,8 @@
 """I2_S: ternary values in blocks of 128, 2 bits a value: value = scale of the tensor * (code - 1). Code 3 reads as 0.
 
-Byte i of a block's 32 holds values i, i + 32, i + 64 and i + 96, from its high bits down (bitnet.cpp). The scale is not
-in the blocks but once behind them, a float32. A panel is the scales of all rows, then for each block eight vectors:
-bytes 4i .. 4i + 3 of every row.
+Byte i of a block's 32 holds values i, i + 32, i + 64 and i + 96, from its high bits down (bitnet.cpp). The tensor has
+one scale, a float32 after its last block. A panel is the scales of all rows, then for each block eight vectors: bytes
+4i .. 4i + 3 of every row.
 """
 
 from dataclasses import replace
@@ -21,12 +21,12 @@ _PANEL_BLOCK = _BYTES * LANES
 _VECTOR = 4 * LANES
 _CHAIN = 4  # vectors whose products go to the same partial sums
 _ZEROS = 0x55555555  # a code of 1 in every place
-LEAST = 1.0000001e-06  # the lowest float32 magnitude that is not 0: bitnet.cpp compares with a float64 1e-6
+LEAST = 1.0000001e-06  # the lowest float32 magnitude that does not become 0: bitnet.cpp compares with a float64 1e-6
 
 
 @device
 def _code(x):
-    """By sign: 0, 1 or 2 for each value of a vector."""
+    """The code of each value of a vector, by its sign: 0, 1 or 2."""
     value, one, huge = load_f32(x), splat_f32(float32(1.0)), splat_f32(float32(1e20))
     excess = absolute(value) - splat_f32(float32(LEAST))
     counts = minimum(one, maximum(splat_f32(float32(0.0)), fma(excess, huge, one)))
@@ -36,7 +36,7 @@ def _code(x):
 
 @device
 def quantize_block(x, block):
-    """Values that are -scale, 0 or scale."""
+    """The values are -scale, 0 or scale."""
     for i in range(0, 32, LANES):
         codes = splat_i32(int32(0))
         for plane in range(4):

@@ -1,4 +1,4 @@
-"""What formats of 4 and 5 bits share: 32 values of each row in four vectors, and their fifth bits in another.
+"""What formats of 4 and 5 bits share: 32 values of each row are four vectors, and their fifth bits are another one.
 
 Byte b of a row's 16 holds value b in its low and value b + 16 in its high nibble; vector i has bytes 4 i .. 4 i + 3.
 Byte j of the fifth bits holds those of values j, j + 4, .. j + 28, from its low bit up.
@@ -17,14 +17,14 @@ _VECTOR = 4 * LANES
 
 @device
 def copy_nibbles(source, panel, lane):
-    """From a file's block that has them in the same order."""
+    """Copy the nibbles of a block whose order is the same in the file."""
     for i in range(4):
         put_i32(panel + _VECTOR * i + 4 * lane, get_i32(source + 4 * i))
 
 
 @device
 def gather_nibbles(source, high, panel, lane):
-    """From the low or the `high` nibbles of 32 bytes, one for each value."""
+    """Gather 32 nibbles from 32 bytes: the high nibble of each if `high` is 1, the low one if it is 0."""
     shift = 4 * high
     for i in range(4):
         first, second = get_i32(source + 4 * i) >> shift & _LOW, get_i32(source + 16 + 4 * i) >> shift & _LOW

@@ -3,8 +3,9 @@
 A block is two float16 (scale, offset scale), 12 bytes of 6-bit group scales and offsets, and 128 bytes of nibbles: byte
 32 p + i holds value i of group 2 p in its low nibble and value i of group 2 p + 1 in its high one (ggml's block_q4_K).
 
-The 12 bytes are 4 scales, 4 offsets, 4 bytes of a scale's (low) and an offset's nibble for groups 4 to 7; the top two
-bits of these are in those of the first 8 bytes.
+Bytes 0-3 of the 12 hold the scales of groups 0 to 3 in their low 6 bits, and bytes 4-7 their offsets. Bytes 8-11 hold
+the low 4 bits of scale (low nibble) and offset (high nibble) of groups 4 to 7, whose top 2 bits are the top 2 bits of
+bytes 0-3 (scale) and 4-7 (offset).
 
 In a panel, a block is the two float16 of all rows, then for each group its scale and the negative of its offset, a byte
 each, and the nibbles as in `nibbles`.
@@ -49,7 +50,7 @@ def group_offset(block, group):
 
 @device
 def put_group(block, group, scale, offset):
-    """Store two 6-bit numbers. Groups 0 to 3 come first: they clear what the others add to."""
+    """Store two 6-bit numbers. Store groups 0 to 3 first: groups 4 to 7 add their top bits to the same bytes."""
     if group < 4:
         put_u8(block + _SCALES + group, uint8(scale))
         put_u8(block + _SCALES + 4 + group, uint8(offset))
@@ -146,7 +147,7 @@ def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: i
                         pack_codes: Callable[..., Any], dot_codes: Callable[..., Any]) -> Format:
     """A format with the groups of Q4_K, whose codes take `code_bytes` of a row in a panel.
 
-    pack_codes(block, group, panel, lane): the codes of a group to their place.
+    pack_codes(block, group, panel, lane): copy the codes of a group to their place in a panel.
     dot_codes(acc, panel, panel stride, x, x stride): 32 products of each row, as int32.
     """
     group_bytes = (2 + code_bytes) * LANES

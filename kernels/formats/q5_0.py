@@ -25,7 +25,7 @@ _STEP = _ACTIVATION.block_bytes
 
 @device
 def put_codes(codes, packed):
-    """32 bytes of 0 .. 31 as fifth bits and nibbles."""
+    """Store 32 codes of 0 .. 31, one a byte, as fifth bits and nibbles."""
     fifth = int64(0)
     for i in range(16):
         low, high = int64(get_u8(codes + i)), int64(get_u8(codes + 16 + i))
@@ -36,7 +36,7 @@ def put_codes(codes, packed):
 
 @device
 def get_code(packed, i):
-    """Code i of what `put_codes` has put."""
+    """Code i of what `put_codes` has stored."""
     nibble = get_u8(packed + 4 + i % 16) >> (4 * (i // 16))
     return (nibble & 15) | ((get_i32(packed) >> i) & 1) << 4
 
@@ -61,7 +61,7 @@ def dequantize_block(block, out):
 
 @device
 def pack_fifths(bits, panel, lane):
-    """Bit i of `bits` is value i's."""
+    """Store the fifth bits of 32 values in a panel. Bit i of `bits` belongs to value i."""
     word = int64(0)
     for i in range(32):
         word |= (int64(bits) >> i & 1) << (8 * (i % 4) + i // 4)

@@ -1,4 +1,4 @@
-"""What the ternary formats with a scale in each block of 256 share: how panels hold them.
+"""The panel layout that the ternary formats share which have a scale in each block of 256 values.
 
 In a panel, a block is the scales of all rows, then for each 32 values two vectors: 16 values of every row, bits 2 p of
 byte j for value 4 p + j.
@@ -39,7 +39,7 @@ def _pack_block(block, panel, lane):
 
 
 def block_packer(name: str, dequantize_block: Callable[..., Any], scale_at: int) -> Callable[..., Any]:
-    """The pack_block of a format whose blocks have their scale at a byte offset."""
+    """The pack_block of a format whose blocks have their scale at byte `scale_at`."""
     return device(bind(_pack_block, f"pack_block_{name}", dequantize_block=dequantize_block, scale_at=scale_at))
 
 

@@ -19,7 +19,10 @@ _BYTES = 54
 
 @device
 def _put_digits(codes, block, count, digits):
-    """Digits `count` bytes apart, the first the most significant of five, to `count` bytes."""
+    """Pack base-3 digits, five to a byte, into `count` bytes.
+
+    Digit d of byte i is at codes + i + count * d; digit 0 is the most significant one.
+    """
     for i in range(count):
         number = int64(0)
         for digit in range(5):

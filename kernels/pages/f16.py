@@ -3,9 +3,10 @@
 from numba import float32
 
 from ..formats.f16 import tile
+from ..isa import ISAS
 from ..jit import device
 from ..matmul import multiplier, padded_width
-from ..simd import LANES, get_f32, load_f32, maximum, minimum, put_f16, round_f16, splat_f32, alloca, store_f16
+from ..simd import ISA, LANES, alloca, get_f32, load_f32, maximum, minimum, put_f16, round_f16, splat_f32, store_f16
 from ..simd import store_f32
 from .page_type import POSITIONS, PageType
 
@@ -43,9 +44,8 @@ def put_query(x, out, head_dim, scale):
         store_f32(out + 4 * d, round_f16(load_f32(x + 4 * d)) * splat_f32(scale))
 
 
-import os
-_P=tuple(int(c) for c in os.environ.get("PAN","1114"))
-multiply = multiplier(tile, "f16_pages", _P)
+# A page is used several times at once: what is good for registers counts more than what is good for reading memory.
+multiply = multiplier(tile, "f16_pages", ISAS[ISA.name].tile_panels)
 
 
 @device

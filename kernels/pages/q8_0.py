@@ -10,9 +10,9 @@ from ..activations import BLOCK, Int8Blocks, quantize_block
 from ..formats import q8_0
 from ..jit import device
 from ..matmul import multiplier, padded_width
-from ..simd import LANES, LARGEST_UNSIGNED, SIGNED_OFFSET, absolute, alloca, dot4_unsigned, fma, get_u8, load_f32, maximum
-from ..simd import minimum, panel_bytes, put_f32, put_u8, reduce_add, reduce_max, rint, scale_add, splat_f32, store_f32
-from ..simd import store_i8, to_i32, zeros_f32, zeros_i32
+from ..simd import LANES, LARGEST_UNSIGNED, SIGNED_OFFSET, absolute, alloca, dot4_unsigned, fma, get_u8, load_f32
+from ..simd import maximum, minimum, panel_bytes, put_f32, put_u8, reduce_add, reduce_max, rint, scale_add, splat_f32
+from ..simd import store_f32, store_i8, to_i32, zeros_f32, zeros_i32
 from .page_type import POSITIONS, PageType
 
 _KEY_BLOCK = 34  # bytes of 32 dimensions of a key
@@ -23,7 +23,6 @@ _QUERY_BLOCK = _ACTIVATION.block_bytes
 _VALUE_PANEL = LANES * POSITIONS
 _GROUP = 4  # positions of a lane
 _LARGEST = float32(3e38)
-from .f16 import _P
 
 
 @device
@@ -79,25 +78,29 @@ def _values_tile(acc, panel, panel_stride, x, x_stride, groups):
     return scale_add(acc, dots, one, scale, x_stride)
 
 
-_multiply_values = multiplier(_values_tile, "q8_0_values", _P)
+_multiply_values = multiplier(_values_tile, "q8_0_values")
 
 
 @device
 def _quantize_weights(weights, scales, out, positions):
-    """Weights times scales of a page's positions as codes of 0 to LARGEST_UNSIGNED, and the scale of these."""
-    largest = splat_f32(float32(0.0))
+    """Weights times scales of a page's positions as codes of 0 to LARGEST_UNSIGNED, and the scale of these.
+
+    A NaN makes that scale NaN.
+    """
+    largest, poison = splat_f32(float32(0.0)), splat_f32(float32(0.0))
     for i in range(0, positions, LANES):
-        weight = load_f32(weights + 4 * i) * load_f32(scales + 4 * i)
-        store_f32(weights + 4 * i, weight)
+        store_f32(weights + 4 * i, load_f32(weights + 4 * i) * load_f32(scales + 4 * i))
     for i in range(positions, (positions + LANES - 1) // LANES * LANES):  # whatever is in scales that nobody wrote
         put_f32(weights + 4 * i, float32(0.0))
     for i in range(0, positions, LANES):
-        largest = maximum(load_f32(weights + 4 * i), largest)
+        weight = load_f32(weights + 4 * i)
+        largest = maximum(weight, largest)
+        poison = fma(weight, splat_f32(float32(0.0)), poison)
     peak = reduce_max(largest)
     inverse = splat_f32(float32(LARGEST_UNSIGNED) / peak if peak > 0 else float32(0.0))
     for i in range(0, positions, LANES):
         store_i8(out + i, to_i32(rint(load_f32(weights + 4 * i) * inverse)))
-    put_f32(out + POSITIONS, peak / float32(LARGEST_UNSIGNED))
+    put_f32(out + POSITIONS, peak / float32(LARGEST_UNSIGNED) + reduce_add(poison))
 
 
 @device
@@ -121,6 +124,6 @@ PAGES = PageType(
     store_key=store_key,
     store_value=store_value,
     put_query=put_query,
-    multiply_keys=multiplier(q8_0.tile, "q8_0_keys", _P),
+    multiply_keys=multiplier(q8_0.tile, "q8_0_keys"),
     weighted_sum=weighted_sum,
 )

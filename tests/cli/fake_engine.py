@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Literal
 
+from lcpu.engine.options import GenerationOptions
 from lcpu.engine.speculation import Figures
 
 BOS = 256
@@ -35,8 +36,15 @@ class Generation:
         self.finish_reason = "stop"
 
 
+class Tokenizer:
+    bos_id, eos_id = BOS, None
+
+    def token_bytes(self, token: int, skip_special: bool = True) -> bytes:
+        return b"" if skip_special else b"<s>"
+
+
 class LLM:
-    """What `lcpu run` sees of `lcpu.LLM`. `loads` and `streams` record what it was asked."""
+    """Follows `lcpu.cli.protocols.LLM`: test_fake_engine.py checks it. `loads` and `streams` record the calls."""
 
     context = 120
     trained_context = 4096
@@ -45,9 +53,7 @@ class LLM:
     load_seconds = 0.25
     description = "fake 1K F32"
     chat_template: str | None = "a template"
-    tokenizer = SimpleNamespace(
-        bos_id=BOS, eos_id=None, token_bytes=lambda token, skip_special: b"" if skip_special else b"<s>"
-    )
+    tokenizer = Tokenizer()
     isa = SimpleNamespace(name="generic", reason="a test")
     stages: tuple[tuple[str, int, int], ...] = ()
     knows_chatml = False
@@ -55,7 +61,7 @@ class LLM:
     memory_checks: tuple[bool, ...] = ()
     loaded: tuple[LLM, ...] = ()
     closed: tuple[LLM, ...] = ()
-    streams: tuple[tuple[list[int], SimpleNamespace, LLM | Literal["ngram"] | None], ...] = ()
+    streams: tuple[tuple[list[int], GenerationOptions, LLM | Literal["ngram"] | None], ...] = ()
     speculation = Figures()  # of every generation
     error: BaseException | None = None
 
@@ -81,7 +87,7 @@ class LLM:
     def __enter__(self) -> LLM:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         type(self).closed += (self,)
 
     def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
@@ -90,8 +96,8 @@ class LLM:
         special = text.startswith("<s>") and parse_special
         return [BOS] * (add_bos + special) + list(text.removeprefix("<s>" if special else "").encode())
 
-    def stream(self, ids: list[int], options: SimpleNamespace,
-               draft: LLM | Literal["ngram"] | None) -> Generation:
+    def stream(self, ids: list[int], options: GenerationOptions | None = None,
+               draft: LLM | Literal["ngram"] | None = "ngram") -> Generation:
         type(self).streams += ((ids, options, draft),)
         prompt = prompt_of(ids)
         turn = prompt.rpartition("user:")[2]
@@ -115,17 +121,14 @@ def silence() -> Iterator[str]:
     yield from TEXT
 
 
-def render(template: str, messages: list[dict[str, str]], *, bos_token: str = "", eos_token: str = "") -> str:
+def render(template: str | None, messages: list[dict[str, str]], *, add_generation_prompt: bool = True,
+           bos_token: str = "", eos_token: str = "") -> str:
     return bos_token + "".join(f"{message['role']}:{message['content']}\n" for message in messages)
-
-
-def options(**fields: object) -> SimpleNamespace:
-    return SimpleNamespace(**fields)
 
 
 def modules() -> dict[str, ModuleType]:
     """The modules of the engine that the command imports, made of this one."""
-    contents = {"llm": {"LLM": LLM}, "generate": {"GenerationOptions": options}, "chat": {"render": render}}
+    contents = {"llm": {"LLM": LLM}, "generate": {"GenerationOptions": GenerationOptions}, "chat": {"render": render}}
     made = {}
     for name, content in contents.items():
         made[f"lcpu.engine.{name}"] = module = ModuleType(f"lcpu.engine.{name}")

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from lcpu.cli import console
+from lcpu.kernels import kernel_cache
 
 
 class Terminal(io.StringIO):
@@ -34,6 +35,12 @@ def load(stages=("loading", "loading", "compiling", "compiling", "loading")):
 def test_progress_without_a_terminal_is_one_line(capsys):
     load()
     assert capsys.readouterr() == ("", "compiling kernels for this processor (first run only)...\n")
+
+
+def test_kernels_that_cannot_be_kept_are_not_only_for_the_first_run(capsys, monkeypatch):
+    monkeypatch.setattr(kernel_cache, "can_keep", lambda: False)
+    load()
+    assert capsys.readouterr() == ("", "compiling kernels for this processor...\n")
 
 
 @pytest.mark.usefixtures("at_once")
@@ -87,6 +94,30 @@ def test_stdout_is_utf8_in_any_locale(monkeypatch):
     console.prepare()
     console.write("é€\ud800")
     assert data.getvalue() == "é€?".encode()
+
+
+def test_stderr_is_utf8_in_any_locale(monkeypatch):
+    stderr = io.TextIOWrapper(data := io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stderr", stderr)
+    console.prepare()
+    console.notice("é\udcff")
+    assert data.getvalue() == "é\\udcff\n".encode()
+
+
+def test_without_stderr_nothing_goes_to_stdout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    console.notice("a")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error", [OSError, BrokenPipeError, ValueError])
+def test_a_stderr_that_takes_nothing_ends_no_run(monkeypatch, error):
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise error
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    console.notice("a")
 
 
 def test_a_piped_stdin_is_utf8_in_any_locale(monkeypatch):

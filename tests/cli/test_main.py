@@ -59,6 +59,9 @@ def test_usage_errors(capsys, arguments, message):
     [
         (LcpuError("no such model; check -m"), "lcpu: error: no such model; check -m\n"),
         (MemoryError("8 EiB"), "lcpu: error: out of memory; take a smaller model, or a shorter context with -c\n"),
+        (RuntimeError("can't start new thread"),
+         "lcpu: error: the system refuses to start a thread; raise the limit on threads (ulimit -u, or the "
+         "container's)\n"),
         (FileNotFoundError(2, "No such file or directory", "x.gguf"),
          "lcpu: error: No such file or directory: x.gguf\n"),
         (KeyError("a\nb"),

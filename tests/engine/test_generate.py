@@ -44,6 +44,7 @@ class Script:
     """A model that says these ids, one after another, and then the first again."""
 
     h = SimpleNamespace(vocab_size=286)
+    team = SimpleNamespace(lock=threading.RLock())
     pool = SimpleNamespace(count=8, copy=lambda source, target: None)
 
     def __init__(self, ids: Sequence[int]) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
+import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,3 +263,51 @@ def test_two_models_at_once(tiny_gguf: Path, write_llama: WriteLlama) -> None:
         assert np.array_equal(one.logits([1, 2]), first)
         assert np.array_equal(other.logits([1, 2]), second)
         assert not np.array_equal(first, second)
+
+
+def test_a_model_that_nobody_has_ends_its_threads(tiny_gguf: Path, three_processors: None) -> None:
+    before = threading.active_count()
+    gc.collect()
+    gc.disable()  # at once, not when cycles are looked for
+    try:
+        for _ in range(3):
+            llm = LLM.load(tiny_gguf, threads=3)
+            beside = LLM.load(tiny_gguf, beside=llm)
+            assert "".join(llm.generate("abc", max_tokens=5, draft=beside)) is not None
+            del llm
+            assert beside.logits([1, 2]).shape == (2, 286)  # it keeps the threads
+            del beside
+    finally:
+        gc.enable()
+    end = time.monotonic() + 60
+    while threading.active_count() > before:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python's, about forks beside threads
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
+def test_a_model_in_the_child_of_a_fork(tiny_gguf: Path, three_processors: None, threads: int, used: bool) -> None:
+    context = multiprocessing.get_context("fork")
+    with LLM.load(tiny_gguf, threads=threads) as llm:
+        if used:
+            llm.logits([1, 2, 3, 4])
+        queue = context.SimpleQueue()
+        child = context.Process(target=lambda: queue.put(llm.logits([1, 2, 3]).tobytes()))
+        child.start()
+        child.join(60)
+        if child.is_alive():
+            child.kill()
+            pytest.fail("the child hangs")
+        assert child.exitcode == 0
+        assert queue.get() == llm.logits([1, 2, 3]).tobytes()
+
+
+def test_a_process_that_closes_nothing_ends_quietly(tiny_gguf: Path) -> None:
+    script = ("import sys; from lcpu import LLM\nllm = LLM.load(sys.argv[1], threads=2)\n"
+              "other = LLM.load(sys.argv[1], threads=2)\nnext(llm.generate('abc'))")
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", script, str(tiny_gguf)], capture_output=True, text=True,
+                          timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

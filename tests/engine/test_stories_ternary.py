@@ -12,7 +12,7 @@ from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
 from lcpu.engine import perplexity
 from lcpu.engine.gguf_file import GGUFFile, TensorInfo
 from lcpu.engine.llm import LLM
-from lcpu.models.stories_text import stories
+from lcpu.models.recipe.stories_text import stories
 
 from . import ternary
 

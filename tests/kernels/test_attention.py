@@ -142,8 +142,8 @@ def test_close_to_float64(keys, values, data, per_job, threads):
     c = data.draw(cases((keys, values)))
     error = abs(c.attend(c.stored(threads=threads), per_job=per_job, threads=threads) - c.exact())
     # Weights are rounded to float16; and a code of a query that is rounded the other way changes a score a little.
-    assert error.max() <= (2.5e-3 if keys is F16 else 2e-2)
-    assert np.median(error) < (2e-4 if keys is F16 else 1e-3)
+    assert error.max() <= (2.5e-3 if keys is F16 else 3e-2)
+    assert np.median(error) < (2e-4 if keys is F16 else 2e-3)
 
 
 @TYPES

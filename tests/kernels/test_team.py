@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -13,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lcpu.kernels.errors import LcpuError
 from lcpu.kernels.jit import kernel
 from lcpu.kernels.program import OPERANDS, Program
-from lcpu.kernels.simd import atomic_add, bits_to_float, get_i64, put_f32, put_i64
+from lcpu.kernels.simd import atomic_add, atomic_get, bits_to_float, get_i64, pause, put_f32, put_i64
 from lcpu.kernels.team import Team
 
 pytestmark = pytest.mark.timeout(120, method="thread")  # no signal reaches a thread that waits inside a kernel
@@ -218,14 +222,14 @@ def test_interrupted_before_a_step_begins(monkeypatch, asleep):
         team.run(program)
         if asleep:
             time.sleep(REST)
-        wake = team._wake
+        wake = team._workers.wake
 
         def interrupted():
             wake()
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(team, "_wake", interrupted)
+            patch.setattr(team._workers, "wake", interrupted)
             for _ in range(3):
                 with pytest.raises(KeyboardInterrupt):
                     team.run(program)
@@ -270,7 +274,7 @@ def test_interrupted_at_any_opcode_while_the_threads_sleep():
     program.finish()
     with Team(2) as team:
         for opcodes in itertools.count():
-            while not team._sleeping[1]:
+            while not team._workers.sleeping[1]:
                 time.sleep(0.001)
             before = counters[0]
             interrupted = interrupted_after(opcodes, lambda: team.run(program))
@@ -280,3 +284,121 @@ def test_interrupted_at_any_opcode_while_the_threads_sleep():
             if not interrupted:
                 break
     assert opcodes > 50
+
+
+# ---- no more threads, no more users, and forks ----
+
+
+def test_a_thread_that_is_refused_is_an_error(monkeypatch):
+    before, start = workers(), threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "lcpu-2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(LcpuError, match="refuses to start thread 3 of 4: take fewer threads"):
+        Team(4)
+    wait_until(lambda: workers() == before)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("rest", [0, REST], ids=["awake", "asleep"])
+def test_threads_end_when_nobody_has_the_team(rest):
+    before = workers()
+    team = Team(3)
+    team.run(chain(2, 5)[0])
+    time.sleep(rest)
+    assert len(workers() - before) == 2
+    del team
+    wait_until(lambda: workers() == before)
+
+
+def outcome_in_a_child(work: Callable[[], bool]) -> bool:
+    """What some work gives in a forked child. It must end soon."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, about forks beside threads
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(not work())
+        finally:
+            os._exit(2)
+    end = time.monotonic() + 60
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status == 0
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return False
+        time.sleep(0.01)
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+@forks
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("rest", [None, 0, REST], ids=["never used", "awake", "asleep"])
+def test_a_team_works_in_the_child_of_a_fork(threads, rest):
+    program, a = chain(10, 37)
+    with Team(threads) as team:
+        if rest is not None:
+            team.run(program)
+            time.sleep(rest)
+        before = a.copy()
+
+        def again() -> bool:
+            for _ in range(3):
+                team.run(program)
+            team.close()
+            return bool((a == np.roll(before, -30) + 30).all())
+
+        assert outcome_in_a_child(again)
+        assert outcome_in_a_child(lambda: team.close() is None)
+        assert (a == before).all()
+        assert again()
+
+
+@kernel
+def wait_for(work, thread, threads, flag, started):
+    atomic_add(started, 1)
+    while atomic_get(flag) == 0:
+        pause()
+
+
+@forks
+def test_a_fork_in_the_middle_of_a_step():
+    """Of another thread: the child has a free lock, and threads of its own; the step of the parent goes on."""
+    flag, started = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    waiting = Program()
+    waiting.add(wait_for, flag=flag, started=started)
+    waiting.finish()
+    program, a = chain(2, 5)
+    with Team(2) as team:
+        def step() -> None:
+            with team.lock:
+                team.run(waiting)
+
+        other = threading.Thread(target=step)
+        other.start()
+        wait_until(lambda: started[0] == 2)
+
+        def work() -> bool:
+            with team.lock:
+                team.run(program)
+            return a.tolist() == [(i + 2) % 5 + 2 for i in range(5)]
+
+        assert outcome_in_a_child(work)
+        flag[0] = 1
+        other.join()
+        assert work()

@@ -9,7 +9,7 @@ import pytest
 
 from lcpu import models
 from lcpu.kernels.errors import LcpuError
-from lcpu.models.reference import Reference, generate, logits, read
+from lcpu.models.recipe.reference import Reference, generate, logits, read
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from lcpu.models import story_words as words
-from lcpu.models.stories_text import MAX_WORDS, PLOTS, stories, with_article
+from lcpu.models.recipe import story_words as words
+from lcpu.models.recipe.stories_text import MAX_WORDS, PLOTS, stories, with_article
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from lcpu.engine.options import GenerationOptions
 from lcpu.engine.sampler import Sampler
-from lcpu.engine.speculation import Acceptance, Drafter, Experience, NGrams, Offer, Speculator, StepCosts, verify
+from lcpu.engine.speculation import Acceptance, CostModel, Drafter, NGrams, Proposal, Speculator, Statistics, verify
 
 VOCAB, TEXTS, LENGTH = 6, 300, 24
 _random = np.random.default_rng(3)
@@ -26,19 +26,19 @@ class Table:
 
     def __init__(self, table: np.ndarray) -> None:
         self.table, self.acceptance = table, Acceptance(1.0, 1e9)  # always wanted
-        self.experience = Experience((self.acceptance,), credit=1e9)
+        self.statistics = Statistics((self.acceptance,), initial_budget=1e9)
 
     def start(self, ids: Sequence[int]) -> None:
         pass
 
-    def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:
+    def propose(self, ids: Sequence[int], sampler: Sampler) -> Proposal | None:
         def tokens(count: int) -> list[int]:
             text = list(ids)
             for _ in range(count):
                 text.append(self.next(text, sampler))
             return text[len(ids) :]
 
-        return Offer(self.acceptance, tokens, most=3)
+        return Proposal(self.acceptance, tokens, max_tokens=3)
 
     def next(self, text: Sequence[int], sampler: Sampler) -> int:
         return sampler.choose(self.table[text[-1]], text)
@@ -62,13 +62,13 @@ DRAFTERS: dict[str, Any] = {
 
 def text_of(drafters: Sequence[Drafter], options: GenerationOptions) -> tuple[list[int], Speculator]:
     """A text of the model, one step after another."""
-    sampler, costs = Sampler(options), StepCosts()
+    sampler, costs = Sampler(options), CostModel()
     costs.record(1, 1.0)
     costs.record(17, 1.0)
     speculator = Speculator(drafters, costs, sampler)
     ids = [0]
     while len(ids) <= LENGTH:
-        draft = speculator.propose(ids, LENGTH - len(ids))
+        draft = speculator.choose_draft(ids, LENGTH - len(ids))
         logits = TARGET[[ids[-1], *draft.tokens]]
         tokens = verify(sampler, logits, ids, draft.tokens)
         speculator.observe(draft, len(tokens), 1.0)

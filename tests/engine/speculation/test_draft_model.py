@@ -35,9 +35,9 @@ def test_it_drafts_what_it_would_say() -> None:
     model = Counting(10)
     drafter = DraftModel(model, 100, 10, 10)
     drafter.start([1, 2, 3])
-    offer = drafter.offer([1, 2, 3, 4], GREEDY)
-    assert offer is not None
-    assert offer.tokens(3) == [5, 6, 7]
+    proposal = drafter.propose([1, 2, 3, 4], GREEDY)
+    assert proposal is not None
+    assert proposal.tokens(3) == [5, 6, 7]
     assert model.lengths == [3, 3, 3, 3, 4, 5, 6]  # the prompt's last token a few times more, for its cost
 
 
@@ -46,13 +46,13 @@ def test_a_prompt_waits_for_the_first_draft() -> None:
     first = DraftModel(Counting(10), 100, 10, 10)
     first.start([1, 2, 3])
     model = Counting(10)
-    drafter = DraftModel(model, 100, 10, 10, first.experience)
+    drafter = DraftModel(model, 100, 10, 10, first.statistics)
     drafter.start([1, 2, 3])
     assert model.lengths == []
-    offer = drafter.offer([1, 2, 3, 4], GREEDY)
-    assert offer is not None
-    assert offer.first_seconds > offer.next_seconds > 0
-    assert offer.tokens(2) == [5, 6]
+    proposal = drafter.propose([1, 2, 3, 4], GREEDY)
+    assert proposal is not None
+    assert proposal.first_token_seconds > proposal.next_token_seconds > 0
+    assert proposal.tokens(2) == [5, 6]
     drafter.start([1] * 50)
     assert model.lengths == [4, 5, 50]
 
@@ -60,10 +60,10 @@ def test_a_prompt_waits_for_the_first_draft() -> None:
 def test_what_it_has_not_seen_costs_more() -> None:
     drafter = DraftModel(Counting(10), 100, 10, 10)
     drafter.start([1, 2, 3])
-    near, far = drafter.offer([1, 2, 3, 4], GREEDY), drafter.offer(list(range(40)), GREEDY)
+    near, far = drafter.propose([1, 2, 3, 4], GREEDY), drafter.propose(list(range(40)), GREEDY)
     assert near is not None
     assert far is not None
-    assert far.first_seconds > near.first_seconds == near.next_seconds > 0
+    assert far.first_token_seconds > near.first_token_seconds == near.next_token_seconds > 0
 
 
 @pytest.mark.parametrize(("length", "most"), [(1, 8), (7, 2), (8, 1), (9, None), (20, None)])
@@ -71,10 +71,10 @@ def test_its_context_ends(length: int, most: int | None) -> None:
     """The last drafted token is only chosen."""
     drafter = DraftModel(Counting(10), 8, 10, 10)
     drafter.start([1] * length)
-    offer = drafter.offer([1] * length, GREEDY)
-    assert (offer and offer.most) == most
-    if offer is not None:
-        assert len(offer.tokens(offer.most)) == most
+    proposal = drafter.propose([1] * length, GREEDY)
+    assert (proposal and proposal.max_tokens) == most
+    if proposal is not None:
+        assert len(proposal.tokens(proposal.max_tokens)) == most
 
 
 def test_a_smaller_vocabulary() -> None:
@@ -82,17 +82,17 @@ def test_a_smaller_vocabulary() -> None:
     model = Counting(5)
     drafter = DraftModel(model, 100, 5, 8)
     drafter.start([1, 7])
-    offer = drafter.offer([1, 7, 6, 2], GREEDY)
-    assert offer is not None
-    assert offer.tokens(4) == [3, 4, 0, 1]
+    proposal = drafter.propose([1, 7, 6, 2], GREEDY)
+    assert proposal is not None
+    assert proposal.tokens(4) == [3, 4, 0, 1]
     assert model.texts[4] == [1, 0, 0, 2]
 
 
 def test_a_larger_vocabulary() -> None:
     drafter = DraftModel(Counting(10), 100, 10, 6)
-    offer = drafter.offer([1, 4], GREEDY)
-    assert offer is not None
-    assert offer.tokens(3) == [5, 0, 1]  # all that the target knows is equally unlikely after its last token
+    proposal = drafter.propose([1, 4], GREEDY)
+    assert proposal is not None
+    assert proposal.tokens(3) == [5, 0, 1]  # all that the target knows is equally unlikely after its last token
 
 
 def test_another_vocabulary(write_tiny: Callable[..., Path]) -> None:

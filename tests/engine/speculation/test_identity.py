@@ -13,7 +13,7 @@ from lcpu import models
 from lcpu.engine.llm import LLM
 from lcpu.engine.options import GenerationOptions
 from lcpu.engine.sampler import Sampler
-from lcpu.engine.speculation import MOST, Acceptance, DraftExperience, Experience, NGrams, Offer, StepCosts
+from lcpu.engine.speculation import MAX_DRAFT, Acceptance, CostModel, DraftModelStatistics, NGrams, Proposal, Statistics
 
 TOKENS = 200
 NAMES = ("Tom", "Sue", "Ben", "Mia", "Lily", "Max", "Anna", "Sam", "Leo", "Zoe")
@@ -28,31 +28,31 @@ needs_models = pytest.mark.skipif(not DRAFT.exists(), reason="the embedded model
 class Contrary:
     """Drafts random tokens, of which now and then one is right, and is always listened to."""
 
-    no_experience = NGrams.no_experience
+    new_statistics = NGrams.new_statistics
     _seeds = count()
 
-    def __init__(self, experience: Experience) -> None:
+    def __init__(self, statistics: Statistics) -> None:
         self._random, self._acceptance = np.random.default_rng(next(self._seeds)), Acceptance(1.0, 1e9)
-        self.experience = Experience((self._acceptance,), credit=1e9)
+        self.statistics = Statistics((self._acceptance,), initial_budget=1e9)
 
     def start(self, ids: Sequence[int]) -> None:
         pass
 
-    def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer:
+    def propose(self, ids: Sequence[int], sampler: Sampler) -> Proposal:
         known = [*ids, *range(280)]
-        return Offer(self._acceptance, lambda count: self._random.choice(known, count).tolist(),
-                     most=int(self._random.integers(1, 9)))
+        return Proposal(self._acceptance, lambda count: self._random.choice(known, count).tolist(),
+                        max_tokens=int(self._random.integers(1, 9)))
 
 
-class Flat(StepCosts):
+class Flat(CostModel):
     """Every step costs the same."""
 
     def record(self, tokens: int, seconds: float) -> None:
         super().record(1, 1.0)
-        super().record(MOST + 1, 1.0)
+        super().record(MAX_DRAFT + 1, 1.0)
 
 
-class Free(StepCosts):
+class Free(CostModel):
     """No step costs anything."""
 
     def record(self, tokens: int, seconds: float) -> None:
@@ -62,8 +62,8 @@ class Free(StepCosts):
 @pytest.fixture(autouse=True)
 def drafts_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that they are made whatever this machine is busy with."""
-    monkeypatch.setattr("lcpu.engine.scheduler.StepCosts", Flat)
-    monkeypatch.setattr("lcpu.engine.llm.DraftExperience", lambda: DraftExperience(costs=Free()))
+    monkeypatch.setattr("lcpu.engine.scheduler.CostModel", Flat)
+    monkeypatch.setattr("lcpu.engine.llm.DraftModelStatistics", lambda: DraftModelStatistics(costs=Free()))
 
 
 @pytest.fixture(params=[1, 2])

@@ -28,14 +28,14 @@ def twin(ids: Sequence[int], count: int) -> list[int] | None:
     return None
 
 
-def guess(drafter: NGrams, ids: Sequence[int], count: int) -> list[int] | None:
-    offer = drafter.offer(ids, GREEDY)
-    return None if offer is None else offer.tokens(count)
+def draft(drafter: NGrams, ids: Sequence[int], count: int) -> list[int] | None:
+    proposal = drafter.propose(ids, GREEDY)
+    return None if proposal is None else proposal.tokens(count)
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 16))
 def test_against_a_search(ids: list[int], count: int) -> None:
-    assert guess(NGrams(), ids, count) == twin(ids, count)
+    assert draft(NGrams(), ids, count) == twin(ids, count)
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=60), st.lists(st.integers(1, 9), min_size=1, max_size=30))
@@ -45,7 +45,7 @@ def test_a_growing_text(ids: list[int], steps: list[int]) -> None:
     drafter.start(ids[:1])
     for step in steps:
         end = min(len(ids), end + step)
-        assert guess(drafter, ids[:end], 5) == twin(ids[:end], 5)
+        assert draft(drafter, ids[:end], 5) == twin(ids[:end], 5)
 
 
 @pytest.mark.parametrize(("ids", "expected"), [
@@ -58,12 +58,12 @@ def test_a_growing_text(ids: list[int], steps: list[int]) -> None:
     ([3, 4, 1, 2, 9, 0, 1, 2, 8, 3, 4, 1, 2], [9, 0, 1, 2, 8]),  # the longer match, though another is later
 ])
 def test_examples(ids: list[int], expected: list[int] | None) -> None:
-    assert guess(NGrams(), ids, 5) == expected
+    assert draft(NGrams(), ids, 5) == expected
 
 
 def test_longer_matches_have_a_record_of_their_own() -> None:
-    short = NGrams().offer([1, 2, 3, 1, 2], GREEDY)
-    long = NGrams().offer([1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6], GREEDY)
+    short = NGrams().propose([1, 2, 3, 1, 2], GREEDY)
+    long = NGrams().propose([1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6], GREEDY)
     assert short is not None
     assert long is not None
     assert short.acceptance.rate < long.acceptance.rate

@@ -10,7 +10,7 @@ import pytest
 
 from lcpu.engine.options import GenerationOptions
 from lcpu.engine.sampler import Sampler
-from lcpu.engine.speculation import MOST, NO_DRAFT, Acceptance, Experience, Offer, Speculator, StepCosts, verify
+from lcpu.engine.speculation import MAX_DRAFT, NO_DRAFT, Acceptance, CostModel, Proposal, Speculator, Statistics, verify
 
 GREEDY = Sampler(GenerationOptions(temperature=0.0))
 
@@ -18,21 +18,21 @@ GREEDY = Sampler(GenerationOptions(temperature=0.0))
 class Scripted:
     """Drafts token 1 again and again, for `seconds` each."""
 
-    def __init__(self, seconds: float = 0.0, most: int = MOST, credit: float = 0.5) -> None:
+    def __init__(self, seconds: float = 0.0, most: int = MAX_DRAFT, initial_budget: float = 0.5) -> None:
         self.acceptance, self.seconds, self.most = Acceptance(0.8, 2), seconds, most
-        self.experience = Experience((self.acceptance,), credit)
+        self.statistics = Statistics((self.acceptance,), initial_budget)
         self.started: list[int] = []
 
     def start(self, ids: Sequence[int]) -> None:
         self.started = list(ids)
 
-    def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:
-        return Offer(self.acceptance, lambda count: [1] * count, self.most, self.seconds, self.seconds)
+    def propose(self, ids: Sequence[int], sampler: Sampler) -> Proposal | None:
+        return Proposal(self.acceptance, lambda count: [1] * count, self.most, self.seconds, self.seconds)
 
 
-def machine(cost: Callable[[int], float]) -> StepCosts:
-    costs = StepCosts()
-    for tokens in range(1, MOST + 2):
+def machine(cost: Callable[[int], float]) -> CostModel:
+    costs = CostModel()
+    for tokens in range(1, MAX_DRAFT + 2):
         costs.record(tokens, cost(tokens))
     return costs
 
@@ -44,7 +44,7 @@ def generate(drafters: Sequence[Scripted], cost: Callable[[int], float], rights:
     speculator = Speculator(drafters, machine(cost), GREEDY)
     tokens, seconds, lengths = 0, 0.0, []
     while tokens < count:
-        draft = speculator.propose([1, 2, 3], room)
+        draft = speculator.choose_draft([1, 2, 3], room)
         right = random.random(len(draft.tokens)) < (rights[draft.drafter] if draft.tokens else 0)
         accepted = int(np.argmin([*right, False]))
         spent = cost(1 + len(draft.tokens)) + len(draft.tokens) * drafters[draft.drafter].seconds
@@ -64,14 +64,14 @@ def steep(tokens: int) -> float:
 
 
 def test_nothing_before_the_first_step() -> None:
-    speculator = Speculator([Scripted()], StepCosts(), GREEDY)
-    assert speculator.propose([1, 2], 100) is NO_DRAFT
+    speculator = Speculator([Scripted()], CostModel(), GREEDY)
+    assert speculator.choose_draft([1, 2], 100) is NO_DRAFT
 
 
 def test_no_room() -> None:
-    assert Speculator([Scripted()], machine(flat), GREEDY).propose([1, 2], 0).tokens == []
-    assert Speculator([Scripted()], machine(flat), GREEDY).propose([1, 2], 3).tokens == [1] * 3
-    assert Speculator([Scripted(most=2)], machine(flat), GREEDY).propose([1, 2], 9).tokens == [1] * 2
+    assert Speculator([Scripted()], machine(flat), GREEDY).choose_draft([1, 2], 0).tokens == []
+    assert Speculator([Scripted()], machine(flat), GREEDY).choose_draft([1, 2], 3).tokens == [1] * 3
+    assert Speculator([Scripted(most=2)], machine(flat), GREEDY).choose_draft([1, 2], 9).tokens == [1] * 2
 
 
 @pytest.mark.parametrize(("cost", "right", "least"), [(flat, 1.0, 9.0), (flat, 0.9, 4.5), (flat, 0.8, 3.3)])
@@ -82,11 +82,11 @@ def test_good_drafts_pay(cost: Callable[[int], float], right: float, least: floa
 
 @pytest.mark.parametrize("cost", [flat, steep, lambda n: 1.0 + 0.3 * (n - 1)])
 @pytest.mark.parametrize("right", [0.0, 0.1, 0.3])
-@pytest.mark.parametrize("credit", [0.0, 0.5, 3.0])
-def test_bad_drafts_cost_little(cost: Callable[[int], float], right: float, credit: float) -> None:
-    """1% of the time and the credit, however the machine is."""
-    _, seconds, _ = generate([Scripted(credit=credit)], cost, [right], 400)
-    assert seconds <= 400 * 1.01 + credit + 0.01
+@pytest.mark.parametrize("initial_budget", [0.0, 0.5, 3.0])
+def test_bad_drafts_cost_little(cost: Callable[[int], float], right: float, initial_budget: float) -> None:
+    """1% of the time and the initial budget, however the machine is."""
+    _, seconds, _ = generate([Scripted(initial_budget=initial_budget)], cost, [right], 400)
+    assert seconds <= 400 * 1.01 + initial_budget + 0.01
 
 
 def test_never_where_a_step_costs_as_much_as_its_tokens() -> None:
@@ -119,7 +119,7 @@ def test_a_drafter_that_gets_better_gets_another_chance() -> None:
     speculator = Speculator([drafter], costs, GREEDY)
     drafted_late = 0
     for step in range(6000):
-        draft = speculator.propose([1, 2, 3], 100)
+        draft = speculator.choose_draft([1, 2, 3], 100)
         right = random.random(len(draft.tokens)) < (0.0 if step < 2000 else 0.95)
         speculator.observe(draft, int(np.argmin([*right, False])) + 1, flat(1 + len(draft.tokens)))
         drafted_late += len(draft.tokens) if step > 4000 else 0
@@ -129,12 +129,12 @@ def test_a_drafter_that_gets_better_gets_another_chance() -> None:
 @pytest.mark.parametrize("pause", [2.0, 5.0, 50.0])
 def test_a_pause_of_the_machine_does_not_end_drafting(pause: float) -> None:
     """The first step of several tokens takes far too long, as when something else ran meanwhile."""
-    costs = StepCosts()
+    costs = CostModel()
     costs.record(1, 1.0)
     speculator, paused = Speculator([Scripted()], costs, GREEDY), False
     tokens = steps = 0
     while tokens < 1500:
-        draft = speculator.propose([1, 2, 3], 100)
+        draft = speculator.choose_draft([1, 2, 3], 100)
         seconds = flat(1 + len(draft.tokens))
         if draft.tokens and not paused:
             seconds, paused = seconds * pause, True
@@ -147,49 +147,49 @@ def test_a_pause_of_the_machine_does_not_end_drafting(pause: float) -> None:
 
 def test_what_was_learned_is_kept_for_the_next_text() -> None:
     """What was gained is not there to be lost in it; what was lost has to be gained again."""
-    experience = Scripted(credit=0.5).experience
+    statistics = Scripted(initial_budget=0.5).statistics
     for before, after in ((30.0, 0.5), (0.1, 0.1)):
         drafter = Scripted()
-        drafter.experience = experience
-        experience.balance = before
+        drafter.statistics = statistics
+        statistics.budget = before
         Speculator([drafter], machine(flat), GREEDY).start([1])
-        assert experience.balance == after
+        assert statistics.budget == after
 
 
 def test_text_after_text_of_bad_drafts_costs_little() -> None:
-    drafter, costs, spent, tokens = Scripted(credit=2.0), machine(lambda n: 1.0 + 0.3 * (n - 1)), 0.0, 0
+    drafter, costs, spent, tokens = Scripted(initial_budget=2.0), machine(lambda n: 1.0 + 0.3 * (n - 1)), 0.0, 0
     for _ in range(20):
         speculator = Speculator([drafter], costs, GREEDY)
         speculator.start([1, 2])
         for _ in range(100):
-            draft = speculator.propose([1, 2, 3], 100)
+            draft = speculator.choose_draft([1, 2, 3], 100)
             spent += costs.seconds(1 + len(draft.tokens))
             speculator.observe(draft, 1, costs.seconds(1 + len(draft.tokens)))
             tokens += 1
     assert spent <= tokens * 1.005 + 2.0
 
 
-def test_looking_takes_little_time() -> None:
-    """Where there is nothing to be found, and a step is as short as a look."""
-    looks = 0
+def test_asking_for_proposals_takes_little_time() -> None:
+    """Where there is nothing to be found, and a step is as short as asking for a proposal."""
+    calls = 0
 
     class Idle(Scripted):
-        def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:
-            nonlocal looks
-            looks += 1
+        def propose(self, ids: Sequence[int], sampler: Sampler) -> Proposal | None:
+            nonlocal calls
+            calls += 1
             time.sleep(0.002)
             return None
 
     for plain, least, most in ((0.002, 1, 10), (100.0, 200, 200)):
-        looks, speculator = 0, Speculator([Idle()], machine(lambda n: plain), GREEDY)  # noqa: B023
+        calls, speculator = 0, Speculator([Idle()], machine(lambda n: plain), GREEDY)  # noqa: B023
         for _ in range(200):
-            assert speculator.propose([1, 2, 3], 100) is NO_DRAFT
-        assert least <= looks <= most
+            assert speculator.choose_draft([1, 2, 3], 100) is NO_DRAFT
+        assert least <= calls <= most
 
 
 def test_start_reaches_every_drafter() -> None:
     drafters = [Scripted(), Scripted()]
-    Speculator(drafters, StepCosts(), GREEDY).start([4, 5])
+    Speculator(drafters, CostModel(), GREEDY).start([4, 5])
     assert [drafter.started for drafter in drafters] == [[4, 5], [4, 5]]
 
 
@@ -198,7 +198,7 @@ def test_figures() -> None:
     nothing = speculator.figures
     assert (nothing.acceptance_rate, nothing.mean_accepted, nothing.speed_up) == (0, 0, 1)
     speculator.observe(NO_DRAFT, 1, 1.5)
-    draft = speculator.propose([1, 2], 4)
+    draft = speculator.choose_draft([1, 2], 4)
     assert draft.tokens == [1] * 4
     speculator.observe(draft, 4, 1.25)
     figures = speculator.figures

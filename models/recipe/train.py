@@ -1,7 +1,7 @@
 """Makes the embedded models: vocabulary, data, three trained models, three GGUF files.
 
 pip install torch
-python -m lcpu.models.train --work /tmp/stories --out models
+python -m lcpu.models.recipe.train --work /tmp/stories --out models
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def work_on(rank: int, args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for the vocabulary and the checkpoints")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for the GGUF files")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1], help="folder for the GGUF files")
     parser.add_argument("--processes", type=int, default=2, help="processes of one thread each")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What steps cost: as measured, and in between and beyond as one would guess."""
+"""What steps cost: as measured, and interpolated in between and beyond."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.engine.speculation import MOST, Acceptance, StepCosts
+from lcpu.engine.speculation import MAX_DRAFT, Acceptance, CostModel
 
 
 def test_nothing_is_known_at_first() -> None:
-    costs = StepCosts()
+    costs = CostModel()
     assert (costs.plain, costs.seconds(1), costs.seconds(5)) == (0.0, 0.0, 0.0)
     costs.record(4, 1.0)
     assert (costs.plain, costs.seconds(5)) == (0.0, 0.0)  # without a step of one, there is nothing to compare with
 
 
 def test_medians() -> None:
-    costs = StepCosts()
+    costs = CostModel()
     for seconds in (1.0, 9.0, 1.2):
         costs.record(1, seconds)
     assert costs.plain == costs.seconds(1) == 1.2
@@ -28,7 +28,7 @@ def test_medians() -> None:
 
 def test_old_ones_are_not_known_any_more() -> None:
     """Except what a step of one costs."""
-    costs = StepCosts()
+    costs = CostModel()
     costs.record(1, 1.0)
     costs.record(5, 30.0)
     costs.record(1, 1.0)
@@ -40,7 +40,7 @@ def test_old_ones_are_not_known_any_more() -> None:
 
 
 def test_many_measurements_are_known_for_longer() -> None:
-    costs = StepCosts()
+    costs = CostModel()
     for tokens in (1, 5, 5, 5):
         costs.record(tokens, float(tokens))
     for _ in range(150):
@@ -52,7 +52,7 @@ def test_many_measurements_are_known_for_longer() -> None:
 
 
 def test_between_and_beyond() -> None:
-    costs = StepCosts()
+    costs = CostModel()
     costs.record(1, 1.0)
     assert costs.seconds(2) == pytest.approx(1.1)
     assert costs.seconds(11) == pytest.approx(2.0)
@@ -62,18 +62,18 @@ def test_between_and_beyond() -> None:
     assert [costs.seconds(n) for n in (2, 3, 4, 5)] == pytest.approx([1.1, 1.2, 2.1, 3.0])
     costs.record(8, 2.0)  # cannot be: noise
     assert costs.seconds(8) == pytest.approx(3.0)
-    assert costs.seconds(117) == pytest.approx(costs.seconds(MOST + 1) + 10.0)
+    assert costs.seconds(117) == pytest.approx(costs.seconds(MAX_DRAFT + 1) + 10.0)
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(1e-6, 10)), max_size=60))
 def test_more_tokens_never_cost_less(records: list[tuple[int, float]]) -> None:
-    costs = StepCosts()
+    costs = CostModel()
     costs.record(1, 1.0)
     for tokens, seconds in records:
         costs.record(tokens, seconds)
     table = [costs.seconds(tokens) for tokens in range(1, 30)]
     assert table == sorted(table)
-    assert len(costs.table) == MOST + 2
+    assert len(costs.table) == MAX_DRAFT + 2
 
 
 def test_acceptance() -> None:
@@ -89,5 +89,5 @@ def test_acceptance() -> None:
         acceptance.observe(3, 0)
     assert acceptance.rate < 0.06
     for _ in range(1000):
-        acceptance.forget()
+        acceptance.decay()
     assert acceptance.rate == pytest.approx(0.6)

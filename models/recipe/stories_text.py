@@ -3,7 +3,7 @@
 A story is a random walk through a plot: the cast is drawn first, and every sentence after that is filled from the same
 cast, so names, pronouns and things stay the same from the first line to the last. The same seed gives the same stories.
 
-    python -m lcpu.models.stories_text --count 3 --seed 1
+    python -m lcpu.models.recipe.stories_text --count 3 --seed 1
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A plain NumPy forward pass of the embedded GGUF files, read with the `gguf` package: the check of what was exported.
 
-python -m lcpu.models.reference models/stories.gguf --prompt "Once upon a time"
+python -m lcpu.models.recipe.reference models/stories.gguf --prompt "Once upon a time"
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from ..engine.tokenizer import Tokenizer, load
+from ...engine.tokenizer import Tokenizer, load
 from .stories_text import stories
 
 Array = np.ndarray
