@@ -142,8 +142,11 @@ class Scheduler:
     def _schedule(self) -> list[tuple[TokenSequence, Piece]]:
         """What the step computes: first the next tokens of texts, then prompts, which share what is left of it."""
         runnable = self._runnable()
-        for sequence in runnable:
-            sequence.draft(len(runnable) - 1)
+        sizes = [len(sequence.ids) - sequence.table.computed for sequence in runnable if sequence.table]
+        total = sum(sizes)
+        for sequence, size in zip(runnable, sizes, strict=True):
+            sequence.draft(total - size)
+            total += sequence.outputs - 1
         pending = sorted(((sequence, sequence.pending()) for sequence in runnable), key=lambda entry: len(entry[1]))
         scheduled: list[tuple[TokenSequence, Piece]] = []
         room = BATCH

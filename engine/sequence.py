@@ -75,13 +75,12 @@ class TokenSequence:
         return [*self.ids[self.table.computed :], *self._draft.tokens]
 
     def draft(self, others: int) -> None:
-        """Let drafters say how the text may go on, if all but the last token are computed; not beside other texts,
-        which fill a step better than guesses do."""
+        """Choose a draft, if all but the last token are computed. others: tokens of other texts in the step."""
         assert self.table is not None
         self._draft, self.drafting_seconds = NO_DRAFT, 0.0
-        if not others and not self.in_prompt and self.table.computed == len(self.ids) - 1:
+        if not self.in_prompt and self.table.computed == len(self.ids) - 1:
             started = time.perf_counter()
-            self._draft = self._speculator.choose_draft(self.ids, self._room()[0] - 1)
+            self._draft = self._speculator.choose_draft(self.ids, self._room()[0] - 1, others)
             self.drafting_seconds = time.perf_counter() - started
 
     @property

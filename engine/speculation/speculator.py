@@ -11,7 +11,7 @@ import numpy as np
 
 from ..sampler import Sampler
 from .cost_model import CostModel
-from .drafter import Acceptance, Drafter, Proposal
+from .drafter import MAX_DRAFT, Acceptance, Drafter, Proposal
 
 _BUDGET_SHARE = 0.0025  # of the time of plain decoding: each drafter's budget grows by it
 _OUTLIER = 3.0  # a step that takes so many times the expected time was disturbed: a draft is not charged for more
@@ -29,6 +29,7 @@ class Draft:
     drafter: int = 0  # index of the drafter
     drafting_seconds: float = 0.0  # expected time to draft them
     expected_seconds: float = 0.0  # expected time of the step, with the drafting
+    others: int = 0  # tokens of other texts in the step
 
 
 NO_DRAFT = Draft([])
@@ -82,10 +83,14 @@ class Speculator:
 
     The draft with the highest S(n) is made, over all drafters and all n up to MAX_DRAFT, if its S(n) is above 1.
 
+    Other texts. If the step also computes m - 1 tokens of other texts, a plain step gives m tokens in C(m) seconds,
+    u = C(m) / m for each, and the step with a draft gives m - 1 + E(n). So S(n) = (m - 1 + E(n)) u / T(n), with
+    C(m + n) in T(n). There are no drafts where m + n would be above MAX_DRAFT + 1.
+
     Budget. The acceptance rate is an estimate, and text that cannot be predicted must take hardly longer than without
     drafts. So each drafter has a budget B in plain steps, and a draft is considered only if the step cannot overdraw
-    it: T(n) <= (1 + B) C(1). After a step that gave k tokens, its drafter's budget changes by k - T / C(1), where T is
-    the usual time of such a step. Besides, every drafter's budget grows by _BUDGET_SHARE * k. So a drafter loses at
+    it: T(n) <= (m + B) u. After a step that gave k tokens, its drafter's budget changes by m - 1 + k - T / u, where T
+    is the usual time of such a step. Besides, every drafter's budget grows by _BUDGET_SHARE * k. So a drafter loses at
     most its initial budget and _BUDGET_SHARE of the time of plain decoding.
 
     Back-off. If no draft is chosen, no drafter is asked for so many steps that asking takes at most _PROPOSING_SHARE of
@@ -104,8 +109,13 @@ class Speculator:
             drafter.statistics.start()
             drafter.start(ids)
 
-    def choose_draft(self, ids: Sequence[int], room: int) -> Draft:
-        """The best draft of at most `room` tokens after `ids`, or NO_DRAFT."""
+    def choose_draft(self, ids: Sequence[int], room: int, others: int = 0) -> Draft:
+        """The best draft of at most `room` tokens after `ids`, or NO_DRAFT.
+
+        others: tokens of other texts in the step.
+        """
+        if others >= MAX_DRAFT:
+            return NO_DRAFT
         if self._back_off or not self._costs.plain:  # costs are unknown before the first step
             self._back_off = max(0, self._back_off - 1)
             return NO_DRAFT
@@ -116,7 +126,8 @@ class Speculator:
             proposal = drafter.propose(ids, self._sampler)
             if proposal is None:
                 continue
-            length, speed_up = self._best_length(proposal, room, drafter.statistics.budget, proposing)
+            length, speed_up = self._best_length(proposal, min(room, MAX_DRAFT - others),
+                                                   drafter.statistics.budget, proposing, others)
             if speed_up > best:
                 best, chosen = speed_up, (number, proposal, length)
             elif length == 0:
@@ -128,21 +139,23 @@ class Speculator:
             return NO_DRAFT
         number, proposal, length = chosen
         drafting = proposing + proposal.first_token_seconds + (length - 1) * proposal.next_token_seconds
-        expected = self._costs.seconds(1 + length) + drafting
-        return Draft(proposal.tokens(length), proposal.acceptance, number, drafting, expected)
+        expected = self._costs.seconds(others + 1 + length) + drafting
+        return Draft(proposal.tokens(length), proposal.acceptance, number, drafting, expected, others)
 
     def _proposing_seconds(self) -> float:
         """The median time to ask all drafters for proposals."""
         return sorted(self._proposing_times)[len(self._proposing_times) // 2]
 
-    def _best_length(self, proposal: Proposal, room: int, budget: float, proposing: float) -> tuple[int, float]:
+    def _best_length(self, proposal: Proposal, room: int, budget: float, proposing: float,
+                     others: int) -> tuple[int, float]:
         """(n, S(n)) with the highest S(n) that the budget allows; (0, 1) if none is above 1."""
-        table = self._costs.table
-        plain, limit = table[1], (1 + budget) * table[1]
+        table, size = self._costs.table, others + 1
+        plain = table[size] / size
+        limit = (size + budget) * plain
         best, best_speed_up = 0, 1.0
-        probability, expected_tokens, drafting = 1.0, 1.0, proposing + proposal.first_token_seconds
+        probability, expected_tokens, drafting = 1.0, float(size), proposing + proposal.first_token_seconds
         for count in range(1, min(room, proposal.max_tokens) + 1):
-            seconds = table[1 + count] + drafting
+            seconds = table[size + count] + drafting
             probability *= proposal.acceptance.rate
             expected_tokens += probability
             if probability < _MIN_PROBABILITY or seconds > limit:
@@ -158,12 +171,15 @@ class Speculator:
         for drafter in self._drafters:
             drafter.statistics.budget += _BUDGET_SHARE * tokens
         self.figures.seconds += seconds
-        self.figures.plain_seconds += seconds if draft.acceptance is None else self._costs.plain * tokens
         if draft.acceptance is None:
+            self.figures.plain_seconds += seconds
             return
+        size = draft.others + 1
+        plain = self._costs.seconds(size) / size
+        self.figures.plain_seconds += plain * (draft.others + tokens)
         # Charge the usual time of such a step: a draft must not pay for what else the machine did meanwhile.
-        charged = min(self._costs.seconds(1 + drafted) + draft.drafting_seconds, _OUTLIER * draft.expected_seconds)
-        self._drafters[draft.drafter].statistics.budget += tokens - charged / self._costs.plain
+        charged = min(self._costs.seconds(size + drafted) + draft.drafting_seconds, _OUTLIER * draft.expected_seconds)
+        self._drafters[draft.drafter].statistics.budget += draft.others + tokens - charged / plain
         draft.acceptance.observe(drafted, accepted)
         self.figures.drafts += 1
         self.figures.drafted += drafted
