@@ -79,15 +79,15 @@ def _route(b: Builder, x: Rows, name: str, count: int, used: int, scoring: Scori
     pairs = b.batch.capacity * used
     capacity = pairs + _MOST_SPARE * min(count, pairs)
     weights = b.buffer("expert weights", 4 * -(-used // LANES) * LANES)
-    routing = _Routing(used, capacity, weights, b.buffer("expert places", 8 * used),
-                       b.buffer("expert groups", GROUPS + count * GROUP_BYTES, 1), b.buffer("expert rows", 16, capacity))
+    places, rows = b.buffer("expert places", 8 * used), b.buffer("expert rows", 16, capacity)
+    groups = b.buffer("expert groups", GROUPS + count * GROUP_BYTES, 1)
     bias = b.tensors.vector(f"{name}exp_probs_b.bias", count) if b.has(f"{name}exp_probs_b.bias") else 0
     b.program.add(kernels.route, count=x.count, scores=scores.array, stride=scores.stride, experts=count, used=used,
                   scoring=_SCORINGS[scoring], bias=bias, renormalize=renormalize, factor=float(factor),
                   chosen=b.buffer("chosen experts", 8 * used), weights=weights, weights_stride=weights.strides[0],
-                  places=routing.places, groups=routing.groups, rows=routing.rows,
+                  places=places, groups=groups, rows=rows,
                   next_rows=b.buffer("next rows of experts", 8 * count, 1), finished=b.buffer("routed tokens", 64, 1))
-    return routing
+    return _Routing(used, capacity, weights, places, groups, rows)
 
 
 def _matrix(b: Builder, name: str, rows: int, k: int, experts: int) -> Matrix:
