@@ -132,7 +132,7 @@ class Builder:
             self._buffers[key] = zeros((key[2], row_bytes), np.uint8)
         return self._buffers[key]
 
-    def _scratch(self, name: str, thread_bytes: int) -> np.ndarray:
+    def scratch(self, name: str, thread_bytes: int) -> np.ndarray:
         """Memory for each thread, the same for every layer."""
         return self.buffer(f"{name} scratch", thread_bytes, self._threads)
 
@@ -290,9 +290,9 @@ class Builder:
                          deepest=self._deepest, q=q.array, out=out.array, stride=q.stride, kv_heads=heads, group=group,
                          head_dim=h.head_dim, query_bytes=pool.keys.query_bytes(h.head_dim),
                          key_blocks=h.head_dim // pool.keys.key_block, scratch_bytes=scratch_bytes,
-                         scratch=self._scratch("attention", scratch_bytes), partial_bytes=partial_bytes,
-                         partials=self._scratch("spans", SHARES * most_spans * partial_bytes), most_spans=most_spans,
-                         finished=self._scratch("finished", SHARES * 64), window=window or LARGEST_CONTEXT,
+                         scratch=self.scratch("attention", scratch_bytes), partial_bytes=partial_bytes,
+                         partials=self.scratch("spans", SHARES * most_spans * partial_bytes), most_spans=most_spans,
+                         finished=self.scratch("finished", SHARES * 64), window=window or LARGEST_CONTEXT,
                          cap=float(cap), scale=h.head_dim**-0.5 if scale is None else scale,
                          sinks=self.tensors.vector(sinks, h.head_count) if sinks else 0, **pages)
         return out

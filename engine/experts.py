@@ -57,6 +57,7 @@ def add_experts(b: Builder, x: Rows, normed: Rows, name: str, *, count: int, use
     Where the file has exp_probs_b.bias, it is added for choosing alone; the router and all experts may have biases.
     Results of a token do not depend on other tokens. Raises LcpuError for tensors that are missing or wrong.
     """
+    assert 0 < used <= count
     gate, up, down = (f"{name}ffn_{part}_exps" for part in ("gate", "up", "down"))
     b.split(f"{name}ffn_gate_up_exps", [(gate, width), (up, width)])
     routing = _route(b, normed, name, count, used, scoring, renormalize, factor)
@@ -85,7 +86,8 @@ def _route(b: Builder, x: Rows, name: str, count: int, used: int, scoring: Scori
     b.program.add(kernels.route, count=x.count, scores=scores.array, stride=scores.stride, experts=count, used=used,
                   scoring=_SCORINGS[scoring], bias=bias, renormalize=renormalize, factor=float(factor),
                   chosen=b.buffer("chosen experts", 8 * used), weights=weights, weights_stride=weights.strides[0],
-                  places=places, groups=groups, rows=rows,
+                  places=places, groups=groups, rows=rows, ranks=b.scratch("ranks", scores.stride),
+                  ranks_bytes=scores.stride,
                   next_rows=b.buffer("next rows of experts", 8 * count, 1), finished=b.buffer("routed tokens", 64, 1))
     return _Routing(used, capacity, weights, places, groups, rows)
 

@@ -5,7 +5,7 @@ A group has as many rows as the tiles of its matmul touch, so groups never share
 depend on which others have the same expert. `matmul_experts` (in matmul.py) multiplies every group with its expert.
 """
 
-from math import inf
+from math import inf, nan
 
 from numba import float32
 
@@ -50,39 +50,50 @@ def _sigmoid(x, count):
 
 
 @device
-def _rank(scores, bias, expert):
-    """What an expert is chosen by. A NaN, which no order has a place for, comes last."""
-    rank = get_f32(scores + 4 * expert)
-    if bias != 0:
-        rank += get_f32(bias + 4 * expert)
-    return rank if rank == rank else float32(-inf)
+def _put_ranks(scores, bias, experts, ranks):
+    """What experts are chosen by: scores [+ bias]. A NaN, which no order has a place for, becomes the lowest."""
+    for i in range(0, experts, LANES):
+        rank = load_f32(scores + 4 * i)
+        if bias != 0:
+            rank = rank + load_f32(bias + 4 * i)
+        store_f32(ranks + 4 * i, maximum(splat_f32(float32(-inf)), rank))
+    for i in range(experts, (experts + LANES - 1) // LANES * LANES):
+        put_f32(ranks + 4 * i, float32(nan))  # those do not exist
 
 
 @device
-def _next(scores, bias, experts, before, rank):
-    """The expert that follows `before`, which has this rank: from high ranks to low, and of equals by their ids."""
-    best, highest = -1, float32(0.0)
-    for expert in range(experts):
-        here = _rank(scores, bias, expert)
-        if (here < rank or (here == rank and expert > before)) and (best < 0 or here > highest):
-            best, highest = expert, here
-    return best
+def _take_highest(ranks, experts):
+    """The expert of the highest rank, the first of equals. It becomes a NaN: so it is not found again."""
+    highest = splat_f32(float32(-inf))
+    for i in range(0, experts, LANES):
+        highest = maximum(highest, load_f32(ranks + 4 * i))
+    peak, expert = reduce_max(highest), 0
+    while get_f32(ranks + 4 * expert) != peak:
+        expert += 1
+    put_f32(ranks + 4 * expert, float32(nan))
+    return expert
 
 
 @device
-def _choose(scores, experts, used, scoring, bias, renormalize, factor, chosen, weights):
+def _poison(scores, experts):
+    """0, but NaN if any score is NaN or infinite."""
+    total = splat_f32(float32(0.0))
+    for i in range(0, experts, LANES):
+        total = fma(load_f32(scores + 4 * i), splat_f32(float32(0.0)), total)
+    return reduce_add(total)
+
+
+@device
+def _choose(scores, experts, used, scoring, bias, renormalize, factor, ranks, chosen, weights):
     """Of one token: the ids of its experts, int64 [used], and their weights, float32. `scores` are overwritten."""
-    poison = float32(0.0)  # becomes NaN if any score is NaN or infinite
-    for expert in range(experts):
-        poison += get_f32(scores + 4 * expert) * float32(0.0)
+    poison = _poison(scores, experts)
     if scoring == SOFTMAX:
         _softmax(scores, experts)
     elif scoring == SIGMOID:
         _sigmoid(scores, experts)
-    expert, rank = -1, float32(inf)
+    _put_ranks(scores, bias, experts, ranks)
     for i in range(used):
-        expert = _next(scores, bias, experts, expert, rank)
-        rank = _rank(scores, bias, expert)
+        expert = _take_highest(ranks, experts)
         put_i64(chosen + 8 * i, expert)
         put_f32(weights + 4 * i, get_f32(scores + 4 * expert))
     if scoring == SOFTMAX_OF_CHOSEN:
@@ -145,24 +156,25 @@ def _fill(groups, rows):
 
 @kernel
 def route(work, thread, threads, count, scores, stride, experts, used, scoring, bias, renormalize, factor, chosen,
-          weights, weights_stride, places, groups, rows, next_rows, finished):
+          weights, weights_stride, places, groups, rows, ranks, ranks_bytes, next_rows, finished):
     """Choose `used` of the `experts` for each token by the router's scores, and group the pairs.
 
     scores: float32 rows [count][experts], `stride` bytes apart, which are overwritten. With SOFTMAX or SIGMOID, these
     functions of a token's scores rank its experts and are their weights; with SOFTMAX_OF_CHOSEN, the scores themselves
-    rank, and weights are the softmax over those chosen. bias: float32 [experts], added for ranking alone, or 0. Equal
-    ranks: the lower id. Weights are divided by their sum if `renormalize`, then multiplied by `factor`. A token with a
-    score that is not finite has NaN for its weights.
+    rank, and weights are the softmax over those chosen. bias: float32 [experts], whole vectors, added for ranking
+    alone, or 0. Equal ranks: the lower id. Weights are divided by their sum if `renormalize`, then multiplied by
+    `factor`. A token with a score that is not finite has NaN for its weights.
 
     Results: chosen, places: int64 [count][used], the experts of a token from the highest rank on, and the rows of these
     pairs. weights: float32 [count][used], `weights_stride` bytes apart, whole vectors. groups: as in `matmul_experts`.
-    rows: int64 [rows][2], token and expert of each. next_rows: int64 [experts], and finished, zeroed: scratch.
+    rows: int64 [rows][2], token and expert of each. Scratch: ranks, float32 [experts] in whole vectors for each thread,
+    ranks_bytes apart; next_rows, int64 [experts]; finished, a zeroed int64.
     """
     tokens = get_i64(count)
     token = atomic_add(work, 1)
     while token < tokens:
         _choose(scores + token * stride, experts, used, scoring, bias, renormalize, bits_to_float(factor),
-                chosen + 8 * used * token, weights + weights_stride * token)
+                ranks + thread * ranks_bytes, chosen + 8 * used * token, weights + weights_stride * token)
         if atomic_add(finished, 1) == tokens - 1:  # the last one: all others have chosen
             put_i64(finished, 0)
             _group(tokens, experts, used, chosen, places, groups, rows, next_rows)
