@@ -56,9 +56,9 @@ def routed(scores: np.ndarray, used: int, *, scoring: int = SOFTMAX, bias: np.nd
     source, finished = padded(scores, spare=0), int64(0)
     run(route, threads=threads, count=int64(tokens), scores=source, stride=source.strides[0], experts=experts,
         used=used, scoring=scoring, bias=0 if bias is None else padded(bias[None], spare=0),
-        renormalize=renormalize, factor=factor, chosen=chosen, weights=weights, weights_stride=weights.strides[0], places=places, groups=groups, rows=rows,
-        ranks=np.empty((threads, source.shape[1]), np.float32), ranks_bytes=source.strides[0],
-        next_rows=np.zeros(experts, np.int64), finished=finished)
+        renormalize=renormalize, factor=factor, chosen=chosen, weights=weights, weights_stride=weights.strides[0],
+        places=places, groups=groups, rows=rows, ranks=np.empty((threads, source.shape[1]), np.float32),
+        ranks_bytes=source.strides[0], next_rows=np.zeros(experts, np.int64), finished=finished)
     assert finished[0] == 0
     assert all((each[tokens:] == GUARD).all() for each in (chosen, places, weights))
     assert (rows[groups[0] :] == GUARD).all()
