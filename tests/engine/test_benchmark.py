@@ -38,7 +38,8 @@ class Recorder:
     steps: list[tuple[list[int], list[int], list[int]]] = field(default_factory=list)
     now: float = 0.0
 
-    h = SimpleNamespace(vocab_size=VOCAB, block_count=3, head_count=8, head_count_kv=2, head_dim=16, expert_used_count=3)
+    h = SimpleNamespace(vocab_size=VOCAB, block_count=3, head_count=8, head_count_kv=2, head_dim=16,
+                        expert_used_count=3)
     pool = SimpleNamespace(most=64, position_bytes=2 * 2 * 3 * 2 * 16)
     matrices = {  # noqa: RUF012
         "blk.0.attn_q.weight": matrix(Int8Blocks(8), 1000, 500, 300),
