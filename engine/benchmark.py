@@ -21,6 +21,7 @@ from ..kernels.jit import announcing
 from ..kernels.probe import Peaks, peaks
 from ..kernels.simd import LANES
 from .batch import Piece
+from .builder import Matrix
 from .model import BATCH, Model, Progress
 
 STEPS = 32  # of a batch-cost case, in each repetition
@@ -205,11 +206,15 @@ def processor_name() -> str:
 
 
 def bytes_read(model: Model, case: Case) -> int:
-    """Bytes that a case without a prompt must read: each step reads all weights and all cached keys and values."""
+    """Bytes that a case without a prompt must read: each step reads all weights and all cached keys and values.
+
+    Of experts, as many as the tokens of a step have if they share none.
+    """
     size = case.step or 1
     ends = range(case.depth + size, case.depth + case.generated + 1, size)
     # The bytes of panels, without the padding of the last one.
-    weights = sum(matrix.rows * matrix.panels.shape[1] // LANES for matrix in model.matrices.values())
+    weights = sum(min(len(matrix.parts), size * _used(model, matrix)) * matrix.rows * matrix.panels.shape[1] // LANES
+                  for matrix in model.matrices.values())
     return len(ends) * weights + model.pool.position_bytes * sum(ends)
 
 
@@ -225,5 +230,11 @@ def least_prefill_seconds(model: Model, case: Case, peaks: Peaks) -> float:
     seconds = 2 * 2 * h.block_count * h.head_count * h.head_dim * seen / peaks.float32
     for name, matrix in model.matrices.items():
         peak = {Float32: peaks.float32, BFloat16Pairs: peaks.bf16}.get(type(matrix.format.activation), peaks.int8)
-        seconds += 2 * matrix.rows * matrix.k * (1 if name in _OUTPUT_LAYERS else case.prompt) / peak
+        tokens = 1 if name in _OUTPUT_LAYERS else case.prompt
+        seconds += 2 * _used(model, matrix) * matrix.rows * matrix.k * tokens / peak
     return seconds
+
+
+def _used(model: Model, matrix: Matrix) -> int:
+    """How many parts of a matrix a token is multiplied with: of experts, those that it has."""
+    return model.h.expert_used_count if len(matrix.parts) > 1 else 1

@@ -39,7 +39,7 @@ from .memory import Needs
 from .page_pool import PagePool
 from .rope import RopeTable
 from .rows import Memory, Rows
-from .tensors import Tensors, padded
+from .tensors import Part, Tensors, padded
 
 LARGEST_CONTEXT = 1 << 24  # positions of a sequence
 _SHARES = 8  # pieces of a matmul for each thread: the other threads take over the pieces of a slow one
@@ -49,17 +49,15 @@ _MOST_LOGITS = 64 << 20  # bytes: what is used of the buffer for logits, where f
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A weight [rows][k] in panels, and the rows of a tensor that it is packed from: most often all of them."""
+    """A weight [rows][k] in panels, or one for each expert, and the rows of tensors that it is packed from."""
 
     name: str
-    tensor: str  # in the file
-    tensor_rows: int
-    first_row: int
+    parts: tuple[Part, ...]  # of tensors in the file: one, or one for each expert
     stored: Format  # in the file
     format: Format  # in the panels
     rows: int
     k: int
-    panels: np.ndarray = field(repr=False)  # uint8 [panels][blocks * panel block bytes]
+    panels: np.ndarray = field(repr=False)  # uint8 [experts * panels][blocks * panel block bytes]
 
     @property
     def blocks(self) -> int:
@@ -78,28 +76,30 @@ class Builder:
         self.file, self.h, self.batch, self.pool = file, h, batch, pool
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
-        self._tensors = Tensors(file)
+        self.tensors = Tensors(file)
         self.rope_tables: list[RopeTable] = []
         self._threads, self._output_format = threads, output_format
-        self._buffers: dict[tuple[str, int], np.ndarray] = {}
-        self._memories: dict[tuple[str, int], Memory] = {}
+        self._buffers: dict[tuple[str, int, int], np.ndarray] = {}
+        self._memories: dict[tuple[str, int, int], Memory] = {}
         self._inputs: dict[Activation, tuple[Rows, np.ndarray]] = {}
         self._tokens, self._outputs, self._jobs, self._deepest = (batch.counts.ctypes.data + 8 * i for i in range(4))
 
     # ---- tensors ----
 
     def has(self, name: str) -> bool:
-        return self._tensors.has(name)
+        return self.tensors.has(name)
 
     def split(self, fused: str, outputs: list[tuple[str, int]]) -> None:
         """Where the file has one tensor instead of `outputs`, take these from its rows (see `Tensors.split`)."""
-        self._tensors.split(fused, outputs)
+        self.tensors.split(fused, outputs)
 
-    def matrix(self, name: str, rows: int, k: int, wanted: Format | None = None) -> Matrix:
-        """A tensor of two dimensions, in its own format or a `wanted` one. It is packed later, once all is checked."""
+    def matrix(self, name: str, rows: int, k: int, wanted: Format | None = None, experts: int = 0) -> Matrix:
+        """A tensor of two dimensions, in its own format or a `wanted` one. It is packed later, once all is checked.
+
+        experts: how many there are, each with a matrix of this shape; 0: it is a matrix of all tokens.
+        """
         if name not in self.matrices:
-            part = self._tensors.part(name, rows)
-            stored = self._tensors.check(part.tensor, part.rows, k)
+            parts, stored = self.tensors.matrix(name, rows, k, experts)
             format = wanted or stored
             if wanted and stored.panel_header_bytes:
                 raise LcpuError(f"{self.file.path}: tensor '{name}' is {stored.name.upper()} already: keep its type")
@@ -107,48 +107,48 @@ class Builder:
                 raise LcpuError(f"{self.file.path}: tensor '{name}' has rows of {k} values, which are not whole "
                                 f"{format.name.upper()} blocks of {format.block}: keep its type")
             panel_bytes = format.panel_bytes(k // format.block)
-            panels = zeros((whole_groups(rows), panel_bytes), np.uint8, huge_pages=True)
-            self.matrices[name] = Matrix(name, part.tensor, part.rows, part.first, stored, format, rows, k, panels)
+            panels = zeros((len(parts) * whole_groups(rows), panel_bytes), np.uint8, huge_pages=True)
+            self.matrices[name] = Matrix(name, parts, stored, format, rows, k, panels)
         return self.matrices[name]
 
     def _rope_factors(self) -> np.ndarray | None:
         name, pairs = "rope_freqs.weight", self.h.rope_dimension_count // 2
         if not self.has(name):
             return None
-        factors = self._tensors.vector(name, pairs)[:pairs]
+        factors = self.tensors.vector(name, pairs)[:pairs]
         if not np.all((factors >= 1e-6) & (factors <= 1e6)):  # also for NaN
             raise LcpuError(f"{self.file.path}: tensor '{name}' has a factor that is not 1e-06 to 1e+06: damaged")
         return factors
 
     # ---- buffers ----
 
-    def _buffer(self, name: str, row_bytes: int) -> np.ndarray:
-        """Scratch for all tokens of a batch, shared by all layers, with padding for tiles past the last token."""
-        key = (name, row_bytes)
+    def buffer(self, name: str, row_bytes: int, capacity: int = 0) -> np.ndarray:
+        """Scratch, shared by all layers: uint8 [capacity][row bytes].
+
+        capacity: by default enough for all tokens of a batch, with padding for tiles past the last token.
+        """
+        key = (name, row_bytes, capacity or self.batch.capacity + MAX_TOKENS)
         if key not in self._buffers:
-            self._buffers[key] = zeros((self.batch.capacity + MAX_TOKENS, row_bytes), np.uint8)
+            self._buffers[key] = zeros((key[2], row_bytes), np.uint8)
         return self._buffers[key]
 
-    def _scratch(self, name: str, thread_bytes: int) -> np.ndarray:
+    def scratch(self, name: str, thread_bytes: int) -> np.ndarray:
         """Scratch for each thread, shared by all layers."""
-        key = (f"{name} scratch", thread_bytes)
-        if key not in self._buffers:
-            self._buffers[key] = zeros((self._threads, thread_bytes), np.uint8)
-        return self._buffers[key]
+        return self.buffer(f"{name} scratch", thread_bytes, self._threads)
 
-    def _rows(self, name: str, width: int, count: int) -> Rows:
-        """A new value, in memory that has its role's name."""
-        key = (name, 4 * padded(width))
+    def new_rows(self, name: str, width: int, count: int, capacity: int = 0) -> Rows:
+        """A new value, in memory that has its role's name; capacity as in `buffer`."""
+        key = (name, 4 * padded(width), capacity)
         if key not in self._memories:
-            self._memories[key] = Memory(name, self._buffer(*key).view(np.float32))
+            self._memories[key] = Memory(name, self.buffer(*key).view(np.float32))
         return Rows(self._memories[key], width, count)
 
     def needs(self) -> Needs:
         """The memory that the model takes once every position of the cache is in use."""
-        scratch = sum(array.nbytes for (name, _), array in self._buffers.items() if name.endswith("scratch"))
+        scratch = sum(array.nbytes for (name, _, _), array in self._buffers.items() if name.endswith("scratch"))
         logits_bytes = 4 * padded(self.h.vocab_size)
         buffers = sum(min(array.nbytes, _MOST_LOGITS) if row_bytes == logits_bytes else array.nbytes
-                      for (_, row_bytes), array in self._buffers.items())
+                      for (_, row_bytes, _), array in self._buffers.items())
         return Needs(weights=sum(matrix.panels.nbytes for matrix in self.matrices.values()),
                      context=self.pool.nbytes + sum(table.array.nbytes for table in self.rope_tables) + scratch,
                      tokens=self.pool.most * POSITIONS, buffers=buffers - scratch)
@@ -158,11 +158,11 @@ class Builder:
     def embed(self, name: str) -> Rows:
         """The embeddings of the batch's tokens, read directly from the file."""
         width = self.h.embedding_length
-        format = self._tensors.check(name, self.h.vocab_size, width)
+        format = self.tensors.check(name, self.h.vocab_size, width)
         if format.panel_header_bytes:
             raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}, which is for matrices: "
                             "an embedding table must have a type with a scale in each block")
-        x = self._rows("x", width, self._tokens)
+        x = self.new_rows("x", width, self._tokens)
         self.program.add(format.dequantize, count=x.count, indices=self.batch.tokens, table=self.file.data(name),
                          blocks=width // format.block, block_bytes=format.block_bytes, block_values=format.block,
                          out=x.array, out_stride=x.stride)
@@ -170,8 +170,8 @@ class Builder:
 
     def rms_norm(self, x: Rows, name: str, *, plus_one: bool = False) -> Rows:
         """x / sqrt(mean(x ** 2) + epsilon) * weight, or * (1 + weight)."""
-        source, out = x.array, self._rows("norm", x.width, x.count)
-        weight = self._tensors.vector(name, x.width)
+        source, out = x.array, self.new_rows("norm", x.width, x.count)
+        weight = self.tensors.vector(name, x.width)
         weight[: x.width] += 1 if plus_one else 0
         self.program.add(elementwise.rms_norm, count=x.count, x=source, weight=weight, out=out.array, stride=x.stride,
                          vectors=x.vectors, width=x.width, epsilon=self.h.norm_epsilon)
@@ -185,22 +185,21 @@ class Builder:
         """Several products of one input. Threads go from one to the next without waiting for each other."""
         matrices = [self.matrix(f"{name}.weight", width, x.width) for name, width in outputs]
         for name, _ in outputs:
-            if self.has(f"{name}.scale"):
-                raise LcpuError(f"{self.file.path}: tensor '{name}.scale' multiplies a matrix, which lcpu does not do")
-        inputs = [self._input(x, matrix.format.activation) for matrix in matrices]
+            self.tensors.refuse_scale(name)
+        inputs = [self.input(x, matrix.format.activation) for matrix in matrices]
         results = []
         for matrix, source in zip(matrices, inputs, strict=True):
             role = matrix.name.removesuffix(".weight").rsplit(".", 1)[-1]
-            out = add_to.changed() if add_to else self._rows(role, matrix.rows, x.count)
+            out = add_to.changed() if add_to else self.new_rows(role, matrix.rows, x.count)
             panels, panel_stride = len(matrix.panels), matrix.panels.strides[0]
             self.program.add(matrix.format.matmul, barrier=matrix is matrices[-1], count=x.count,
                              weights=matrix.panels, x=source, out=out.array, x_stride=source.strides[0],
                              out_stride=out.stride, panels=panels, panel_stride=panel_stride, blocks=matrix.blocks,
-                             share=self._share(panels, panel_stride), accumulate=add_to is not None)
+                             share=self.share(panels, panel_stride), accumulate=add_to is not None)
             results.append(out)
         for (name, width), out in zip(outputs, results, strict=True):
             if self.has(f"{name}.bias"):
-                bias = self._tensors.vector(f"{name}.bias", width)
+                bias = self.tensors.vector(f"{name}.bias", width)
                 self.program.add(elementwise.add_bias, count=out.count, x=out.array, bias=bias, stride=out.stride,
                                  vectors=out.vectors)
         return results
@@ -210,12 +209,12 @@ class Builder:
         self.matrix(f"{name}.weight", self.h.vocab_size, x.width, self._output_format)
         return self.linear(x, name, self.h.vocab_size)
 
-    def _share(self, panels: int, panel_bytes: int) -> int:
+    def share(self, panels: int, panel_bytes: int) -> int:
         """How many panels a thread takes at a time."""
         share = min(panels // (_SHARES * self._threads), _LARGEST_SHARE // panel_bytes)
         return max(1, share // PANEL_GROUP) * PANEL_GROUP
 
-    def _input(self, x: Rows, activation: Activation) -> np.ndarray:
+    def input(self, x: Rows, activation: Activation) -> np.ndarray:
         """x in the form that a format's matmul takes. Consecutive matmuls of x share it."""
         if activation == Float32():
             return x.array
@@ -225,10 +224,10 @@ class Builder:
 
     def _prepare(self, x: Rows, activation: Activation) -> np.ndarray:
         if isinstance(activation, Float32):
-            out = self._buffer("float16", x.stride).view(np.float32)
+            out = self.buffer("float16", x.stride, x.capacity).view(np.float32)
             self.program.add(round_rows, count=x.count, x=x.array, out=out, stride=x.stride, vectors=x.vectors)
             return out
-        out = self._buffer(str(activation), activation.row_bytes(x.width))
+        out = self.buffer(str(activation), activation.row_bytes(x.width), x.capacity)
         if isinstance(activation, BFloat16Pairs):
             self.program.add(round_to_bf16, count=x.count, x=x.array, x_stride=x.stride, out=out,
                              out_stride=out.strides[0], vectors=x.vectors)
@@ -244,7 +243,7 @@ class Builder:
     def rms_norm_heads(self, x: Rows, name: str, heads: int) -> Rows:
         """Norm each head of a row on its own, in place."""
         head_dim = self.h.head_dim
-        weight = self._tensors.vector(name, head_dim)
+        weight = self.tensors.vector(name, head_dim)
         self.program.add(elementwise.rms_norm_heads, count=x.count, x=x.array, weight=weight, stride=x.stride,
                          heads=heads, head_dim=head_dim, epsilon=self.h.norm_epsilon)
         return x.changed()
@@ -286,16 +285,16 @@ class Builder:
         rows = max(QUERY_ROWS, group)
         scratch_bytes, partial_bytes = scratch_size(pool.keys, rows, h.head_dim), partial_size(rows, h.head_dim)
         most_spans = -(-pool.most * POSITIONS // SPAN)
-        out = self._rows("attention", q.width, q.count)
+        out = self.new_rows("attention", q.width, q.count)
         self.program.add(attention(pool.keys, pool.values), count=self._jobs, jobs=self.batch.jobs,
                          deepest=self._deepest, q=q.array, out=out.array, stride=q.stride, kv_heads=heads, group=group,
                          head_dim=h.head_dim, query_bytes=pool.keys.query_bytes(h.head_dim),
                          key_blocks=h.head_dim // pool.keys.key_block, scratch_bytes=scratch_bytes,
-                         scratch=self._scratch("attention", scratch_bytes), partial_bytes=partial_bytes,
-                         partials=self._scratch("spans", SHARES * most_spans * partial_bytes), most_spans=most_spans,
-                         finished=self._scratch("finished", SHARES * 64), window=window or LARGEST_CONTEXT,
+                         scratch=self.scratch("attention", scratch_bytes), partial_bytes=partial_bytes,
+                         partials=self.scratch("spans", SHARES * most_spans * partial_bytes), most_spans=most_spans,
+                         finished=self.scratch("finished", SHARES * 64), window=window or LARGEST_CONTEXT,
                          cap=float(cap), scale=h.head_dim**-0.5 if scale is None else scale,
-                         sinks=self._tensors.vector(sinks, h.head_count) if sinks else 0, **pages)
+                         sinks=self.tensors.vector(sinks, h.head_count) if sinks else 0, **pages)
         return out
 
     def silu_multiply(self, gate: Rows, up: Rows) -> Rows:
@@ -334,7 +333,7 @@ class Builder:
 
     def outputs(self, x: Rows) -> Rows:
         """The rows of the batch that want logits."""
-        out = self._rows("outputs", x.width, self._outputs)
+        out = self.new_rows("outputs", x.width, self._outputs)
         self.program.add(elementwise.gather, count=out.count, indices=self.batch.outputs, x=x.array, out=out.array,
                          stride=x.stride, vectors=x.vectors)
         return out

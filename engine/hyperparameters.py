@@ -52,6 +52,8 @@ class Hyperparameters:
     rope_scaling: RopeScaling
     norm_epsilon: float  # of the RMS norms
     vocab_size: int
+    expert_count: int = 0  # 0: feed-forwards are dense
+    expert_used_count: int = 0  # of the experts, how many a token has
 
 
 # The most that a count may be: generous for any model, and safe to multiply.
@@ -67,7 +69,10 @@ _LIMITS = {
     "rope.dimension_count": 2**12,
     "rope.scaling.original_context_length": 2**27,
     "vocab_size": 2**24,
+    "expert_count": 2**12,
+    "expert_used_count": 2**12,
 }
+_WITH_EXPERTS = ("llama",)  # architectures whose mixtures of experts are computed
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
@@ -175,10 +180,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     LcpuError for a missing, wrong or unsupported value.
     """
     keys = _Keys(metadata, source, told or {})
-    experts = keys.get("expert_count")
-    if experts is not None and not (isinstance(experts, int) and experts == 0):
-        raise keys.error("expert_count", f"is {_shown(experts)}: mixture-of-experts models are not supported; take a "
-                         "dense model")
+    expert_count, expert_used_count = _experts(keys)
     context_length = keys.count("context_length")
     embedding_length = keys.count("embedding_length")
     head_count = keys.count("attention.head_count")
@@ -208,7 +210,23 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         rope_scaling=_rope_scaling(keys, context_length),
         norm_epsilon=keys.real("attention.layer_norm_rms_epsilon", high=1.0),
         vocab_size=vocab_size,
+        expert_count=expert_count,
+        expert_used_count=expert_used_count,
     )
+
+
+def _experts(keys: _Keys) -> tuple[int, int]:
+    """How many experts there are, and how many of them a token has."""
+    stated = keys.get("expert_count")
+    if stated is None or (isinstance(stated, int) and stated == 0):
+        return 0, 0
+    if keys.architecture not in _WITH_EXPERTS:
+        raise keys.error("expert_count", f"is {_shown(stated)}: mixture-of-experts models of this architecture are not "
+                         "supported; take a dense model")
+    count, used = keys.count("expert_count"), keys.count("expert_used_count")
+    if used > count:
+        raise keys.error("expert_used_count", f"is {used}, but there are {count} experts: damaged")
+    return count, used
 
 
 def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:

@@ -85,8 +85,7 @@ class Model:
         total = sum(matrix.panels.nbytes for matrix in matrices)
         done = 0
         for matrix in matrices:
-            pack(self.team, matrix, self._file.data(matrix.tensor))
-            self._file.release(matrix.tensor)
+            pack(self.team, matrix, self._file)
             done += matrix.panels.nbytes
             progress("loading", done, total)
 

@@ -13,6 +13,8 @@ from ..kernels.quantizing import PIECE, SCRATCH_BYTES, convert
 from ..kernels.simd import LANES
 from ..kernels.team import Team
 from .builder import Matrix
+from .gguf_file import GGUFFile
+from .tensors import Part
 
 _CHUNK = 64  # panels that are converted at a time: their memory is small compared with a model's
 _LARGEST = 65519.0  # larger values would round to infinity in float16
@@ -31,15 +33,36 @@ def output_format(name: str | None) -> Format | None:
     return by_name[name.lower()]
 
 
-def pack(team: Team, matrix: Matrix, data: np.ndarray) -> None:
-    """Fill a matrix's panels from the bytes of the tensor that holds its rows."""
-    data = _rows(matrix, data)
-    if matrix.format is matrix.stored:
-        program = Program()
-        program.add(matrix.format.pack, source=data, panels=matrix.panels, rows=matrix.rows, blocks=matrix.blocks,
-                    block_bytes=matrix.format.block_bytes)
-        team.run(program.finish())
-        return
+def pack(team: Team, matrix: Matrix, file: GGUFFile) -> None:
+    """Fill a matrix's panels from the tensors that hold its rows, and give back their memory."""
+    program = Program()
+    tensor, data = "", np.zeros(0, np.uint8)
+    for part, panels in zip(matrix.parts, np.split(matrix.panels, len(matrix.parts)), strict=True):
+        if part.tensor != tensor:
+            tensor, data = part.tensor, file.data(part.tensor)
+        rows = _rows(matrix, part, data)
+        if matrix.format is not matrix.stored:
+            _convert(team, matrix, rows, panels)
+            continue
+        program.add(matrix.format.pack, barrier=False, source=rows, panels=panels, rows=matrix.rows,
+                    blocks=matrix.blocks, block_bytes=matrix.format.block_bytes)
+    team.run(program.finish())
+    for tensor in {part.tensor for part in matrix.parts}:
+        file.release(tensor)
+
+
+def _rows(matrix: Matrix, part: Part, data: np.ndarray) -> np.ndarray:
+    """The bytes of a part of a tensor, and what follows the last row of the tensor (the scale of I2_S)."""
+    row_bytes = matrix.k // matrix.stored.block * matrix.stored.block_bytes
+    start, end = part.first * row_bytes, (part.first + matrix.rows) * row_bytes
+    last = part.rows * row_bytes
+    if end == last:
+        return data[start:]
+    rows, tail = data[start:end], data[last:]
+    return np.concatenate((rows, tail)) if len(tail) else rows
+
+
+def _convert(team: Team, matrix: Matrix, data: np.ndarray, panels: np.ndarray) -> None:
     row_bytes = matrix.k // matrix.format.block * matrix.format.block_bytes
     converted = zeros((_CHUNK * LANES, row_bytes), np.uint8)
     scratch = np.zeros((team.threads, SCRATCH_BYTES), np.uint8)
@@ -47,21 +70,10 @@ def pack(team: Team, matrix: Matrix, data: np.ndarray) -> None:
     stored = data.reshape(matrix.rows, -1)
     for panel in range(0, -(-matrix.rows // LANES), _CHUNK):
         rows = stored[panel * LANES : (panel + _CHUNK) * LANES]
-        team.run(_converting(matrix, rows, converted, matrix.panels[panel:], scratch, refused))
+        team.run(_converting(matrix, rows, converted, panels[panel:], scratch, refused))
         if refused[0]:
             raise LcpuError(f"tensor '{matrix.name}' has values that {matrix.format.name.upper()} cannot hold: "
                             "keep its type (without --output-type)")
-
-
-def _rows(matrix: Matrix, data: np.ndarray) -> np.ndarray:
-    """The bytes of a matrix's rows, and what follows the last row of the tensor (the scale of I2_S)."""
-    row_bytes = matrix.k // matrix.stored.block * matrix.stored.block_bytes
-    start, end = matrix.first_row * row_bytes, (matrix.first_row + matrix.rows) * row_bytes
-    last = matrix.tensor_rows * row_bytes
-    if end == last:
-        return data[start:]
-    rows, tail = data[start:end], data[last:]
-    return np.concatenate((rows, tail)) if len(tail) else rows
 
 
 def _converting(matrix: Matrix, rows: np.ndarray, converted: np.ndarray, panels: np.ndarray, scratch: np.ndarray,

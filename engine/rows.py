@@ -37,6 +37,10 @@ class Rows:
         return self.memory.array
 
     @property
+    def capacity(self) -> int:
+        return len(self.memory.array)
+
+    @property
     def stride(self) -> int:
         return self.memory.array.strides[0]
 

@@ -74,16 +74,48 @@ class Tensors:
             raise LcpuError(f"{self._file.path}: tensor '{name}' is {info.type_name}, {cause}")
         return FORMATS[info.type_id]
 
+    def matrix(self, name: str, rows: int, k: int, experts: int = 0) -> tuple[tuple[Part, ...], Format]:
+        """Where a matrix [rows][k] is, or the matrices of all experts, and their block format. Raises LcpuError.
+
+        Experts are stacked in one tensor, "blk.0.ffn_up_exps.weight"; in older files each has its own,
+        "blk.0.ffn_up.0.weight".
+        """
+        part = self.part(name, rows)
+        if not experts:
+            return (part,), self.check(part.tensor, part.rows, k)
+        single = name.replace("_exps.", ".{}.")
+        if not self.has(name) and self.has(single.format(0)):
+            parts = tuple(Part(single.format(expert), 0, rows) for expert in range(experts))
+            formats = [self.check(each.tensor, rows, k) for each in parts]
+            other = next((i for i in range(experts) if formats[i] is not formats[0]), None)
+            if other is not None:
+                raise LcpuError(f"{self._file.path}: tensor '{parts[other].tensor}' is {formats[other].name.upper()}, "
+                                f"but '{parts[0].tensor}' is {formats[0].name.upper()}: all experts must have one "
+                                "type; convert the model again")
+            return parts, formats[0]
+        stored = self.check(part.tensor, experts, part.rows, k)
+        return tuple(Part(part.tensor, part.first + expert * part.rows, experts * part.rows)
+                     for expert in range(experts)), stored
+
+    def refuse_scale(self, name: str) -> None:
+        """Raises LcpuError where a matrix, named without ".weight", has a scale in a tensor of its own."""
+        if self.has(f"{name}.scale"):
+            raise LcpuError(f"{self._file.path}: tensor '{name}.scale' multiplies a matrix, which lcpu does not do")
+
     def vector(self, name: str, width: int) -> np.ndarray:
         """A tensor of one dimension as float32, padded with zeros to whole vectors. Raises LcpuError."""
+        return self.vectors(name, width)[0]
+
+    def vectors(self, name: str, width: int, experts: int = 0) -> np.ndarray:
+        """A vector of each expert, or one: float32 [experts or 1][width padded to whole vectors]. Raises LcpuError."""
         part = self.part(name, width)
-        format = self.check(part.tensor, part.rows)
+        format = self.check(part.tensor, *([experts] if experts else []), part.rows)
         if format.name not in ("f32", "f16"):
             raise LcpuError(f"{self._file.path}: tensor '{part.tensor}' is {format.name.upper()}, "
                             "but norms and biases must be F32 or F16")
         values = self._file.data(part.tensor).view({"f32": np.float32, "f16": np.float16}[format.name])
-        out = np.zeros(padded(width), np.float32)
-        out[:width] = values[part.first : part.first + width]
+        out = np.zeros((experts or 1, padded(width)), np.float32)
+        out[:, :width] = values.reshape(len(out), part.rows)[:, part.first : part.first + width]
         return out
 
 

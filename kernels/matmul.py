@@ -13,6 +13,7 @@ from .simd import ISA, LANES, atomic_add, get_i64, load_tile, panels_of, select_
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 MAX_TOKENS = 8  # tokens of the largest tile: x and out must have as many rows of padding after the last token
 _RUN = 75  # percent of an even share of a matrix, which each thread takes as one run
+GROUPS, GROUP_BYTES = 24, 24  # of a table of groups: bytes before the first, and of each
 PANEL_GROUP = 4  # panels of the largest tile: matrices, their results and shares are padded to a multiple
 
 tile = sweep = multiply = hole()  # a format's tile, and the two templates around it, bound to this tile
@@ -59,6 +60,13 @@ def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_
             token += 1
 
 
+@device
+def tile_rows(tokens):
+    """How many rows of x and out `_multiply` touches for so many tokens."""
+    left = tokens % 8
+    return tokens - left + (8 if left > 4 else 4 if left > 2 else left)
+
+
 def multiplier(tile: Callable[..., Any], name: str,
                panels: tuple[int, int, int, int] = ISA.tile_panels) -> Callable[..., Any]:
     """`_multiply` for a format's tile, as a function that kernels call. panels: of tiles of 8, 4, 2 and 1 tokens."""
@@ -88,6 +96,32 @@ def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, 
     while first < panels:
         last = min(_first_panel(piece + 1, runs, run, share), panels)
         multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate)
+        piece = atomic_add(work, 1)
+        first = _first_panel(piece, runs, run, share)
+
+
+@template
+def matmul_experts(work, thread, threads, groups, weights, x, out, x_stride, out_stride, panels, panel_stride, blocks,
+                   share):
+    """out[row] = panels of its group's expert . x[row]: of every expert's matrix only the groups' ones are read.
+
+    weights: the matrices of all experts, `panels` panels each. groups, int64: number of rows, number of groups, tokens
+    of the largest one; then for each group its expert, first row and number of tokens. Threads share the panels of all
+    groups, one after another, as if they were those of one matrix.
+    """
+    total = get_i64(groups + 8) * panels
+    runs = threads if get_i64(groups + 16) <= MAX_TOKENS else 0
+    run = total * _RUN // (100 * threads) // PANEL_GROUP * PANEL_GROUP
+    piece = atomic_add(work, 1)
+    first = _first_panel(piece, runs, run, share)
+    while first < total:
+        last = min(_first_panel(piece + 1, runs, run, share), total)
+        while first < last:
+            group, panel = groups + GROUPS + GROUP_BYTES * (first // panels), first % panels
+            end, row = min(panel + last - first, panels), get_i64(group + 8)
+            multiply(weights + get_i64(group) * panels * panel_stride, x + row * x_stride, out + row * out_stride,
+                     x_stride, out_stride, get_i64(group + 16), panel, end, panel_stride, blocks, False)
+            first += end - panel
         piece = atomic_add(work, 1)
         first = _first_panel(piece, runs, run, share)
 

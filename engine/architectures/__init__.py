@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from ...kernels.errors import LcpuError
-from ..builder import Builder, Rows
+from ..builder import Builder
 from ..gguf_file import GGUFFile
+from ..rows import Rows
 from . import bitnet, llama, qwen2, qwen3
 
 ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {

@@ -4,7 +4,8 @@
 squared ReLU. Ma et al., "The Era of 1-bit LLMs"; names and order as in bitnet.cpp.
 """
 
-from ..builder import Builder, Rows
+from ..builder import Builder
+from ..rows import Rows
 from .llama import projections
 
 

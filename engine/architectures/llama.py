@@ -1,6 +1,11 @@
-"""Llama 1-3, Mistral, TinyLlama, SmolLM: pre-norm, grouped-query attention, gated SiLU feed-forward."""
+"""Llama 1-3, Mistral, TinyLlama, SmolLM: pre-norm, grouped-query attention, gated SiLU feed-forward.
 
-from ..builder import Builder, Rows
+Mixtral has experts: softmax over all, of which the highest are chosen and renormalized.
+"""
+
+from ..builder import Builder
+from ..experts import add_experts
+from ..rows import Rows
 
 
 def build(b: Builder) -> Rows:
@@ -24,9 +29,12 @@ def projections(b: Builder, x: Rows, name: str) -> list[Rows]:
 
 
 def feed_forward(b: Builder, x: Rows, name: str) -> Rows:
-    """x + down . (SiLU(gate . norm(x)) * up . norm(x))"""
+    """x + down . (SiLU(gate . norm(x)) * up . norm(x)), or the sum of that over a token's experts"""
     width = b.h.feed_forward_length
     normed = b.rms_norm(x, name + "ffn_norm.weight")
+    if b.h.expert_count:
+        return add_experts(b, x, normed, name, count=b.h.expert_count, used=b.h.expert_used_count, width=width,
+                           renormalize=True)
     gate, up = b.linears(normed, [(name + "ffn_gate", width), (name + "ffn_up", width)])
     return b.linear(b.silu_multiply(gate, up), name + "ffn_down", b.h.embedding_length, add_to=x)
 

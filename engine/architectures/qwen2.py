@@ -1,6 +1,7 @@
 """Qwen 1.5, 2 and 2.5: Llama with biases on queries, keys and values, and halves of heads that rotate."""
 
-from ..builder import Builder, Rows
+from ..builder import Builder
+from ..rows import Rows
 from .llama import feed_forward, logits, projections
 
 

@@ -1,6 +1,7 @@
 """Qwen 3: like Qwen 2, with norms on each head of queries and keys instead of biases."""
 
-from ..builder import Builder, Rows
+from ..builder import Builder
+from ..rows import Rows
 from .llama import feed_forward, logits, projections
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..activations import Activation
 from ..jit import Kernel, bind, kernel, native
-from ..matmul import matmul, multiplier
+from ..matmul import matmul, matmul_experts, multiplier
 from ..rows import decode, dequantize, encode, pack
 from ..simd import LANES
 
@@ -26,6 +26,7 @@ class Format:
     activation: Activation  # what its matmul takes
     pack: Kernel
     matmul: Kernel
+    matmul_experts: Kernel
     dequantize: Kernel
     panel_block_bytes: int  # of a row
     adjacent_blocks: int = 1  # how many blocks of a row lie side by side; a panel is padded to a multiple of it
@@ -52,6 +53,7 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     """
     sizes = {"block_values": block, "block_bytes": block_bytes}
     panel_block_bytes = panel_block_bytes or block_bytes
+    multiply = multiplier(tile, name)
     read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
     return Format(
         name, type_id, block, block_bytes,
@@ -60,7 +62,8 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
         activation=activation,
         pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block, panel_block_bytes=panel_block_bytes,
                          adjacent_blocks=adjacent_blocks)),
-        matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiplier(tile, name))),
+        matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiply)),
+        matmul_experts=kernel(bind(matmul_experts, f"matmul_experts_{name}", multiply=multiply)),
         dequantize=kernel(bind(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block)),
         panel_block_bytes=panel_block_bytes,
         adjacent_blocks=adjacent_blocks,

@@ -23,7 +23,7 @@ from lcpu.engine.gguf_file import GGUFFile
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "hidden_size": 32}
 HEADER = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
-EXPERTS = {"general.architecture": "llama", "llama.expert_count": 8}
+EXPERTS = {"general.architecture": "qwen3", "qwen3.expert_count": 8}
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,8 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("a device", "run -p a -m /dev/null", 1,
      "/dev/null: is not a regular file: save the model to a file first"),
     ("experts", "run -p a -m experts.gguf", 1,
-     "experts.gguf: key 'llama.expert_count' is 8: mixture-of-experts models are not supported; take a "
-     "dense model"),
+     "experts.gguf: key 'qwen3.expert_count' is 8: mixture-of-experts models of this architecture are not "
+     "supported; take a dense model"),
     ("an architecture that lcpu does not have", "run -p a -m phi.gguf", 1,
      "phi.gguf: architecture 'phi3' is not supported; lcpu runs bitnet, bitnet-25, bitnet-b1.58, llama, "
      "qwen2, qwen3"),

@@ -24,9 +24,9 @@ VOCAB = 100
 PEAKS = Peaks(threads=1, bandwidth=1e9, int8=4e9, float32=1e9, bf16=2e9)
 
 
-def matrix(activation: Float32 | Int8Blocks, rows: int, k: int, row_bytes: int) -> SimpleNamespace:
+def matrix(activation: Float32 | Int8Blocks, rows: int, k: int, row_bytes: int, experts: int = 1) -> SimpleNamespace:
     """With panels that have some more rows, which nobody needs to read."""
-    return SimpleNamespace(format=SimpleNamespace(activation=activation), rows=rows, k=k,
+    return SimpleNamespace(format=SimpleNamespace(activation=activation), rows=rows, k=k, parts=(None,) * experts,
                            panels=np.zeros((rows // LANES + 4, row_bytes * LANES), np.uint8))
 
 
@@ -38,7 +38,8 @@ class Recorder:
     steps: list[tuple[list[int], list[int], list[int]]] = field(default_factory=list)
     now: float = 0.0
 
-    h = SimpleNamespace(vocab_size=VOCAB, block_count=3, head_count=8, head_count_kv=2, head_dim=16)
+    h = SimpleNamespace(vocab_size=VOCAB, block_count=3, head_count=8, head_count_kv=2, head_dim=16,
+                        expert_used_count=3)
     pool = SimpleNamespace(most=64, position_bytes=2 * 2 * 3 * 2 * 16)
     matrices = {  # noqa: RUF012
         "blk.0.attn_q.weight": matrix(Int8Blocks(8), 1000, 500, 300),
@@ -172,6 +173,18 @@ def test_the_share_of_the_bandwidth(recorder):
     assert result.bandwidth_share == pytest.approx(0.5)
     assert result.peak_share is None
     assert benchmark.bytes_read(Recorder(), batch_cost(4)) == STEPS * 550_000 + kv * sum(range(4, 4 * STEPS + 1, 4))
+
+
+def test_of_experts_only_those_used_count(monkeypatch):
+    """Eight matrices of 200 bytes a row, of which a token has three; four tokens may have all."""
+    monkeypatch.setattr(Recorder, "matrices", {"blk.0.ffn_up_exps.weight": matrix(Int8Blocks(8), 100, 300, 200, 8)})
+    kv, size = Recorder.pool.position_bytes, 100 * 200
+    assert benchmark.bytes_read(Recorder(), Case(generated=2)) == 2 * 3 * size + kv * (1 + 2)
+    assert benchmark.bytes_read(Recorder(), batch_cost(4)) == STEPS * 8 * size + kv * sum(range(4, 4 * STEPS + 1, 4))
+    seconds = benchmark.least_prefill_seconds(Recorder(), Case(prompt=10), PEAKS)
+    h = Recorder.h
+    attention = 4 * h.block_count * h.head_count * h.head_dim * sum(range(1, 11)) / PEAKS.float32
+    assert seconds - attention == pytest.approx(2 * 10 * 3 * 100 * 300 / PEAKS.int8)
 
 
 def test_the_share_of_the_peak(recorder):

@@ -82,6 +82,16 @@ def test_keys_have_the_prefix_of_the_architecture() -> None:
         read({**GOOD, "general.architecture": "qwen2"})
 
 
+def test_experts() -> None:
+    shape = read_with(expert_count=8, expert_used_count=2)
+    assert (shape.expert_count, shape.expert_used_count) == (8, 2)
+    metadata = {key.replace("llama.", "qwen3."): value for key, value in GOOD.items()} | {
+        "general.architecture": "qwen3", "qwen3.expert_count": 8, "qwen3.expert_used_count": 2
+    }
+    with pytest.raises(LcpuError, match=r"qwen3\.expert_count' is 8: mixture-of-experts models of this architecture"):
+        read(metadata)
+
+
 def test_one_value_per_layer() -> None:
     shape = read_with(attention__head_count_kv=np.full(22, 8, np.int32), feed_forward_length=np.full(22, 64, np.uint32))
     assert (shape.head_count_kv, shape.feed_forward_length) == (8, 64)
@@ -172,8 +182,10 @@ def test_bad_real(name: str, value: Value) -> None:
         ({"rope__scaling__yarn_beta_slow": -1.0}, "yarn_beta_slow' is -1.0, not"),
         ({"rope__scaling__yarn_ext_factor": 2.0}, "yarn_ext_factor' is 2.0, not"),
         ({"rope__scaling__original_context_length": 0}, "original_context_length' is 0, not"),
-        ({"expert_count": 8}, "expert_count' is 8: mixture-of-experts models are not supported"),
-        ({"expert_count": np.array([8, 8])}, "expert_count' is .*: mixture-of-experts"),
+        ({"expert_count": 8}, "expert_used_count' is missing"),
+        ({"expert_count": 8, "expert_used_count": 9}, "expert_used_count' is 9, but there are 8 experts: damaged"),
+        ({"expert_count": -8, "expert_used_count": 2}, "expert_count' is -8, not 1 to 4096: damaged"),
+        ({"expert_count": np.array([8, 7]), "expert_used_count": 2}, "expert_count' differs between layers"),
     ],
 )
 def test_unsound(changes: dict[str, Value], message: str) -> None:

@@ -148,7 +148,13 @@ HYPERPARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "NaN epsilon": ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, "rms_epsilon' is nan"),
     "rotary dimensions": ({"llama.rope.dimension_count": 10}, "dimension_count' is 10, not an even number"),
     "odd heads": ({"llama.attention.key_length": 9}, "heads have 9 values"),
-    "experts": ({"llama.expert_count": 8}, "mixture-of-experts models are not supported"),
+    "experts": ({"general.architecture": "qwen3", "qwen3.expert_count": 8},
+                "'qwen3.expert_count' is 8: mixture-of-experts models of this architecture are not supported"),
+    "experts that no token has": ({"llama.expert_count": 8}, "key 'llama.expert_used_count' is missing"),
+    "more experts than there are": ({"llama.expert_count": 2, "llama.expert_used_count": 3},
+                                    "key 'llama.expert_used_count' is 3, but there are 2 experts: damaged"),
+    "no experts": ({"llama.expert_count": 2, "llama.expert_used_count": 1},
+                   "tensor 'blk.0.ffn_gate_inp.weight' is missing"),
 }
 
 

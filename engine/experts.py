@@ -1,0 +1,128 @@
+"""Mixtures of experts: a feed-forward that computes, for each token, the few experts that a router chooses for it.
+
+Shazeer et al., "Outrageously Large Neural Networks"; what is computed, and in which order, is as in llama.cpp's
+build_moe_ffn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..kernels import experts as kernels
+from ..kernels.activations import Activation
+from ..kernels.jit import address_of
+from ..kernels.matmul import GROUP_BYTES, GROUPS
+from ..kernels.simd import LANES
+from .builder import Builder, Matrix
+from .rows import Rows
+
+Scoring = Literal["softmax", "sigmoid", "softmax of chosen"]
+
+_SCORINGS: dict[Scoring, int] = {"softmax": kernels.SOFTMAX, "sigmoid": kernels.SIGMOID,
+                                 "softmax of chosen": kernels.SOFTMAX_OF_CHOSEN}
+_MOST_SPARE = 3  # rows of a group that no token fills
+
+
+@dataclass(frozen=True, eq=False)
+class _Routing:
+    """What a layer's router has decided. One memory serves all layers; arrays are as in `kernels.experts.route`."""
+
+    used: int
+    capacity: int  # rows
+    weights: np.ndarray
+    places: np.ndarray
+    groups: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """The address of the number of rows."""
+        return address_of(self.groups)
+
+
+def add_experts(b: Builder, x: Rows, normed: Rows, name: str, *, count: int, used: int, width: int,
+                scoring: Scoring = "softmax", renormalize: bool = False, factor: float = 1.0,
+                activate: Callable[[Rows, Rows], Rows] | None = None) -> Rows:
+    """x + the weighted sum of down . activate(gate . normed, up . normed) over the experts of each token.
+
+    name: what the layer's tensors begin with, "blk.0.". count, used: experts, and how many of them a token has.
+    width: of an expert's hidden values. scoring: what a token's router scores become: weights of all experts, of which
+    the highest are chosen, or of those chosen by the scores themselves. renormalize: divide weights by their sum.
+    factor: multiplies weights. activate: by default SiLU(gate) * up.
+
+    Where the file has exp_probs_b.bias, it is added for choosing alone; the router and all experts may have biases.
+    Results of a token do not depend on other tokens. Raises LcpuError for tensors that are missing or wrong.
+    """
+    assert 0 < used <= count
+    gate, up, down = (f"{name}ffn_{part}_exps" for part in ("gate", "up", "down"))
+    b.split(f"{name}ffn_gate_up_exps", [(gate, width), (up, width)])
+    routing = _route(b, normed, name, count, used, scoring, renormalize, factor)
+    matrices = [_matrix(b, part, width, normed.width, count) for part in (gate, up)]
+    gathered = {activation: _gathered(b, routing, normed, activation)
+                for activation in dict.fromkeys(matrix.format.activation for matrix in matrices)}
+    hidden = (activate or b.silu_multiply)(*_products(b, routing, matrices,
+                                                      [gathered[m.format.activation] for m in matrices]))
+    matrix = _matrix(b, down, normed.width, width, count)
+    result, = _products(b, routing, [matrix], [b.input(hidden, matrix.format.activation)])
+    b.program.add(kernels.add_weighted, count=x.count, used=used, places=routing.places, weights=routing.weights,
+                  weights_stride=routing.weights.strides[0], x=result.array, x_stride=result.stride, out=x.array,
+                  out_stride=x.stride, vectors=x.vectors)
+    return x.changed()
+
+
+def _route(b: Builder, x: Rows, name: str, count: int, used: int, scoring: Scoring, renormalize: bool,
+           factor: float) -> _Routing:
+    scores = b.linear(x, f"{name}ffn_gate_inp", count)
+    pairs = b.batch.capacity * used
+    capacity = pairs + _MOST_SPARE * min(count, pairs)
+    weights = b.buffer("expert weights", 4 * -(-used // LANES) * LANES)
+    places, rows = b.buffer("expert places", 8 * used), b.buffer("expert rows", 16, capacity)
+    groups = b.buffer("expert groups", GROUPS + count * GROUP_BYTES, 1)
+    bias = b.tensors.vector(f"{name}exp_probs_b.bias", count) if b.has(f"{name}exp_probs_b.bias") else 0
+    b.program.add(kernels.route, count=x.count, scores=scores.array, stride=scores.stride, experts=count, used=used,
+                  scoring=_SCORINGS[scoring], bias=bias, renormalize=renormalize, factor=float(factor),
+                  chosen=b.buffer("chosen experts", 8 * used), weights=weights, weights_stride=weights.strides[0],
+                  places=places, groups=groups, rows=rows, ranks=b.scratch("ranks", scores.stride),
+                  ranks_bytes=scores.stride,
+                  next_rows=b.buffer("next rows of experts", 8 * count, 1), finished=b.buffer("routed tokens", 64, 1))
+    return _Routing(used, capacity, weights, places, groups, rows)
+
+
+def _matrix(b: Builder, name: str, rows: int, k: int, experts: int) -> Matrix:
+    b.tensors.refuse_scale(name)
+    return b.matrix(f"{name}.weight", rows, k, experts=experts)
+
+
+def _gathered(b: Builder, routing: _Routing, x: Rows, activation: Activation) -> np.ndarray:
+    """x as a format's matmul takes it, a row for each token and expert: made once for a token, then copied."""
+    source = b.input(x, activation)
+    nbytes = source.strides[0]
+    out = b.buffer(f"gathered {activation}", nbytes, routing.capacity)
+    b.program.add(kernels.gather_rows, groups=routing.groups, rows=routing.rows, x=source, x_stride=nbytes, out=out,
+                  out_stride=nbytes, nbytes=nbytes)
+    return out
+
+
+def _products(b: Builder, routing: _Routing, matrices: list[Matrix], inputs: list[np.ndarray]) -> list[Rows]:
+    """Every row times the matrices of its expert [+ bias]; threads go from one to the next without waiting."""
+    results = []
+    for matrix, source in zip(matrices, inputs, strict=True):
+        role = matrix.name.removesuffix(".weight").rsplit(".", 1)[-1]
+        out = b.new_rows(role, matrix.rows, routing.count, routing.capacity)
+        panels, panel_stride = len(matrix.panels) // len(matrix.parts), matrix.panels.strides[0]
+        b.program.add(matrix.format.matmul_experts, barrier=matrix is matrices[-1], groups=routing.groups,
+                      weights=matrix.panels, x=source, out=out.array, x_stride=source.strides[0],
+                      out_stride=out.stride, panels=panels, panel_stride=panel_stride, blocks=matrix.blocks,
+                      share=b.share(panels * routing.used, panel_stride))
+        results.append(out)
+    for matrix, out in zip(matrices, results, strict=True):
+        bias = matrix.name.removesuffix("weight") + "bias"
+        if b.has(bias):
+            values = b.tensors.vectors(bias, matrix.rows, len(matrix.parts))
+            b.program.add(kernels.add_expert_bias, groups=routing.groups, rows=routing.rows, x=out.array,
+                          stride=out.stride, bias=values, bias_stride=values.strides[0], vectors=out.vectors)
+    return results
