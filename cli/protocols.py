@@ -28,12 +28,20 @@ class Tokenizer(Protocol):
 class Generation(Protocol):
     """Iterate over it for the text; then the attributes have their last values."""
 
-    prompt_tokens: int
-    reused_tokens: int
-    prompt_seconds: float
-    generation_seconds: float
     generated_ids: list[int]
     finish_reason: str | None
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def reused_tokens(self) -> int: ...
+
+    @property
+    def prompt_seconds(self) -> float: ...
+
+    @property
+    def generation_seconds(self) -> float: ...
 
     @property
     def speculation(self) -> Figures: ...
