@@ -1,0 +1,169 @@
+"""Products of weights and activations.
+
+Weights are values [panels][1]; activations stay in memory, one row for each token.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .types import BFloatType, F32, I16, I32, ISA, LANES, Tile
+from .emit import broadcast, call_function, constant, emit_fma, load_from, offset_by, tile_of, type_name, vectors_of
+from .arithmetic import elementwise
+
+_INDEPENDENT_SUMS = 8  # so many accumulators hide the latency of each other's dot products
+DOT_ELEMENT = "i16" if ISA.dot == "maddubs" else "i32"  # the element type of `dot4`'s partial sums
+
+
+def _multiply_accumulate(element, emit):
+    """intrinsic(acc, weights, x, stride) -> acc with acc[p][t] = emit(b, acc[p][t], weights[p], token t).
+
+    Token t is the 4 bytes at x + t * stride, broadcast to every lane. The loop over tokens is the outer one: each token
+    is loaded once, and its register is soon free again.
+    """
+
+    @intrinsic
+    def operation(context, acc, weights, x, stride):
+        def generate(context, b, sig, args):
+            tile, (acc, weights, x, stride) = sig.return_type, args
+            out, rows = vectors_of(b, acc, tile), vectors_of(b, weights, sig.args[1])
+            for t in range(tile.tokens):
+                token = broadcast(b, load_from(b, offset_by(b, x, stride, t), element), LANES)
+                for p in range(tile.panels):
+                    out[p * tile.tokens + t] = emit(b, out[p * tile.tokens + t], rows[p], token)
+            return tile_of(b, out, tile)
+
+        return acc(acc, weights, types.intp, types.intp), generate
+
+    return operation
+
+
+def _vpdpbusd(b, acc, weights, token):
+    token = b.bitcast(token, weights.type)
+    return call_function(b, f"llvm.x86.avx512.vpdpbusd.{32 * LANES}", acc.type, acc, weights, token)
+
+
+def _maddubs(b, unsigned, signed):
+    return call_function(b, "llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(I16, 2 * LANES), unsigned, signed)
+
+
+def _add_pairs(b, x):
+    wide = Tile("i32").vector
+    return call_function(b, "llvm.x86.avx2.pmadd.wd", wide, x, constant(x.type, 1))
+
+
+def _generic_dot(extend, extend_token="sext"):
+    def emit(b, acc, weights, token):
+        wide = ir.VectorType(I32, 4 * LANES)
+        token = b.bitcast(token, weights.type)
+        products = b.mul(getattr(b, extend)(weights, wide), getattr(b, extend_token)(token, wide))
+        for _ in range(2):  # add neighbours, twice
+            half = products.type.count // 2
+            even, odd = (ir.Constant(ir.VectorType(I32, half), list(range(i, 2 * half, 2))) for i in (0, 1))
+            products = b.add(b.shuffle_vector(products, products, even), b.shuffle_vector(products, products, odd))
+        return b.add(acc, products)
+
+    return emit
+
+
+def _maddubs_dot(b, acc, weights, token):
+    return b.add(acc, _maddubs(b, weights, b.bitcast(token, weights.type)))
+
+
+def _maddubs_signed_dot(b, acc, weights, token):
+    signs = call_function(b, "llvm.x86.avx2.psign.b", weights.type, b.bitcast(token, weights.type), weights)
+    magnitude = call_function(b, f"llvm.abs.{type_name(weights.type)}", weights.type, weights, ir.IntType(1)(0))
+    return b.add(acc, _add_pairs(b, _maddubs(b, magnitude, signs)))
+
+
+def _maddubs_unsigned_token(b, acc, weights, token):
+    return b.add(acc, _add_pairs(b, _maddubs(b, b.bitcast(token, weights.type), weights)))
+
+
+def _vpdpbusd_unsigned_token(b, acc, weights, token):
+    return _vpdpbusd(b, acc, b.bitcast(token, weights.type), weights)
+
+
+def _vdpbf16ps(b, acc, weights, token):
+    pairs = ir.VectorType(BFloatType(), 2 * LANES)
+    return call_function(b, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}", acc.type, acc, b.bitcast(weights, pairs),
+                 b.bitcast(token, pairs))
+
+
+fma_tokens = _multiply_accumulate(F32, lambda b, acc, weights, token: emit_fma(b, weights, token, acc))
+dot2_bf16 = _multiply_accumulate(I32, _vdpbf16ps)  # acc[p][t] += sum of 2 products of bfloat16; only where ISA.bf16
+# acc[p][t] += sum of 4 products, with unsigned weights and int8 activations. acc comes from `partial_sums` and goes to
+# `add_partial_sums`. On AVX2 it has 16 bits, which cannot overflow in 32 calls with weights up to 3, in 8 calls with
+# weights up to 15, in 4 with weights up to 31, or in 2 with weights up to 63.
+dot4 = _multiply_accumulate(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "generic": _generic_dot("zext")}[ISA.dot])
+# The same for int8 weights, which are stored with SIGNED_OFFSET added. acc is int32 on every path.
+dot4_signed = _multiply_accumulate(
+    I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_signed_dot, "generic": _generic_dot("sext")}[ISA.dot])
+SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
+# The same for int8 weights as they are and activations of 0 to LARGEST_UNSIGNED. acc is int32 on every path.
+dot4_unsigned = _multiply_accumulate(
+    I32, {"vnni": _vpdpbusd_unsigned_token, "maddubs": _maddubs_unsigned_token,
+          "generic": _generic_dot("sext", "zext")}[ISA.dot])
+LARGEST_UNSIGNED = 127 if ISA.dot == "maddubs" else 255
+
+
+@intrinsic
+def init_from_bias(context, acc, bias, stride):
+    """int32 accumulators of acc's shape. Those of token t start at the int32 at bias + t * stride."""
+    def generate(context, b, sig, args):
+        tile, (_, bias, stride) = sig.return_type, args
+        tokens = [broadcast(b, load_from(b, offset_by(b, bias, stride, t), I32), LANES) for t in range(tile.tokens)]
+        return tile_of(b, tokens * tile.panels, tile)
+
+    return acc.of("i32")(acc, types.intp, types.intp), generate
+
+
+def _accumulates_in_place(total):
+    """Whether `dot4` adds to the int32 total itself, without partial sums."""
+    return DOT_ELEMENT == "i32" and total.size >= _INDEPENDENT_SUMS
+
+
+@intrinsic
+def partial_sums(context, total):
+    """Accumulators for a few calls of `dot4`, whose sum `add_partial_sums` then adds to the int32 total.
+
+    AVX2: zeros of 16 bits. Other paths: int32 zeros for small tiles, which breaks one long chain of dependent dot
+    products into several short ones. Large tiles have enough independent chains and no spare registers: for them,
+    `total` itself.
+    """
+    tile = total.of(DOT_ELEMENT)
+    return tile(total), lambda context, b, sig, args: (
+        args[0] if _accumulates_in_place(total) else ir.Constant(ir.ArrayType(tile.vector, tile.size), None))
+
+
+@intrinsic
+def add_partial_sums(context, total, partial):
+    """total + partial, int32. On AVX2, pairs of 16-bit partial sums are widened and added first."""
+    def emit(b, before, sums):
+        if _accumulates_in_place(total):
+            return sums  # `total` is where they began
+        return b.add(before, _add_pairs(b, sums) if DOT_ELEMENT == "i16" else sums)
+
+    return elementwise(emit)((total, partial))
+
+
+@intrinsic
+def scale_add(context, acc, dots, weight_scale, scale, stride):
+    """acc[p][t] += (weight_scale[p] * scale[t]) * dots[p][t], where scale is the address of a float32.
+
+    The product of two scales that are float16 values is exact.
+    """
+    def generate(context, b, sig, args):
+        tile, (acc, dots, weight_scale, scale, stride) = sig.return_type, args
+        out, sums = vectors_of(b, acc, tile), vectors_of(b, dots, tile)
+        scales = vectors_of(b, weight_scale, sig.args[2])
+        for t in range(tile.tokens):
+            token_scale = broadcast(b, load_from(b, offset_by(b, scale, stride, t), F32), LANES)
+            for p in range(tile.panels):
+                i = p * tile.tokens + t
+                out[i] = emit_fma(b, b.fmul(scales[p], token_scale), b.sitofp(sums[i], tile.vector), out[i])
+        return tile_of(b, out, tile)
+
+    return acc(acc, dots, weight_scale, types.intp, types.intp), generate

@@ -1,0 +1,75 @@
+"""Helpers that emit LLVM IR. `b` is an llvmlite IRBuilder, and values are LLVM's."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+
+from .types import F16, F32, I16, I32, I64, I8, ISA, Tile
+
+
+def literal_of(ty):
+    if not isinstance(ty, types.IntegerLiteral):
+        raise TypingError("this operand must be a literal or a global constant")
+    return ty.literal_value
+
+
+def vectors_of(b, value, tile):
+    return [b.extract_value(value, i) for i in range(tile.size)]
+
+
+def tile_of(b, vectors, tile):
+    value = ir.Constant(ir.ArrayType(tile.vector, tile.size), ir.Undefined)
+    for i, vector in enumerate(vectors):
+        value = b.insert_value(value, vector, i)
+    return value
+
+
+def vector_at(vectors, tile, panel, token):
+    """The vector at [panel][token], broadcast along axes of length one."""
+    return vectors[(panel if tile.panels > 1 else 0) * tile.tokens + (token if tile.tokens > 1 else 0)]
+
+
+def constant(vector, number):
+    return ir.Constant(vector, [number] * vector.count)
+
+
+def broadcast(b, scalar, count):
+    undefined = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
+    first = b.insert_element(undefined, scalar, I32(0))
+    return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, count), [0] * count))
+
+
+def load_from(b, address, ty):
+    load = b.load(b.inttoptr(address, ty.as_pointer()))
+    load.align = 1
+    return load
+
+
+def store_to(b, value, address):
+    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1
+
+
+def offset_by(b, address, stride, times):
+    return address if times == 0 else b.add(address, b.mul(stride, I64(times)))
+
+
+def call_function(b, name, result, *args, fastmath=()):
+    function = ir.FunctionType(result, [a.type for a in args])
+    return b.call(cgutils.get_or_insert_function(b.module, function, name), args, fastmath=fastmath)
+
+
+def type_name(vector):
+    return f"v{vector.count}{ {I8: 'i8', I16: 'i16', I32: 'i32', F16: 'f16', F32: 'f32'}[vector.element] }"
+
+
+def emit_fma(b, x, y, z):
+    # Without FMA instructions llvm.fma would call libm once per lane: there, let LLVM multiply and add.
+    operation = "fma" if ISA.dot != "generic" else "fmuladd"
+    return call_function(b, f"llvm.{operation}.{type_name(x.type)}", x.type, x, y, z)
+
+
+def result_tile(element, *tiles):
+    return Tile(element, max(t.panels for t in tiles), max(t.tokens for t in tiles))

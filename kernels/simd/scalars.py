@@ -1,0 +1,60 @@
+"""Single numbers in memory."""
+
+from __future__ import annotations
+
+from numba import types
+from numba.extending import intrinsic
+
+from .types import F16, F32, I16, I32, I64, I8
+from .emit import load_from, store_to
+
+
+def _scalar_access(ty, element):
+    @intrinsic
+    def get(context, address):
+        return ty(types.intp), lambda context, b, sig, args: load_from(b, args[0], element)
+
+    @intrinsic
+    def put(context, address, value):
+        def generate(context, b, sig, args):
+            store_to(b, args[1], args[0])
+            return context.get_dummy_value()
+
+        return types.void(types.intp, ty), generate
+
+    return get, put
+
+
+get_i64, put_i64 = _scalar_access(types.int64, I64)
+get_i32, put_i32 = _scalar_access(types.int32, I32)
+get_u16, put_u16 = _scalar_access(types.uint16, I16)
+get_u8, put_u8 = _scalar_access(types.uint8, I8)
+get_f32, put_f32 = _scalar_access(types.float32, F32)
+
+
+@intrinsic
+def get_f16(context, address):
+    """A float16 in memory, as float32."""
+    return types.float32(types.intp), lambda context, b, sig, args: b.fpext(load_from(b, args[0], F16), F32)
+
+
+@intrinsic
+def nearest_f16(context, value):
+    """A float32 rounded to the nearest float16 value, half to even."""
+    return types.float32(types.float32), lambda context, b, sig, args: b.fpext(b.fptrunc(args[0], F16), F32)
+
+
+@intrinsic
+def put_f16(context, address, value):
+    """Store a float32 as float16, rounded half to even."""
+    def generate(context, b, sig, args):
+        store_to(b, b.fptrunc(args[1], F16), args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.float32), generate
+
+
+@intrinsic
+def bits_to_float(context, number):
+    """The float32 whose bits are the low half of an integer."""
+    return types.float32(types.int64), lambda context, b, sig, args: b.bitcast(b.trunc(args[0], I32), F32)
