@@ -121,7 +121,7 @@ class Pages(RuleBasedStateMachine):
         shared = text.table.shared
         self.cache.close(text.table, text.ids)
         assert (text.table.pages, text.table.shared, text.table.computed) == ([], [], 0)
-        self.touch([*shared, *(node for node in self.nodes() if node not in self.used)])
+        self.touch([*shared, *(node for node in self.nodes() if node.last_used == self.cache._clock)])
 
     @rule()
     def forget_all(self) -> None:
