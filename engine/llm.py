@@ -22,7 +22,7 @@ from .file_kind import check_is_model
 from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
-from .model import Model, Progress
+from .model import BATCH, Model, Progress
 from .scheduler import PARALLEL, Evaluation, Scheduler
 from .sequence import TokenSequence
 from .speculation import Drafter, DraftExperience, DraftModel, NGrams, check_vocabulary
@@ -66,6 +66,8 @@ class LLM:
         """
         if beside is not None and threads is not None:
             raise LcpuError("a model beside another one has the other's threads: leave out `threads`")
+        if not 1 <= parallel <= BATCH:
+            raise LcpuError(f"{parallel} texts at once: choose 1 to {BATCH}")
         started = time.perf_counter()
         file = GGUFFile.open(path if path is not None else models.path())
         try:
@@ -146,14 +148,17 @@ class LLM:
         shared = GenerationOptions(stop=(stop,) if isinstance(stop, str) else tuple(stop), **options)
         texts = [""] * len(prompts)
         requests = ((self.tokenize(prompt), shared) for prompt in prompts)
-        for index, _, text in self.stream_batch(requests, draft):
+        for index, generation, text in self.stream_batch(requests, draft):
+            if generation.error is not None:
+                raise generation.error
             texts[index] += text
         return texts
 
     def stream_batch(self, requests: Iterable[tuple[Sequence[int], GenerationOptions]],
                      draft: DraftSource = None) -> Iterator[tuple[int, Generation, str]]:
         """Generations after many prompts, computed together: (number of the request, its generation, a piece of its
-        text) as they come. A generation has ended when its finish_reason is there. Requests are taken as needed."""
+        text) as they come. A generation has ended when its finish_reason is there; "error" comes with its `error`, and
+        the others go on. Requests are taken as needed."""
         coming = enumerate(requests)
         active: dict[int, Generation] = {}
         try:
@@ -163,7 +168,7 @@ class LLM:
                     active[index].start()
                 if not active:
                     return
-                self._scheduler.step()
+                self._scheduler.advance(*(generation.sequence for generation in active.values()))
                 for index, generation in list(active.items()):
                     text = generation.read()
                     if generation.finish_reason is not None:
@@ -215,6 +220,8 @@ class LLM:
             return [ngrams], lambda: None
         if not isinstance(draft, LLM):
             raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
+        if draft is self:
+            raise LcpuError("a model cannot draft for itself: leave the draft model out, or load the file twice")
         if draft not in self._draft_experience:
             check_vocabulary(self.tokenizer, draft.tokenizer)
             self._draft_experience[draft] = DraftExperience()

@@ -61,20 +61,31 @@ class PageCache:
 
     def open(self, ids: Sequence[int]) -> PageTable:
         """A table for a text, with what is known of its beginning: at most all but the last token."""
-        table, node = PageTable(), self._root
+        table = PageTable(shared=self._known_pages(ids))
+        for node in table.shared:
+            self._use(node)
+            table.pages.append(node.page)
+        table.computed = len(table.pages) * POSITIONS
         self._open.add(table)
-        known = len(ids) - 1
-        while table.computed + POSITIONS <= known:
-            child = node.children.get(tuple(ids[table.computed : table.computed + POSITIONS]))
+        self._begin_with_part(table, table.shared[-1] if table.shared else self._root, ids[table.computed : -1])
+        return table
+
+    def _known_pages(self, ids: Sequence[int]) -> list[Node]:
+        """The whole pages that hold the beginning of a text, without its last token."""
+        nodes, node = [], self._root
+        for end in range(POSITIONS, len(ids), POSITIONS):
+            child = node.children.get(tuple(ids[end - POSITIONS : end]))
             if child is None:
                 break
-            self._use(child)
-            table.shared.append(child)
-            table.pages.append(child.page)
-            table.computed += POSITIONS
+            nodes.append(child)
             node = child
-        self._begin_with_part(table, node, ids[table.computed : known])
-        return table
+        return nodes
+
+    def has_room(self, ids: Sequence[int], more: int) -> bool:
+        """Whether there are pages for a text that is to be opened, and so many more."""
+        known = self._known_pages(ids)
+        available = self.available() - sum(node.users == 0 for node in known)
+        return available >= -(-len(ids) // POSITIONS) - len(known) + more
 
     def _begin_with_part(self, table: PageTable, node: Node, rest: Sequence[int]) -> None:
         """Take along what a page holds of the tokens that come next: the page itself if nobody else could want it."""
@@ -107,6 +118,7 @@ class PageCache:
 
     def grow(self, table: PageTable, positions: int) -> bool:
         """Give a table room for so many positions. False if there are not enough pages; it then keeps what it got."""
+        self._open.add(table)
         while table.room < positions:
             page = self._take()
             if page is None:

@@ -23,7 +23,6 @@ class TokenSequence:
         model's steps."""
         self.ids = list(ids)
         self.prompt_tokens = len(ids)
-        self.reused_tokens = 0  # of the prompt, found in the cache
         self.error: LcpuError | None = None  # why it cannot go on
         self.prompt_seconds = 0.0
         self.generation_seconds = 0.0
@@ -34,6 +33,7 @@ class TokenSequence:
         self._draft = NO_DRAFT
         self.drafting_seconds = 0.0  # of the step that is scheduled
         self._read = len(ids)
+        self._reused_tokens: int | None = None
 
     @property
     def speculation(self) -> Figures:
@@ -59,10 +59,27 @@ class TokenSequence:
         """Whether there are tokens that `read` has not given yet."""
         return self._read < len(self.ids)
 
+    @property
+    def has_news(self) -> bool:
+        return self.unread or self.finish_reason is not None
+
     def read(self) -> list[int]:
         """The tokens chosen since the last call, without the one that ends the text."""
-        start, self._read = self._read, len(self.ids)
-        return self.ids[start : self._read - (1 if self._ended else 0)]
+        start, end = self._read, len(self.ids)
+        tokens = self.ids[start : end - (1 if self._ended else 0)]
+        self._read = end  # last: from here on, another thread may compute more
+        return tokens
+
+    def start(self, table: PageTable) -> None:
+        """Begin, or go on, with the pages of what is known of the text."""
+        if self._reused_tokens is None:
+            self._reused_tokens = table.computed
+        self.table = table
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of the prompt that were found in the cache when it began."""
+        return self._reused_tokens or 0
 
     @property
     def in_prompt(self) -> bool:
@@ -93,9 +110,12 @@ class TokenSequence:
         """The first `count` pending tokens are computed; logits: float32 [outputs][vocab] if these were all of them."""
         assert self.table is not None
         in_prompt = self.in_prompt
-        self.table.computed += count
+        self.table.computed = min(self.table.computed + count, len(self.ids))  # without drafts, which may be wrong
         if not len(logits):
-            self.prompt_seconds += seconds
+            if in_prompt:
+                self.prompt_seconds += seconds
+            else:  # again, after its pages were given up
+                self.generation_seconds += seconds
             return
         if in_prompt:
             self._speculator.start(self.ids)
