@@ -24,7 +24,7 @@ from .gguf_file import GGUFFile
 from .gguf_metadata import Value
 from .model import BATCH, Model, Progress
 from .scheduler import PARALLEL, Evaluation, Scheduler
-from .sequence import TokenSequence
+from .sequence import TokenSequence, shifted
 from .speculation import Drafter, DraftExperience, DraftModel, NGrams, check_vocabulary
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
@@ -136,7 +136,8 @@ class LLM:
         self._scheduler.check_open()
         options = options or GenerationOptions()
         drafters, when_ended = self._drafters(draft)
-        sequence = TokenSequence(ids, self.context, options, self.tokenizer.end_ids, drafters, self._scheduler.costs)
+        sequence = TokenSequence(ids, self.context, options, self.tokenizer.end_ids, drafters, self._scheduler.costs,
+                                 self._kept(ids, options))
         return Generation(self._scheduler, sequence, self.tokenizer, options.stop, when_ended)
 
     def generate_batch(self, prompts: Sequence[str], *, draft: DraftSource = None, **options: Any) -> list[str]:
@@ -210,6 +211,16 @@ class LLM:
         """The model's own template, in Jinja."""
         template = self.metadata.get("tokenizer.chat_template")
         return template if isinstance(template, str) else None
+
+    def shifted(self, ids: Sequence[int], options: GenerationOptions) -> list[int]:
+        """What a context shift leaves of a text that is longer than the context."""
+        return shifted(ids, self.context, self._kept(ids, options))
+
+    def _kept(self, ids: Sequence[int], options: GenerationOptions) -> int:
+        """Tokens that a context shift keeps."""
+        if options.keep < 0:
+            return len(ids)
+        return min(len(ids), options.keep + (self.tokenizer.add_bos and ids[0] == self.tokenizer.bos_id))
 
     def _drafters(self, draft: DraftSource) -> tuple[list[Drafter], Callable[[], None]]:
         """Those of a text, and what to call when it has ended."""

@@ -138,6 +138,8 @@ class Scheduler:
         """What the step computes: first the next tokens of texts, then prompts, which share what is left of it."""
         runnable = self._runnable()
         for sequence in runnable:
+            if sequence.must_shift:
+                self._shift(sequence)
             sequence.draft(len(runnable) - 1)
         pending = sorted(((sequence, sequence.pending()) for sequence in runnable), key=lambda entry: len(entry[1]))
         scheduled: list[tuple[TokenSequence, Piece]] = []
@@ -150,6 +152,11 @@ class Scheduler:
                 scheduled.append((sequence, Piece(tokens[:size], table.computed, table.pages, outputs)))
                 room -= size
         return [entry for entry in scheduled if entry[0].table is not None]  # nor those that gave up their pages
+
+    def _shift(self, sequence: TokenSequence) -> None:
+        self._give_up_pages(sequence)
+        sequence.shift()
+        sequence.table = self.cache.open(sequence.ids)
 
     def _make_room(self, sequence: TokenSequence, tokens: int) -> bool:
         """Give a sequence room for so many tokens more; False if it had to give up its pages itself."""

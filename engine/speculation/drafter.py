@@ -76,7 +76,7 @@ class Drafter(Protocol):
         """Shared by all drafters of the kind."""
 
     def start(self, ids: Sequence[int]) -> None:
-        """Get ready for a text that begins with these tokens."""
+        """Get ready for a text that begins with these tokens; forget the one before."""
 
     def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:
-        """What may follow `ids`, a text that only grows from call to call; None if there is no idea."""
+        """What may follow `ids`, a text that only grows since `start`; None if there is no idea."""

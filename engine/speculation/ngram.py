@@ -30,6 +30,8 @@ class NGrams:
         return Experience(tuple(Acceptance(prior, weight=2) for prior in _PRIORS.values()), _CREDIT)
 
     def start(self, ids: Sequence[int]) -> None:
+        self._positions = [{} for _ in _PRIORS]
+        self._indexed = 0
         self._index(ids)
 
     def offer(self, ids: Sequence[int], sampler: Sampler) -> Offer | None:

@@ -76,7 +76,7 @@ class Speculator:
         self._looks = deque([0.0], maxlen=5)  # seconds that looking took
 
     def start(self, ids: Sequence[int]) -> None:
-        """The prompt; not part of the figures."""
+        """The prompt, or what is left of a text that was cut; not part of the figures."""
         for drafter in self._drafters:
             drafter.experience.start()
             drafter.start(ids)

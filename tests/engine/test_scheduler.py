@@ -135,6 +135,7 @@ def test_with_pages_for_three(path: Path, expected: Expected, types: tuple[str, 
         assert given_up > 5
 
 
+@pytest.mark.usefixtures("always_draft")
 def test_drafts(path: Path, write_llama: WriteLlama, expected: Expected) -> None:
     """From n-grams and from a model, in texts that become alone at the end and in those that always are."""
     repeating = [([5, 6, 7, 8, *PROMPTS[number]] * 4, options(number, 40)) for number in range(6)]
@@ -144,6 +145,9 @@ def test_drafts(path: Path, write_llama: WriteLlama, expected: Expected) -> None
             assert alone(llm, repeating, draft) == plain
             assert together(llm, repeating, draft) == plain
             assert together(llm, requests(), draft) == expected(("f16", "f16"), False)
+        generation = llm.stream(*repeating[1], same)
+        list(generation)
+        assert generation.speculation.accepted > 20
 
 
 @pytest.mark.skipif(not models.path().exists(), reason="the embedded model is not there")
