@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..kernels.errors import LcpuError
 from . import console
 from .prompt import as_unicode
+from .prompt_cache import PromptCache
 from .report import Timings
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ def opening(system: str | None, user: str | None = None) -> list[Message]:
     return [{"role": role, "content": content} for role, content in turns if content is not None]
 
 
-def encode(llm: LLM, messages: list[Message]) -> list[int]:
+def encode(llm: LLM, messages: list[Message], may_be_longer: bool = False) -> list[int]:
     """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
 
-    A model without a template gets ChatML if it knows ChatML's tokens.
+    may_be_longer: than the context, save for its first message. A model without a template gets ChatML if it knows ChatML's tokens.
     Errors: LcpuError for a model that has neither, and for a conversation that leaves no room in the context.
     """
     from ..engine.chat import render
@@ -41,8 +42,8 @@ def encode(llm: LLM, messages: list[Message]) -> list[int]:
     text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos)
     template_adds_bos = bool(bos) and text.startswith(bos)
     ids = llm.tokenize(text, add_bos=not template_adds_bos, parse_special=True)
-    if len(ids) >= llm.context:
-        is_first = sum(message["role"] == "user" for message in messages) == 1
+    is_first = sum(message["role"] == "user" for message in messages) == 1
+    if len(ids) >= llm.context and (is_first or not may_be_longer):
         raise LcpuError(f"the message makes a prompt of {len(ids)} tokens, and the context has {llm.context}: shorten "
                         "it, or set a larger context with -c N" if is_first else context_full(llm))  # fmt: skip
     return ids
@@ -53,11 +54,12 @@ def token_text(llm: LLM, token: int | None) -> str:
 
 
 def context_full(llm: LLM) -> str:
-    return f"the context of {llm.context} tokens is full; /reset forgets the conversation, -c N gives it more room"
+    return (f"the context of {llm.context} tokens is full; /reset forgets the conversation, -c N gives it more room, "
+            "--context-shift drops its oldest half")
 
 
-def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: str | None, *, first: str | None,
-             verbose: bool) -> None:
+def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: str | None,
+             cache: PromptCache, *, first: str | None, verbose: bool) -> None:
     """Answers turn after turn until the turns end.
 
     Every turn renders the whole conversation anew; the engine computes only what its cache does not hold.
@@ -79,7 +81,7 @@ def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: 
         elif command == "/system":
             messages = opening(argument or None) + [message for message in messages if message["role"] != "system"]
             confirm("the system prompt is set" if argument else "the system prompt is removed")
-        elif generation := answer(llm, sampling, draft, messages, turn):
+        elif generation := answer(llm, sampling, draft, cache, messages, turn):
             timings = timings.plus(generation)
             if verbose:
                 console.notice(Timings(llm.load_seconds).plus(generation).line())
@@ -92,16 +94,19 @@ def confirm(done: str) -> None:
         console.notice(done)
 
 
-def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: list[Message],
-           turn: str) -> Generation | None:
+def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, cache: PromptCache,
+           messages: list[Message], turn: str) -> Generation | None:
     """Adds the user's turn and the model's reply to the messages; None when there is no reply.
 
     A turn that Ctrl-C stops before the reply begins is forgotten: it may have been too long to wait for.
     """
     user = {"role": "user", "content": turn}
     try:
-        generation = llm.stream(encode(llm, [*messages, user]), sampling, draft)
-        reply = stream_reply(generation)
+        ids = encode(llm, [*messages, user], may_be_longer=sampling.context_shift)
+        if len(ids) > llm.context:
+            ids = llm.shifted(ids, sampling)
+        generation = llm.stream(ids, sampling, draft)
+        reply = stream_reply(cache.saving(llm, ids, generation))
     except LcpuError as error:
         if not console.stdin_is_terminal():
             raise
@@ -116,7 +121,7 @@ def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: 
     return generation
 
 
-def stream_reply(generation: Generation) -> str:
+def stream_reply(generation: Iterable[str]) -> str:
     """Writes the reply as it comes, and returns it: as far as it came, when Ctrl-C stops it at a terminal."""
     pieces: list[str] = []
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engine.gguf_types import ARRAY, BOOL, STRING, TENSOR_TYPES, VALUE_DTYPES
 from ..kernels.errors import LcpuError
-from .output import whole_file
+from ..engine.whole_file import whole_file
 
 TensorBytes: TypeAlias = bytes | np.ndarray
 

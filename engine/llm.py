@@ -7,7 +7,9 @@ import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -17,6 +19,8 @@ import numpy as np
 from .. import models
 from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
+from ..kernels.pages import POSITIONS
+from . import prompt_cache
 from .description import describe
 from .file_kind import check_is_model
 from .generate import Generation, GenerationOptions
@@ -179,6 +183,52 @@ class LLM:
         finally:
             for generation in active.values():
                 generation.close()
+
+    def save_prompt(self, path: str | os.PathLike[str], ids: Sequence[int]) -> int:
+        """Write what is computed of the beginning of a text to a prompt cache. Returns how many tokens these are.
+
+        Where none are, nothing is written. Raises LcpuError if the file cannot be written.
+        """
+        scheduler, pool = self._scheduler, self._model.pool
+        with scheduler.lock:
+            scheduler.check_open()
+            with scheduler.changing():
+                table = scheduler.cache.open([*ids, -1])  # all but a last one
+            known = table.computed
+            try:
+                if known:
+                    prompt_cache.save(Path(path), self._origin, ids[:known], [pool.pages[page] for page in table.pages])
+            finally:
+                with scheduler.changing():
+                    scheduler.cache.close(table, ids)
+        return known
+
+    def restore_prompt(self, path: str | os.PathLike[str]) -> list[int]:
+        """The ids that a prompt cache has, none if there is no such file. Texts that begin as they do share its pages.
+
+        Raises LcpuError if the file comes from another model or way of computing, or is not whole.
+        """
+        scheduler, pool = self._scheduler, self._model.pool
+        with scheduler.lock:
+            scheduler.check_open()
+            with scheduler.changing():
+                table = scheduler.cache.open([-1])
+                ids: list[int] = []
+
+                def room(tokens: int) -> list[np.ndarray]:
+                    scheduler.cache.grow(table, min(tokens, pool.count * POSITIONS))
+                    return [pool.pages[page] for page in table.pages]
+
+                try:
+                    ids = prompt_cache.restore(Path(path), self._origin, room)
+                    table.computed = min(len(ids), table.room)
+                finally:
+                    scheduler.cache.close(table, ids)
+        return ids
+
+    @cached_property
+    def _origin(self) -> prompt_cache.Origin:
+        return prompt_cache.origin_of(self._file, self._model.pool)
 
     def close(self) -> None:
         """Give back threads and memory. What is called later raises LcpuError."""
