@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..kernels.errors import LcpuError
@@ -31,7 +32,8 @@ def opening(system: str | None, user: str | None = None) -> list[Message]:
 def encode(llm: LLM, messages: list[Message], may_be_longer: bool = False) -> list[int]:
     """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
 
-    may_be_longer: than the context, save for its first message. A model without a template gets ChatML if it knows ChatML's tokens.
+    may_be_longer: than the context, save for its first message. A model without a template gets ChatML if it knows
+    ChatML's tokens.
     Errors: LcpuError for a model that has neither, and for a conversation that leaves no room in the context.
     """
     from ..engine.chat import render
@@ -103,7 +105,8 @@ def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, cache: Pro
     user = {"role": "user", "content": turn}
     try:
         ids = encode(llm, [*messages, user], may_be_longer=sampling.context_shift)
-        if len(ids) > llm.context:
+        if sampling.context_shift:
+            sampling = with_prompt_kept(llm, sampling, [*messages, user])
             ids = llm.shifted(ids, sampling)
         generation = llm.stream(ids, sampling, draft)
         reply = stream_reply(cache.saving(llm, ids, generation))
@@ -119,6 +122,16 @@ def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, cache: Pro
     if generation.finish_reason == "context":
         console.notice(context_full(llm))
     return generation
+
+
+def with_prompt_kept(llm: LLM, sampling: GenerationOptions, messages: list[Message]) -> GenerationOptions:
+    """--keep -1 in a conversation: its prompt is the system prompt and the first message, as in llama.cpp."""
+    if sampling.keep >= 0:
+        return sampling
+    first = next(number for number, message in enumerate(messages) if message["role"] == "user")
+    prompt = encode(llm, messages[: first + 1])
+    counted_anyway = llm.tokenizer.add_bos and prompt[0] == llm.tokenizer.bos_id
+    return replace(sampling, keep=len(prompt) - counted_anyway)
 
 
 def stream_reply(generation: Iterable[str]) -> str:

@@ -121,10 +121,16 @@ class LLM:
 
     def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
                  top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, seed: int | None = None,
-                 stop: Sequence[str] = (), draft: DraftSource = "ngram") -> Iterator[str]:
-        """The text that follows a prompt, in pieces as they are computed. The draft only makes it faster (`stream`)."""
+                 stop: Sequence[str] = (), context_shift: bool = False, keep: int = 0,
+                 draft: DraftSource = "ngram") -> Iterator[str]:
+        """The text that follows a prompt, in pieces as they are computed. The draft only makes it faster (`stream`).
+
+        At a full context it ends, or goes on with context_shift, as if the first `keep` tokens and the newer half of
+        the others had been the prompt.
+        """
         options = GenerationOptions(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                     min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
+                                    context_shift=context_shift, keep=keep,
                                     stop=(stop,) if isinstance(stop, str) else tuple(stop))
         return iter(self.stream(self.tokenize(prompt), options, draft))
 

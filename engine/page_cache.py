@@ -88,7 +88,8 @@ class PageCache:
         return available >= -(-len(ids) // POSITIONS) - len(known) + more
 
     def _begin_with_part(self, table: PageTable, node: Node, rest: Sequence[int]) -> None:
-        """Take along what a page holds of the tokens that come next: the page itself if nobody else could want it."""
+        """Take along what a page holds of the tokens that come next: a copy, or the page itself if it holds nothing
+        else."""
         best = max(node.children.values(), key=lambda child: common_prefix(child.tokens, rest), default=None)
         size = common_prefix(best.tokens, rest) if best else 0
         other = max(self._beside(table), key=lambda other: common_prefix(other.rest, rest), default=None)
@@ -108,6 +109,9 @@ class PageCache:
             best.users -= 1
             if page is not None:
                 self._copy(best.page, page)
+            elif best.users == 0 and not best.children:  # the last page that is left
+                self._forget(best)
+                page = best.page
         if page is not None:
             table.pages.append(page)
             table.computed += size

@@ -19,8 +19,8 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def origin_of(file: GGUFFile, pool: PagePool) -> Origin:
     for name, info in file.tensors.items():
         data = file.data(name)
         for start in (0, info.nbytes // 2, max(0, info.nbytes - _SAMPLE)):
-            digest.update(data[start : start + _SAMPLE])
+            digest.update(data[start : start + _SAMPLE].data)
     return Origin(digest.hexdigest(), _code(), pool.keys.name, pool.values.name, pool.page_bytes)
 
 
@@ -84,7 +84,7 @@ def check_writable(path: Path) -> None:
 def save(path: Path, origin: Origin, ids: Sequence[int], pages: Sequence[np.ndarray]) -> None:
     """Write a prompt cache, or nothing at all. pages: uint8 [page_bytes] each. Raises LcpuError if it cannot."""
     description = json.dumps(asdict(origin) | {"tokens": len(ids)}).encode()
-    parts = [_MAGIC, _NUMBERS.pack(VERSION, len(description)), description, np.asarray(ids, "<i4").tobytes(), *pages]
+    parts = [_MAGIC, _NUMBERS.pack(VERSION, len(description)), description, np.asarray(ids, "<i4").tobytes(), *(page.data for page in pages)]
     digest = hashlib.blake2b(digest_size=_DIGEST)
     try:
         remove_dead_parts(target_of(path).parent)
@@ -116,7 +116,7 @@ def restore(path: Path, origin: Origin, room: Callable[[int], Sequence[np.ndarra
         raise LcpuError(f"{path}: cannot be read: {error.strerror}; {_WAY_OUT}") from None
 
 
-def _opened(path: Path) -> BinaryIO | None:
+def _opened(path: Path) -> BufferedReader | None:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -129,11 +129,11 @@ def _opened(path: Path) -> BinaryIO | None:
         raise LcpuError(f"{path}: cannot be read: {reason}; name another file") from None
 
 
-def _read(path: Path, file: BinaryIO, origin: Origin, room: Callable[[int], Sequence[np.ndarray]]) -> list[int]:
+def _read(path: Path, file: BufferedReader, origin: Origin, room: Callable[[int], Sequence[np.ndarray]]) -> list[int]:
     digest = hashlib.blake2b(digest_size=_DIGEST)
     size = os.fstat(file.fileno()).st_size
 
-    def read(target: bytearray | np.ndarray) -> None:
+    def read(target: bytearray | memoryview) -> None:
         if file.readinto(target) != len(target):
             raise EOFError
         digest.update(target)
@@ -154,11 +154,11 @@ def _read(path: Path, file: BinaryIO, origin: Origin, room: Callable[[int], Sequ
     if size != file.tell() + 4 * tokens + count * origin.page_bytes + _DIGEST:
         raise EOFError
     ids = np.empty(tokens, "<i4")
-    read(ids.view(np.uint8))
+    read(ids.view(np.uint8).data)
     pages = room(tokens)
     spare = np.empty(origin.page_bytes if len(pages) < count else 0, np.uint8)
     for number in range(count):
-        read(pages[number] if number < len(pages) else spare)
+        read((pages[number] if number < len(pages) else spare).data)
     if file.read() != digest.digest():
         raise LcpuError(f"{path}: is a damaged prompt cache: {_WAY_OUT}")
     return [int(token) for token in ids]

@@ -29,7 +29,7 @@ def llm(path: Path) -> Iterator[LLM]:
         yield llm
 
 
-def ids_after(llm: LLM, prompt: list[int], options: GenerationOptions, draft: LLM | None | str = None) -> list[int]:
+def ids_after(llm: LLM, prompt: list[int], options: GenerationOptions, draft: LLM | str | None = None) -> list[int]:
     generation = llm.stream(prompt, options, draft)  # type: ignore[arg-type]
     "".join(generation)
     assert generation.finish_reason == "length"

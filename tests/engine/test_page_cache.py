@@ -257,6 +257,14 @@ def test_a_text_that_goes_on_is_shared_to_the_token() -> None:
     assert cache.open([9, 9, 9]).computed == 0
 
 
+def test_the_only_page_is_taken_over_in_part() -> None:
+    cache = PageCache(1, lambda source, target: None)
+    cache.close(computed(cache, [1] * SIZE), [1] * SIZE)
+    table = cache.open([1, 1, 2])
+    assert (table.computed, table.pages) == (2, [0])
+    assert found(cache, [1] * SIZE) == 0
+
+
 def test_when_there_is_no_page_for_a_copy() -> None:
     cache = PageCache(2, lambda source, target: None)
     text = [1] * SIZE + [2, 3]

@@ -160,7 +160,7 @@ def test_a_trained_model(types: tuple[str, str]) -> None:
         with LLM.load(threads=threads, context=256, cache_tokens=cache_tokens, cache_types=types) as llm:
             work = [(llm.tokenize(prompt), options(number, 30)) for number, prompt in enumerate(prompts)]
             found += [together(llm, work), alone(llm, work, "ngram")]
-            shared = dict(max_tokens=30, temperature=0.7, seed=4)
+            shared: dict[str, Any] = {"max_tokens": 30, "temperature": 0.7, "seed": 4}
             texts = llm.generate_batch(prompts, **shared)
             assert texts == ["".join(llm.generate(prompt, **shared)) for prompt in prompts]
             assert len(set(texts)) > len(texts) / 2
