@@ -84,8 +84,8 @@ def check_writable(path: Path) -> None:
 def save(path: Path, origin: Origin, ids: Sequence[int], pages: Sequence[np.ndarray]) -> None:
     """Write a prompt cache, or nothing at all. pages: uint8 [page_bytes] each. Raises LcpuError if it cannot."""
     description = json.dumps(asdict(origin) | {"tokens": len(ids)}).encode()
-    parts = [_MAGIC, _NUMBERS.pack(VERSION, len(description)), description, np.asarray(ids, "<i4").tobytes(),
-             *(page.data for page in pages)]
+    parts: list[bytes | memoryview] = [_MAGIC, _NUMBERS.pack(VERSION, len(description)), description,
+                                       np.asarray(ids, "<i4").tobytes(), *(page.data for page in pages)]
     digest = hashlib.blake2b(digest_size=_DIGEST)
     try:
         remove_dead_parts(target_of(path).parent)
