@@ -122,11 +122,11 @@ class PageCache:
 
     def grow(self, table: PageTable, positions: int) -> bool:
         """Give a table room for so many positions. False if there are not enough pages; it then keeps what it got."""
-        self._open.add(table)
         while table.room < positions:
             page = self._take()
             if page is None:
                 return False
+            self._open.add(table)
             table.pages.append(page)
         return True
 

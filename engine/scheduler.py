@@ -42,6 +42,7 @@ class Scheduler:
         self._running: list[TokenSequence] = []  # the oldest first
         self._dropped: deque[TokenSequence | Evaluation] = deque()
         self._sound = True
+        self._steps = 0
 
     def add(self, sequence: TokenSequence) -> None:
         """Let it run as soon as there is room."""
@@ -56,15 +57,19 @@ class Scheduler:
 
     def advance(self, *sequences: TokenSequence) -> None:
         """Step until one of these has a token that nobody has read, or has ended."""
-        while not any(sequence.has_news for sequence in sequences):
+        while True:
+            steps = self._steps
+            if any(sequence.has_news for sequence in sequences):
+                return
             with self.lock:
-                if not any(sequence.has_news for sequence in sequences):
+                if self._steps == steps:  # nobody else has stepped meanwhile
                     self.step()
 
     def step(self) -> None:
         """Schedule, compute, take in. Nothing happens if all sequences are ahead of their readers."""
         with self.lock:
             self.check_open()
+            self._steps += 1
             started = time.perf_counter()
             with self.changing():
                 self._admit()
