@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..kernels.errors import LcpuError
 from . import console
 from .prompt import as_unicode
+from .prompt_cache import PromptCache
 from .report import Timings
 
 if TYPE_CHECKING:
@@ -28,10 +30,11 @@ def opening(system: str | None, user: str | None = None) -> list[Message]:
     return [{"role": role, "content": content} for role, content in turns if content is not None]
 
 
-def encode(llm: LLM, messages: list[Message]) -> list[int]:
+def encode(llm: LLM, messages: list[Message], may_be_longer: bool = False) -> list[int]:
     """The whole conversation as token ids by the model's chat template, up to the beginning of the model's reply.
 
-    A model without a template gets ChatML if its vocabulary has ChatML's tokens.
+    may_be_longer: than the context, save for its first message. A model without a template gets ChatML if its
+    vocabulary has ChatML's tokens.
     Raises LcpuError if it has neither, or if the conversation fills the context.
     """
     from ..engine.chat import render
@@ -42,8 +45,8 @@ def encode(llm: LLM, messages: list[Message]) -> list[int]:
     text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos)
     template_adds_bos = bool(bos) and text.startswith(bos)
     ids = llm.tokenize(text, add_bos=not template_adds_bos, parse_special=True)
-    if len(ids) >= llm.context:
-        is_first = sum(message["role"] == "user" for message in messages) == 1
+    is_first = sum(message["role"] == "user" for message in messages) == 1
+    if len(ids) >= llm.context and (is_first or not may_be_longer):
         raise LcpuError(f"the message makes a prompt of {len(ids)} tokens, and the context has {llm.context}: shorten "
                         "it, or set a larger context with -c N" if is_first else context_full(llm))  # fmt: skip
     return ids
@@ -54,11 +57,12 @@ def token_text(llm: LLM, token: int | None) -> str:
 
 
 def context_full(llm: LLM) -> str:
-    return f"the context of {llm.context} tokens is full; /reset forgets the conversation, -c N gives it more room"
+    return (f"the context of {llm.context} tokens is full; /reset forgets the conversation, -c N gives it more room, "
+            "--context-shift drops its oldest half")
 
 
-def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: str | None, *, first: str | None,
-             verbose: bool) -> None:
+def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: str | None,
+             cache: PromptCache, *, first: str | None, verbose: bool) -> None:
     """Answers the user's messages, one after another.
 
     Each message renders the whole conversation again; the engine computes only what is not in its cache. At a terminal,
@@ -80,7 +84,7 @@ def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: 
         elif command == "/system":
             messages = opening(argument or None) + [message for message in messages if message["role"] != "system"]
             confirm("the system prompt is set" if argument else "the system prompt is removed")
-        elif generation := answer(llm, sampling, draft, messages, turn):
+        elif generation := answer(llm, sampling, draft, cache, messages, turn):
             timings = timings.plus(generation)
             if verbose:
                 console.notice(Timings(llm.load_seconds).plus(generation).line())
@@ -93,16 +97,20 @@ def confirm(done: str) -> None:
         console.notice(done)
 
 
-def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: list[Message],
-           turn: str) -> Generation | None:
+def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, cache: PromptCache,
+           messages: list[Message], turn: str) -> Generation | None:
     """Adds the user's message and the model's reply to the messages. Returns None when there is no reply.
 
     A message that Ctrl-C stops before the reply begins is forgotten: it may have been too long to wait for.
     """
     user = {"role": "user", "content": turn}
     try:
-        generation = llm.stream(encode(llm, [*messages, user]), sampling, draft)
-        reply = stream_reply(generation)
+        ids = encode(llm, [*messages, user], may_be_longer=sampling.context_shift)
+        if sampling.context_shift:
+            sampling = with_prompt_kept(llm, sampling, [*messages, user])
+            ids = llm.shifted(ids, sampling)
+        generation = llm.stream(ids, sampling, draft)
+        reply = stream_reply(cache.saving(llm, ids, generation))
     except LcpuError as error:
         if not console.stdin_is_terminal():
             raise
@@ -117,7 +125,17 @@ def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, messages: 
     return generation
 
 
-def stream_reply(generation: Generation) -> str:
+def with_prompt_kept(llm: LLM, sampling: GenerationOptions, messages: list[Message]) -> GenerationOptions:
+    """--keep -1 in a conversation: its prompt is the system prompt and the first message, as in llama.cpp."""
+    if sampling.keep >= 0:
+        return sampling
+    first = next(number for number, message in enumerate(messages) if message["role"] == "user")
+    prompt = encode(llm, messages[: first + 1])
+    counted_anyway = llm.tokenizer.add_bos and prompt[0] == llm.tokenizer.bos_id
+    return replace(sampling, keep=len(prompt) - counted_anyway)
+
+
+def stream_reply(generation: Iterable[str]) -> str:
     """Writes the reply as it comes, and returns it. At a terminal, Ctrl-C stops it; what came so far is returned."""
     pieces: list[str] = []
 

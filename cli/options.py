@@ -60,6 +60,33 @@ MaxTokens = Annotated[
         help="Tokens to generate; -1: until the model ends or the context is full.",
     ),
 ]  # fmt: skip
+ContextShift = Annotated[
+    bool,
+    typer.Option(
+        "--context-shift/--no-context-shift", envvar="LCPU_CONTEXT_SHIFT", show_default="off",
+        help="At a full context, drop the oldest half of what --keep does not keep, and go on.",
+    ),
+]  # fmt: skip
+Keep = Annotated[
+    int,
+    typer.Option(
+        "--keep", metavar="N", envvar="LCPU_KEEP", min=-1,
+        help="Tokens of the prompt that --context-shift keeps; -1: all. A BOS token is kept as well.",
+    ),
+]  # fmt: skip
+PromptCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompt-cache", metavar="FILE", show_default=False,
+        help="Keep what is computed of the prompt in this file: a later run whose prompt begins so starts sooner.",
+    ),
+]  # fmt: skip
+PromptCacheAll = Annotated[
+    bool, typer.Option("--prompt-cache-all", help="Keep the generated text in the prompt cache too.")
+]
+PromptCacheReadOnly = Annotated[
+    bool, typer.Option("--prompt-cache-ro", help="Use the prompt cache, but never write it.")
+]
 Temperature = Annotated[
     float, typer.Option("--temp", metavar="T", envvar="LCPU_TEMP", min=0.0, help="Temperature; 0 is greedy.")
 ]

@@ -6,6 +6,7 @@ engine against them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 class Tokenizer(Protocol):
     bos_id: int | None
     eos_id: int | None
+    add_bos: bool
 
     def token_bytes(self, token: int, skip_special: bool = True) -> bytes: ...
 
@@ -73,6 +75,12 @@ class LLM(Protocol):
 
     def stream(self, ids: Sequence[int], options: GenerationOptions | None = None,
                draft: DraftSource = "ngram") -> Generation: ...
+
+    def shifted(self, ids: Sequence[int], options: GenerationOptions) -> list[int]: ...
+
+    def save_prompt(self, path: str | os.PathLike[str], ids: Sequence[int]) -> int: ...
+
+    def restore_prompt(self, path: str | os.PathLike[str]) -> list[int]: ...
 
     def __enter__(self) -> LLM: ...
 

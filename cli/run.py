@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import typer
 
 from . import chat as conversation
 from . import console, options, prompt, report
+from .prompt_cache import PromptCache
 
 if TYPE_CHECKING:
     from ..engine.generate import Generation
@@ -26,6 +28,11 @@ def run(
     file: options.PromptFile = None,
     max_tokens: options.MaxTokens = -1,
     context: options.Context = None,
+    context_shift: options.ContextShift = False,
+    keep: options.Keep = 0,
+    prompt_cache: options.PromptCache = None,
+    prompt_cache_all: options.PromptCacheAll = False,
+    prompt_cache_ro: options.PromptCacheReadOnly = False,
     threads: options.Threads = None,
     output_type: options.OutputType = None,
     model_draft: options.ModelDraft = None,
@@ -57,6 +64,8 @@ def run(
         raise options.UsageError("-sys is the system prompt of a conversation: add --chat")
     if model_draft is not None and spec != "auto":
         model_draft, spec = without_conflict(settings, model_draft, spec)
+    cache = PromptCache(prompt_cache, prompt_cache_all, prompt_cache_ro)
+    cache.check()
     text = prompt.read_prompt(prompt_text, file, escape=escape, pipe=json or not chat)
     # At a terminal, the prompt is the first message of a conversation. Elsewhere it is the only one; stdin is not read.
     converse = chat and not json and (text is None or console.stdin_is_terminal())
@@ -78,6 +87,8 @@ def run(
         seed=seed,
         stop=tuple(unescape(end) for end in stop or ()),
         ignore_eos=ignore_eos,
+        context_shift=context_shift,
+        keep=keep,
     )
     system = None if system_prompt is None else unescape(system_prompt)
     with ExitStack() as stack:
@@ -89,17 +100,19 @@ def run(
             )
         if not json:
             report.introduce(llm, model, draft, threads, context, seed, output_type, verbose=verbose)
+        cache.restore(llm)
         if text is None or converse:
-            conversation.converse(llm, sampling, draft, system, first=text, verbose=verbose)
+            conversation.converse(llm, sampling, draft, system, cache, first=text, verbose=verbose)
             return
         messages = conversation.opening(system, text)
         ids = conversation.encode(llm, messages) if chat else llm.tokenize(text, parse_special=True)
         generation = llm.stream(ids, sampling, draft)
+        pieces = cache.saving(llm, ids, generation)
         if json:
-            generated = "".join(generation)
+            generated = "".join(pieces)
             console.write(report.document(llm, model, text, seed, generated, generation) + "\n")
         else:
-            print_text(llm, generation, before=text if echo else "")
+            print_text(llm, generation, pieces, before=text if echo else "")
 
 
 def without_conflict(settings: typer.Context, model_draft: Path,
@@ -138,8 +151,9 @@ def load(path: Path | None, threads: int | None = None, context: int | None = No
         )
 
 
-def print_text(llm: LLM, generation: Generation, *, before: str) -> None:
-    console.stream(generation, before)
+def print_text(llm: LLM, generation: Generation, pieces: Iterable[str], *, before: str) -> None:
+    console.stream(pieces, before)
     if generation.finish_reason == "context":
-        console.notice(f"the context of {llm.context} tokens is full: the text ends here; -c N sets a larger one")
+        console.notice(f"the context of {llm.context} tokens is full: the text ends here; -c N sets a larger one, "
+                       "--context-shift goes on without the oldest half")
     console.notice(report.Timings(llm.load_seconds).plus(generation).line())

@@ -14,8 +14,8 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 
 from ..engine.gguf_types import ARRAY, BOOL, STRING, TENSOR_TYPES, VALUE_DTYPES
+from ..engine.whole_file import whole_file
 from ..kernels.errors import LcpuError
-from .output import whole_file
 
 TensorBytes: TypeAlias = bytes | np.ndarray
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from ..kernels.errors import LcpuError
 from .options import GenerationOptions
 from .scheduler import Scheduler
 from .sequence import TokenSequence
@@ -23,8 +24,10 @@ class Generation:
                  when_ended: Callable[[], None] = lambda: None) -> None:
         """stop: texts that end it. when_ended() is called once it has ended or is given up."""
         self.generated_ids: list[int] = []
-        self.finish_reason: str | None = None  # "stop", "length" or "context"
-        self._scheduler, self._sequence, self._tokenizer = scheduler, sequence, tokenizer
+        self.finish_reason: str | None = None  # "stop", "length", "context" or "error"
+        self.error: LcpuError | None = None  # why it ended, if finish_reason is "error"
+        self.sequence = sequence
+        self._scheduler, self._tokenizer = scheduler, tokenizer
         self._utf8, self._stops, self._when_ended = Utf8Stream(), StopStrings(stop), when_ended
         self._pieces = self._run()
 
@@ -33,60 +36,61 @@ class Generation:
 
     @property
     def prompt_tokens(self) -> int:
-        return self._sequence.prompt_tokens
+        return self.sequence.prompt_tokens
 
     @property
     def reused_tokens(self) -> int:
         """Tokens of the prompt that were found in the cache."""
-        return self._sequence.reused_tokens
+        return self.sequence.reused_tokens
 
     @property
     def prompt_seconds(self) -> float:
-        return self._sequence.prompt_seconds
+        return self.sequence.prompt_seconds
 
     @property
     def generation_seconds(self) -> float:
-        return self._sequence.generation_seconds
+        return self.sequence.generation_seconds
 
     @property
     def speculation(self) -> Figures:
         """What came of the drafts so far."""
-        return self._sequence.speculation
+        return self.sequence.speculation
 
     def start(self) -> None:
         """Let it be computed beside others. Iterating does it, too."""
-        self._scheduler.add(self._sequence)
+        self._scheduler.add(self.sequence)
 
     def read(self) -> str:
         """The text of the tokens that are computed, without waiting for more."""
-        text = ""
-        for token in self._sequence.read():
+        text, reason = "", self.sequence.finish_reason  # first: another thread may compute more after the reading
+        for token in self.sequence.read():
             self.generated_ids.append(token)
             text += self._stops.feed(self._utf8.feed(self._tokenizer.token_bytes(token)))
             if self._stops.found:
                 break
         if self._stops.found:
             self._end("stop")
-        elif self._sequence.finish_reason is not None:
+        elif reason is not None:
             text += self._stops.feed(self._utf8.flush()) + self._stops.flush()
-            self._end(self._sequence.finish_reason)
-            if self._sequence.error is not None:
-                raise self._sequence.error
+            self.error = self.sequence.error
+            self._end(reason)
         return text
 
     def close(self) -> None:
         """Give it up: nothing more is computed."""
-        self._scheduler.drop(self._sequence)
+        self._scheduler.drop(self.sequence)
         self._when_ended()
 
     def _run(self) -> Iterator[str]:
         try:
             self.start()
             while self.finish_reason is None:
-                self._scheduler.advance(self._sequence)
+                self._scheduler.advance(self.sequence)
                 text = self.read()
                 if text:
                     yield text
+            if self.error is not None:
+                raise self.error
         finally:
             self.close()
 

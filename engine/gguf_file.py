@@ -109,6 +109,11 @@ class GGUFFile:
         info = self._tensor(name)
         return np.frombuffer(self._shards[info.shard].buffer, np.uint8, info.nbytes, info.offset)
 
+    def headers(self) -> list[bytes]:
+        """What stands before the tensors, of each file: the metadata, and name, shape, type and offset of tensors."""
+        return [shard.buffer[: min((info.offset for info in shard.tensors.values()), default=0)]
+                for shard in self._shards]
+
     def release(self, name: str) -> None:
         """Give the memory of a tensor's pages back to the system; touching them again reads them again."""
         info = self._tensor(name)

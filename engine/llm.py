@@ -7,7 +7,9 @@ import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -17,14 +19,16 @@ import numpy as np
 from .. import models
 from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
+from ..kernels.pages import POSITIONS
+from . import prompt_cache
 from .description import describe
 from .file_kind import check_is_model
 from .generate import Generation, GenerationOptions
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
-from .model import Model, Progress
+from .model import BATCH, Model, Progress
 from .scheduler import PARALLEL, Evaluation, Scheduler
-from .sequence import TokenSequence
+from .sequence import TokenSequence, shifted
 from .speculation import Drafter, DraftModel, DraftModelStatistics, NGrams, check_vocabulary
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
@@ -66,6 +70,8 @@ class LLM:
         """
         if beside is not None and threads is not None:
             raise LcpuError("a model beside another one has the other's threads: leave out `threads`")
+        if not 1 <= parallel <= BATCH:
+            raise LcpuError(f"{parallel} texts at once: choose 1 to {BATCH}")
         started = time.perf_counter()
         file = GGUFFile.open(path if path is not None else models.path())
         try:
@@ -115,10 +121,16 @@ class LLM:
 
     def generate(self, prompt: str, *, max_tokens: int = 128, temperature: float = 0.8, top_k: int = 40,
                  top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, seed: int | None = None,
-                 stop: Sequence[str] = (), draft: DraftSource = "ngram") -> Iterator[str]:
-        """The text that follows a prompt, in pieces as they are computed. `stream` explains the draft."""
+                 stop: Sequence[str] = (), context_shift: bool = False, keep: int = 0,
+                 draft: DraftSource = "ngram") -> Iterator[str]:
+        """The text that follows a prompt, in pieces as they are computed. The draft only makes it faster (`stream`).
+
+        At a full context it ends, or goes on with context_shift, as if the first `keep` tokens and the newer half of
+        the others had been the prompt.
+        """
         options = GenerationOptions(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                     min_p=min_p, repeat_penalty=repeat_penalty, seed=seed,
+                                    context_shift=context_shift, keep=keep,
                                     stop=(stop,) if isinstance(stop, str) else tuple(stop))
         return iter(self.stream(self.tokenize(prompt), options, draft))
 
@@ -134,7 +146,8 @@ class LLM:
         self._scheduler.check_open()
         options = options or GenerationOptions()
         drafters, when_ended = self._drafters(draft)
-        sequence = TokenSequence(ids, self.context, options, self.tokenizer.end_ids, drafters, self._scheduler.costs)
+        sequence = TokenSequence(ids, self.context, options, self.tokenizer.end_ids, drafters, self._scheduler.costs,
+                                 self._kept(ids, options))
         return Generation(self._scheduler, sequence, self.tokenizer, options.stop, when_ended)
 
     def generate_batch(self, prompts: Sequence[str], *, draft: DraftSource = None, **options: Any) -> list[str]:
@@ -146,14 +159,17 @@ class LLM:
         shared = GenerationOptions(stop=(stop,) if isinstance(stop, str) else tuple(stop), **options)
         texts = [""] * len(prompts)
         requests = ((self.tokenize(prompt), shared) for prompt in prompts)
-        for index, _, text in self.stream_batch(requests, draft):
+        for index, generation, text in self.stream_batch(requests, draft):
+            if generation.error is not None:
+                raise generation.error
             texts[index] += text
         return texts
 
     def stream_batch(self, requests: Iterable[tuple[Sequence[int], GenerationOptions]],
                      draft: DraftSource = None) -> Iterator[tuple[int, Generation, str]]:
         """Generations after many prompts, computed together: (number of the request, its generation, a piece of its
-        text) as they come. A generation has ended when its finish_reason is there. Requests are taken as needed."""
+        text) as they come. A generation has ended when its finish_reason is there; "error" comes with its `error`, and
+        the others go on. Requests are taken as needed."""
         coming = enumerate(requests)
         active: dict[int, Generation] = {}
         try:
@@ -163,7 +179,7 @@ class LLM:
                     active[index].start()
                 if not active:
                     return
-                self._scheduler.step()
+                self._scheduler.advance(*(generation.sequence for generation in active.values()))
                 for index, generation in list(active.items()):
                     text = generation.read()
                     if generation.finish_reason is not None:
@@ -173,6 +189,52 @@ class LLM:
         finally:
             for generation in active.values():
                 generation.close()
+
+    def save_prompt(self, path: str | os.PathLike[str], ids: Sequence[int]) -> int:
+        """Write what is computed of the beginning of a text to a prompt cache. Returns how many tokens these are.
+
+        Where none are, nothing is written. Raises LcpuError if the file cannot be written.
+        """
+        scheduler, pool = self._scheduler, self._model.pool
+        with scheduler.lock:
+            scheduler.check_open()
+            with scheduler.changing():
+                table = scheduler.cache.open([*ids, -1])  # all but a last one
+            known = table.computed
+            try:
+                if known:
+                    prompt_cache.save(Path(path), self._origin, ids[:known], [pool.pages[page] for page in table.pages])
+            finally:
+                with scheduler.changing():
+                    scheduler.cache.close(table, ids)
+        return known
+
+    def restore_prompt(self, path: str | os.PathLike[str]) -> list[int]:
+        """The ids that a prompt cache has, none if there is no such file. Texts that begin as they do share its pages.
+
+        Raises LcpuError if the file comes from another model or way of computing, or is not whole.
+        """
+        scheduler, pool = self._scheduler, self._model.pool
+        with scheduler.lock:
+            scheduler.check_open()
+            with scheduler.changing():
+                table = scheduler.cache.open([-1])
+                ids: list[int] = []
+
+                def room(tokens: int) -> list[np.ndarray]:
+                    scheduler.cache.grow(table, min(tokens, pool.count * POSITIONS))
+                    return [pool.pages[page] for page in table.pages]
+
+                try:
+                    ids = prompt_cache.restore(Path(path), self._origin, room)
+                    table.computed = min(len(ids), table.room)
+                finally:
+                    scheduler.cache.close(table, ids)
+        return ids
+
+    @cached_property
+    def _origin(self) -> prompt_cache.Origin:
+        return prompt_cache.origin_of(self._file, self._model.pool)
 
     def close(self) -> None:
         """Give back threads and memory. What is called later raises LcpuError."""
@@ -206,6 +268,16 @@ class LLM:
         template = self.metadata.get("tokenizer.chat_template")
         return template if isinstance(template, str) else None
 
+    def shifted(self, ids: Sequence[int], options: GenerationOptions) -> list[int]:
+        """What a context shift leaves of a text that is longer than the context."""
+        return shifted(ids, self.context, self._kept(ids, options))
+
+    def _kept(self, ids: Sequence[int], options: GenerationOptions) -> int:
+        """Tokens that a context shift keeps."""
+        if options.keep < 0:
+            return len(ids)
+        return min(len(ids), options.keep + (self.tokenizer.add_bos and ids[0] == self.tokenizer.bos_id))
+
     def _drafters(self, draft: DraftSource) -> tuple[list[Drafter], Callable[[], None]]:
         """Those of a text, and what to call when it has ended."""
         if draft is None:
@@ -215,6 +287,8 @@ class LLM:
             return [ngrams], lambda: None
         if not isinstance(draft, LLM):
             raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
+        if draft is self:
+            raise LcpuError("a model cannot draft for itself: leave the draft model out, or load the file twice")
         if draft not in self._draft_statistics:
             check_vocabulary(self.tokenizer, draft.tokenizer)
             self._draft_statistics[draft] = DraftModelStatistics()

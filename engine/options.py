@@ -22,11 +22,13 @@ class GenerationOptions:
     seed: int | None = None  # None: a random one
     stop: tuple[str, ...] = ()  # strings that end the text and are not part of it
     ignore_eos: bool = False  # never choose a token that ends the text
+    context_shift: bool = False  # at a full context, drop the oldest half of what is not kept, and go on
+    keep: int = 0  # tokens of the prompt that are then kept, beside a BOS token; -1: all of the prompt
 
     def __post_init__(self) -> None:
         for name, least, most in (("temperature", 0.0, 1e6), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0),
                                   ("repeat_penalty", 1e-6, 1e6), ("max_tokens", -1, math.inf),
-                                  ("repeat_last_n", -1, math.inf), ("top_k", 0, math.inf)):
+                                  ("repeat_last_n", -1, math.inf), ("keep", -1, math.inf), ("top_k", 0, math.inf)):
             value = getattr(self, name)
             if not least <= value <= most:  # also for NaN
                 raise LcpuError(f"{name} is {value}; it must be {_range(least, most)}")

@@ -1,14 +1,16 @@
-"""Which pages a sequence has, which it shares, and what earlier texts have left in them.
+"""Which pages a sequence has, which it shares, and what other texts have computed.
 
 Whole pages whose tokens are computed form a tree: a page's children are those that followed it in some text. A new
 sequence walks down the tree with its own tokens, shares the whole pages that it meets, and copies the one that it has
-in part. Pages that no sequence uses stay until their room is needed, least recently used ones first.
+in part, which may be the last page of a text that still goes on. Pages that no sequence uses stay until their room is
+needed, least recently used ones first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from ..kernels.pages import POSITIONS
 
@@ -32,54 +34,91 @@ class PageTable:
     pages: list[int] = field(default_factory=list)
     shared: list[Node] = field(default_factory=list)  # the first of them, which are in the tree
     computed: int = 0  # positions whose keys and values are there
+    rest: tuple[int, ...] = ()  # tokens of the page after the shared ones, as far as they were recorded
 
     @property
     def room(self) -> int:
         return len(self.pages) * POSITIONS
+
+    def clear(self) -> None:
+        self.pages, self.shared, self.computed, self.rest = [], [], 0, ()
 
 
 class PageCache:
     """Hands out the pages of a pool by number. It never touches their memory but by `copy`(source, target)."""
 
     def __init__(self, pages: int, copy: Callable[[int, int], None]) -> None:
-        self._free = list(range(pages))[::-1]  # the lowest numbers first: memory that was never touched stays so
+        self._count, self._copy, self._clock = pages, copy, 0
+        self._open: WeakSet[PageTable] = WeakSet()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all pages: every table is as if nothing of its text had been computed."""
+        self._free = list(range(self._count))[::-1]  # the lowest numbers first: untouched memory stays so
         self._root = Node(-1, ())
-        self._copy, self._clock = copy, 0
+        for table in self._open:
+            table.clear()
 
     def open(self, ids: Sequence[int]) -> PageTable:
         """A table for a text, with what is known of its beginning: at most all but the last token."""
-        table, node = PageTable(), self._root
-        known = len(ids) - 1
-        while table.computed + POSITIONS <= known:
-            child = node.children.get(tuple(ids[table.computed : table.computed + POSITIONS]))
-            if child is None:
-                break
-            self._use(child)
-            table.shared.append(child)
-            table.pages.append(child.page)
-            table.computed += POSITIONS
-            node = child
-        self._begin_with_part(table, node, ids[table.computed : known])
+        table = PageTable(shared=self._known_pages(ids))
+        for node in table.shared:
+            self._use(node)
+            table.pages.append(node.page)
+        table.computed = len(table.pages) * POSITIONS
+        self._open.add(table)
+        self._begin_with_part(table, table.shared[-1] if table.shared else self._root, ids[table.computed : -1])
         return table
 
+    def _known_pages(self, ids: Sequence[int]) -> list[Node]:
+        """The whole pages that hold the beginning of a text, without its last token."""
+        nodes, node = [], self._root
+        for end in range(POSITIONS, len(ids), POSITIONS):
+            child = node.children.get(tuple(ids[end - POSITIONS : end]))
+            if child is None:
+                break
+            nodes.append(child)
+            node = child
+        return nodes
+
+    def has_room(self, ids: Sequence[int], more: int) -> bool:
+        """Whether there are pages for a text that is to be opened, and so many more."""
+        known = self._known_pages(ids)
+        available = self.available() - sum(node.users == 0 for node in known)
+        return available >= -(-len(ids) // POSITIONS) - len(known) + more
+
     def _begin_with_part(self, table: PageTable, node: Node, rest: Sequence[int]) -> None:
-        """Take along what a page holds of the tokens that come next: the page itself if nobody else could want it."""
+        """Take along what a page holds of the tokens that come next: a copy, or the page itself if it holds nothing
+        else."""
         best = max(node.children.values(), key=lambda child: common_prefix(child.tokens, rest), default=None)
         size = common_prefix(best.tokens, rest) if best else 0
-        if best is None or size == 0:
+        other = max(self._beside(table), key=lambda other: common_prefix(other.rest, rest), default=None)
+        if other is not None and common_prefix(other.rest, rest) > size:
+            size = common_prefix(other.rest, rest)
+            page = self._take()
+            if page is not None:
+                self._copy(other.pages[len(other.shared)], page)
+        elif best is None or size == 0:
             return
-        if size == len(best.tokens) and best.users == 0 and not best.children:
+        elif size == len(best.tokens) and best.users == 0 and not best.children:
             self._forget(best)
-            table.pages.append(best.page)
-            table.computed += size
-            return
-        self._use(best)  # so that its page is not given to us
-        page = self._take()
-        best.users -= 1
+            page = best.page
+        else:
+            self._use(best)  # so that its page is not given to us
+            page = self._take()
+            best.users -= 1
+            if page is not None:
+                self._copy(best.page, page)
+            elif best.users == 0 and not best.children:  # the last page that is left
+                self._forget(best)
+                page = best.page
         if page is not None:
-            self._copy(best.page, page)
             table.pages.append(page)
             table.computed += size
+
+    def _beside(self, table: PageTable) -> Iterator[PageTable]:
+        """The texts that still go on and share the same pages, no more and no less."""
+        return (other for other in self._open if other.rest and other.shared == table.shared)
 
     def grow(self, table: PageTable, positions: int) -> bool:
         """Give a table room for so many positions. False if there are not enough pages; it then keeps what it got."""
@@ -87,6 +126,7 @@ class PageCache:
             page = self._take()
             if page is None:
                 return False
+            self._open.add(table)
             table.pages.append(page)
         return True
 
@@ -99,21 +139,25 @@ class PageCache:
             self._use(node)
             table.shared.append(node)
             table.pages[index] = node.page
+        table.rest = tuple(ids[len(table.shared) * POSITIONS : table.computed])
 
     def close(self, table: PageTable, ids: Sequence[int]) -> None:
         """The sequence ends, or gives its pages up. What they hold can be found until they are needed."""
         self.record(table, ids)
         index = len(table.shared)
-        rest = tuple(ids[index * POSITIONS : table.computed])
-        used = min(len(table.pages), index + bool(rest))
-        if rest:
-            node = self._insert(table.shared[-1] if index else self._root, table.pages[index], rest)
+        used = index + bool(table.rest)
+        left = list(table.shared)
+        if table.rest:
+            node = self._insert(table.shared[-1] if index else self._root, table.pages[index], table.rest)
             self._use(node)
+            left.append(node)
+        self._clock += 1
+        for node in left:
             node.users -= 1
-        for node in table.shared:
-            node.users -= 1
+            node.last_used = self._clock
         self._free += table.pages[used:][::-1]
-        table.pages, table.shared, table.computed = [], [], 0
+        table.clear()
+        self._open.discard(table)
 
     def available(self) -> int:
         """Pages that could be had now."""

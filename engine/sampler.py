@@ -31,6 +31,7 @@ class Sampler:
 
     def __init__(self, options: GenerationOptions, banned: Sequence[int] = ()) -> None:
         """`banned` tokens are never chosen."""
+        self.dropped = 0  # tokens of the text that are not among the ids any more: they count for positions only
         self._options = options
         self._banned = np.array(sorted(banned), np.int64)
         self._text = _Text()
@@ -48,14 +49,15 @@ class Sampler:
                             "unsuited; take another file of it")
         if o.temperature <= 0.0:
             return best
+        position = len(ids) + self.dropped
         count = min(o.top_k or len(logits), len(logits))
         if count > _FEW:
-            return self._draw_from_many(logits, len(ids), _last(logits, count, o, self._scratch_for(logits)))
+            return self._draw_from_many(logits, position, _last(logits, count, o, self._scratch_for(logits)))
         tokens = top_k(logits, count)
         values = logits[tokens].astype(np.float64)
         values = values[: _nucleus(values, o.top_p)]
         values = values[: max(1, np.count_nonzero(values >= _least(values[0], o.min_p)))]
-        return self._draw(tokens[: len(values)], values, values[0], len(ids))[0]
+        return self._draw(tokens[: len(values)], values, values[0], position)[0]
 
     def _draw(self, tokens: np.ndarray, values: np.ndarray, best: float, position: int) -> tuple[int, float]:
         """(a token drawn from those with these logits, how well it did), best being the largest logit of all."""

@@ -39,6 +39,7 @@ class Scheduler:
         self._running: list[TokenSequence] = []  # the oldest first
         self._dropped: deque[TokenSequence | Evaluation] = deque()
         self._sound = True
+        self._steps = 0
 
     @property
     def lock(self) -> RLock:
@@ -56,21 +57,27 @@ class Scheduler:
         taken out before the next change."""
         self._dropped.append(reader)
 
-    def advance(self, sequence: TokenSequence) -> None:
-        """Step until the sequence has a token that nobody has read, or has ended."""
-        while not sequence.unread and sequence.finish_reason is None:
+    def advance(self, *sequences: TokenSequence) -> None:
+        """Step until one of these has a token that nobody has read, or has ended."""
+        while True:
+            steps = self._steps
+            if any(sequence.has_news for sequence in sequences):
+                return
             with self.lock:
-                if not sequence.unread and sequence.finish_reason is None:
+                if self._steps == steps:  # nobody else has stepped meanwhile
                     self.step()
 
     def step(self) -> None:
-        """Schedule, compute, take in."""
+        """Schedule, compute, take in. Nothing happens if all sequences are ahead of their readers."""
         with self.lock:
             self.check_open()
+            self._steps += 1
             started = time.perf_counter()
             with self.changing():
                 self._admit()
                 scheduled = self._schedule()
+            if not scheduled:
+                return
             logits = self.model.step([piece for _, piece in scheduled])
             drafting = sum(sequence.drafting_seconds for sequence, _ in scheduled)
             with self.changing():
@@ -79,7 +86,8 @@ class Scheduler:
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Within, what is known of sequences and pages may change. If an exception, such as that of Ctrl-C, ends a
-        change half-way, all pages are given up before the next one; no text changes by that."""
+        change half-way, all pages are given up before the next one; no text changes by that. So that no sequence is
+        lost, one that goes from list to list is for a moment in both."""
         with self.lock:
             if not self._sound:
                 self._give_up_all()
@@ -90,24 +98,23 @@ class Scheduler:
 
     def _take_out_dropped(self) -> None:
         while self._dropped:
-            reader = self._dropped.popleft()
-            for readers in (self._running, self._waiting, self.evaluations):
-                if reader in readers:
-                    readers.remove(reader)  # type: ignore[arg-type]
+            reader = self._dropped[0]
             if isinstance(reader, Evaluation):
                 reader.forget()
             else:
                 self._give_up_pages(reader)
+            for readers in (self._running, self._waiting, self.evaluations):
+                if reader in readers:
+                    readers.remove(reader)  # type: ignore[arg-type]
+            self._dropped.popleft()
 
     def _give_up_all(self) -> None:
-        self.cache = PageCache(self.model.pool.count, self.model.pool.copy)
-        for sequence in self._running:
-            sequence.table = None
-            if sequence not in self._waiting:
-                self._waiting.append(sequence)
+        self.cache.reset()
+        sequences = dict.fromkeys([*self._running, *self._waiting])
+        self._waiting = [sequence for sequence in sequences if sequence.finish_reason is None]
         self._running = []
-        for evaluation in self.evaluations:
-            evaluation.lose()
+        for sequence in self._waiting:
+            sequence.table = None
 
     def check_open(self) -> None:
         """Raises LcpuError if the model is closed."""
@@ -128,20 +135,18 @@ class Scheduler:
                 return
             if any(_is_ahead(other, sequence) for other in runnable):
                 continue
-            table = self.cache.open(sequence.ids)
-            needed = -(-len(sequence.ids) // POSITIONS) - len(table.pages)
-            if runnable and self.cache.available() < needed + len(runnable):
-                self.cache.close(table, sequence.ids)
+            if runnable and not self.cache.has_room(sequence.ids, more=len(runnable)):
                 return
-            self._waiting.remove(sequence)
+            sequence.start(self.cache.open(sequence.ids))
             self._running.append(sequence)
-            sequence.table = table
-            if sequence.in_prompt:
-                sequence.reused_tokens = table.computed
+            self._waiting.remove(sequence)
 
     def _schedule(self) -> list[tuple[TokenSequence, Piece]]:
         """What the step computes: first the next tokens of texts, then prompts, which share what is left of it."""
         runnable = self._runnable()
+        for sequence in runnable:
+            if sequence.must_shift:
+                self._shift(sequence)
         sizes = [len(sequence.ids) - sequence.table.computed for sequence in runnable if sequence.table]
         total = sum(sizes)
         for sequence, size in zip(runnable, sizes, strict=True):
@@ -159,6 +164,11 @@ class Scheduler:
                 room -= size
         return [entry for entry in scheduled if entry[0].table is not None]  # nor those that gave up their pages
 
+    def _shift(self, sequence: TokenSequence) -> None:
+        self._give_up_pages(sequence)
+        sequence.shift()
+        sequence.table = self.cache.open(sequence.ids)
+
     def _make_room(self, sequence: TokenSequence, tokens: int) -> bool:
         """Give a sequence room for so many tokens more; False if it had to give up its pages itself."""
         while sequence.table is not None:
@@ -175,9 +185,9 @@ class Scheduler:
                 evaluation.forget()
                 return
         victim = next((other for other in reversed(self._running) if other.unread), self._running[-1])
-        self._running.remove(victim)
         self._give_up_pages(victim)
         self._waiting.insert(0, victim)
+        self._running.remove(victim)
 
     def _give_up_pages(self, sequence: TokenSequence) -> None:
         if sequence.table is not None:
@@ -197,8 +207,8 @@ class Scheduler:
             sequence.take(len(piece.tokens), logits[row : row + piece.outputs, : self.vocab_size], seconds)
             row += piece.outputs
             if sequence.finish_reason is not None:
-                self._running.remove(sequence)
                 self._give_up_pages(sequence)
+                self._running.remove(sequence)
             elif sequence.table is not None:
                 self.cache.record(sequence.table, sequence.ids)
 
@@ -233,7 +243,7 @@ class Evaluation:
 
     def _go_back(self, ids: Sequence[int], first: int) -> None:
         """Keep of the table what belongs to ids[:first], or begin with what others have left."""
-        known = common_prefix(self._ids, ids[:first])
+        known = min(self._table.computed, common_prefix(self._ids, ids[:first]))
         if known == 0 or known < len(self._table.shared) * POSITIONS:
             self.forget()
             self._table = self._scheduler.cache.open(ids[: first + 1])
@@ -261,11 +271,7 @@ class Evaluation:
     def forget(self) -> None:
         """Give up the pages. What they hold can be found until they are needed."""
         self._scheduler.cache.close(self._table, self._ids)
-        self.lose()
-
-    def lose(self) -> None:
-        """Begin anew: the pages are somebody else's."""
-        self._table, self._ids = PageTable(), []
+        self._ids = []
 
     def close(self) -> None:
         """The text is not needed any more."""
@@ -274,11 +280,7 @@ class Evaluation:
 
 def _is_ahead(other: TokenSequence, sequence: TokenSequence) -> bool:
     """Whether the other is just computing what this one begins with, so that it can soon be shared."""
-    if not other.in_prompt or other.table is None:
+    if not other.in_prompt or other.table is None or other.ids[:POSITIONS] != sequence.ids[:POSITIONS]:
         return False
-    pages = 0
-    while (end := (pages + 1) * POSITIONS) < len(sequence.ids) and other.ids[end - POSITIONS : end] == sequence.ids[
-        end - POSITIONS : end
-    ]:
-        pages += 1
-    return other.table.computed < min(pages * POSITIONS, len(other.ids))
+    shared = min(common_prefix(other.ids, sequence.ids), len(sequence.ids) - 1)
+    return shared >= POSITIONS and other.table.computed < shared

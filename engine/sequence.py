@@ -13,27 +13,30 @@ from .page_cache import PageTable
 from .sampler import Sampler
 from .speculation import NO_DRAFT, CostModel, Drafter, Figures, Speculator, verify
 
+_LEAST_SHIFTED = 4  # tokens of a context that are never kept, as in llama.cpp
+
 
 class TokenSequence:
     """One of the texts that a scheduler computes."""
 
     def __init__(self, ids: Sequence[int], context: int, options: GenerationOptions, end_ids: Collection[int],
-                 drafters: Sequence[Drafter] = (), costs: CostModel | None = None) -> None:
+                 drafters: Sequence[Drafter] = (), costs: CostModel | None = None, keep: int = 0) -> None:
         """ids: the prompt. end_ids: tokens that end the text. drafters guess tokens, never change them; costs: of the
-        model's steps."""
-        self.ids = list(ids)
+        model's steps. keep: tokens of the prompt that a context shift keeps."""
+        self.ids = list(ids)  # as the model sees them: without what was dropped
+        self.dropped = 0  # tokens, for which a full context had no room any more
         self.prompt_tokens = len(ids)
-        self.reused_tokens = 0  # of the prompt, found in the cache
         self.error: LcpuError | None = None  # why it cannot go on
         self.prompt_seconds = 0.0
         self.generation_seconds = 0.0
         self.table: PageTable | None = None  # None: it waits for pages
-        self._context, self._options, self._end_ids = context, options, end_ids
+        self._context, self._options, self._end_ids, self._keep = context, options, end_ids, keep
         self._sampler = Sampler(options, banned=tuple(end_ids) if options.ignore_eos else ())
         self._speculator = Speculator(drafters, costs or CostModel(), self._sampler)
         self._draft = NO_DRAFT
         self.drafting_seconds = 0.0  # of the step that is scheduled
         self._read = len(ids)
+        self._reused_tokens: int | None = None
 
     @property
     def speculation(self) -> Figures:
@@ -48,26 +51,64 @@ class TokenSequence:
         if self._ended:
             return "stop"
         room, limit = self._room()
-        return limit if room <= 0 else None
+        return limit if room <= 0 and not (limit == "context" and self._options.context_shift) else None
 
     @property
     def _ended(self) -> bool:
-        return len(self.ids) > self.prompt_tokens and self.ids[-1] in self._end_ids
+        return not self.in_prompt and self.ids[-1] in self._end_ids
+
+    @property
+    def _generated(self) -> int:
+        """Tokens chosen so far."""
+        return self.dropped + len(self.ids) - self.prompt_tokens
 
     @property
     def unread(self) -> bool:
         """Whether there are tokens that `read` has not given yet."""
         return self._read < len(self.ids)
 
+    @property
+    def has_news(self) -> bool:
+        return self.unread or self.finish_reason is not None
+
     def read(self) -> list[int]:
         """The tokens chosen since the last call, without the one that ends the text."""
-        start, self._read = self._read, len(self.ids)
-        return self.ids[start : self._read - (1 if self._ended else 0)]
+        start, end = self._read, len(self.ids)
+        tokens = self.ids[start : end - (1 if self._ended else 0)]
+        self._read = end  # last: from here on, another thread may compute more
+        return tokens
+
+    def start(self, table: PageTable) -> None:
+        """Begin, or go on, with the pages of what is known of the text."""
+        if self._reused_tokens is None:
+            self._reused_tokens = table.computed
+        self.table = table
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of the prompt that were found in the cache when it began."""
+        return self._reused_tokens or 0
 
     @property
     def in_prompt(self) -> bool:
         """Whether no token was chosen yet."""
-        return len(self.ids) == self.prompt_tokens
+        return self._generated == 0
+
+    @property
+    def must_shift(self) -> bool:
+        """Whether tokens must be dropped before more can be computed."""
+        return self._options.context_shift and len(self.ids) > self._context
+
+    def shift(self) -> None:
+        """Drop tokens. From here on, the text goes on as if what is left had been its prompt.
+
+        Nothing must be unread, and the pages be given up: positions change, so all after what is kept is computed
+        again. Only random numbers go on as before.
+        """
+        ids = shifted(self.ids, self._context, self._keep)
+        dropped = self.dropped + len(self.ids) - len(ids)
+        self.ids, self.dropped, self._sampler.dropped, self._read = ids, dropped, dropped, len(ids)
+        self._speculator.start(ids)
 
     def pending(self) -> list[int]:
         """The tokens to compute next: all that are not, and what is drafted after them."""
@@ -92,9 +133,12 @@ class TokenSequence:
         """The first `count` pending tokens are computed; logits: float32 [outputs][vocab] if these were all of them."""
         assert self.table is not None
         in_prompt = self.in_prompt
-        self.table.computed += count
+        self.table.computed = min(self.table.computed + count, len(self.ids))  # without drafts, which may be wrong
         if not len(logits):
-            self.prompt_seconds += seconds
+            if in_prompt:
+                self.prompt_seconds += seconds
+            else:  # again, after its pages were given up
+                self.generation_seconds += seconds
             return
         if in_prompt:
             self._speculator.start(self.ids)
@@ -115,11 +159,19 @@ class TokenSequence:
         self._draft = NO_DRAFT
 
     def _room(self) -> tuple[int, str]:
-        """How many tokens may still come, and what limits them. The context holds all but the last, which is only
-        chosen."""
+        """How many tokens may still come, with what is in the context, and what limits them. The context holds all but
+        the last, which is only chosen."""
         room, limit = self._context + 1 - len(self.ids), "context"
         if self._options.max_tokens >= 0:
-            left = self._options.max_tokens - (len(self.ids) - self.prompt_tokens)
-            if left < room:
+            left = self._options.max_tokens - self._generated
+            if left <= room:
                 room, limit = left, "length"
         return room, limit
+
+
+def shifted(ids: Sequence[int], context: int, keep: int) -> list[int]:
+    """A text that is longer than the context, without the oldest half of what is not kept, as often as it takes."""
+    keep = max(0, min(keep, context - _LEAST_SHIFTED))
+    half = max(1, (context - keep) // 2)
+    halves = max(0, -(-(len(ids) - context) // half))
+    return [*ids[:keep], *ids[keep + halves * half :]]

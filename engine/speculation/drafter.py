@@ -77,7 +77,7 @@ class Drafter(Protocol):
         """Shared by all drafters of the kind."""
 
     def start(self, ids: Sequence[int]) -> None:
-        """Prepare for a text that begins with these tokens."""
+        """Prepare for a text that begins with these tokens; forget the one before."""
 
     def propose(self, ids: Sequence[int], sampler: Sampler) -> Proposal | None:
-        """A draft that may follow `ids`, or None. From call to call, `ids` only grows."""
+        """A draft that may follow `ids`, a text that only grows since `start`; or None."""

@@ -31,6 +31,8 @@ class NGrams:
         return Statistics(tuple(Acceptance(prior, weight=2) for prior in _PRIORS.values()), _INITIAL_BUDGET)
 
     def start(self, ids: Sequence[int]) -> None:
+        self._positions = [{} for _ in _PRIORS]
+        self._indexed = 0
         self._index(ids)
 
     def propose(self, ids: Sequence[int], sampler: Sampler) -> Proposal | None:

@@ -104,7 +104,7 @@ class Speculator:
         self._proposing_times = deque([0.0], maxlen=5)  # seconds
 
     def start(self, ids: Sequence[int]) -> None:
-        """Begin a text with this prompt, which is not part of the figures."""
+        """Begin a text with this prompt, or with what is left of a text that was cut; not part of the figures."""
         for drafter in self._drafters:
             drafter.statistics.start()
             drafter.start(ids)

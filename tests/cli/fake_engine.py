@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Literal
 
 from lcpu.engine.options import GenerationOptions
@@ -64,6 +65,8 @@ class LLM:
     streams: tuple[tuple[list[int], GenerationOptions, LLM | Literal["ngram"] | None], ...] = ()
     speculation = Figures()  # of every generation
     error: BaseException | None = None
+    files: Mapping[str, list[int]] = MappingProxyType({})  # prompt caches, by name
+    file_error: Exception | None = None  # of writing one
 
     def __init__(self) -> None:
         self.metadata = {
@@ -103,6 +106,19 @@ class LLM:
         turn = prompt.rpartition("user:")[2]
         pieces = forever() if "forever" in turn else silence() if "silence" in turn else iter(TEXT)
         return Generation(pieces, ids, self.speculation)
+
+
+    def restore_prompt(self, path: Path) -> list[int]:
+        return self.files.get(path.name, [])
+
+    def save_prompt(self, path: Path, ids: list[int]) -> int:
+        if self.file_error is not None:
+            raise self.file_error
+        type(self).files = {**self.files, path.name: ids}
+        return len(ids)
+
+    def shifted(self, ids: list[int], options: SimpleNamespace) -> list[int]:
+        return ids[: options.keep] + ids[len(ids) - self.context + options.keep :] if len(ids) > self.context else ids
 
 
 def prompt_of(ids: list[int]) -> str:

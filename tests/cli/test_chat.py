@@ -169,3 +169,30 @@ def test_what_drafts_brought_adds_up(engine, stdin, capsys):
     stdin("one\ntwo\n")
     assert exit_code(["run", "--chat", "-v"]) == 0
     assert "draft" not in capsys.readouterr().err.partition("seed")[2]
+
+
+# ---- conversations longer than the context ----
+
+
+def test_a_full_context_ends_a_conversation(engine, capsys, stdin):
+    stdin("a" * 50 + "\n" + "b" * 50 + "\n")
+    assert exit_code(["run", "--chat"]) == 1
+    assert "--context-shift drops its oldest half" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("4", 4), ("-1", 57)])
+def test_context_shift(engine, stdin, monkeypatch, keep, kept):
+    monkeypatch.setattr("lcpu.cli.chat.replace", lambda options, keep: engine.options(**vars(options) | {"keep": keep}))
+    monkeypatch.setattr(engine.LLM.tokenizer, "add_bos", False, raising=False)
+    stdin("a" * 50 + "\n" + "b" * 50 + "\n")
+    assert exit_code(["run", "--chat", "--context-shift", "--keep", keep]) == 0
+    first, second = (stream[0] for stream in engine.LLM.streams)
+    assert len(second) == engine.LLM.context
+    assert second[:kept] == first[:kept]
+    assert bytes(second[-20:]).endswith(b"bbb\n")
+
+
+def test_a_first_message_that_is_too_long_for_a_shift(engine, capsys, stdin):
+    stdin("a" * 150 + "\n")
+    assert exit_code(["run", "--chat", "--context-shift"]) == 1
+    assert "the message makes a prompt of" in capsys.readouterr().err

@@ -68,13 +68,15 @@ def test_defaults_are_llama_cpp_s(engine):
         "repeat_last_n": 64,
         "stop": (),
         "ignore_eos": False,
+        "context_shift": False,
+        "keep": 0,
     }
 
 
 def test_flags_reach_the_engine(engine):
     flags = (
         "-m x.gguf -t 3 -c 64 -n 7 --temp 0 --top-k 5 --top-p 0.5 --min-p 0.25 --repeat-penalty 1.5 --repeat-last-n -1 "
-        r"-s 42 -r \n --stop END --reverse-prompt User: --ignore-eos"
+        r"-s 42 -r \n --stop END --reverse-prompt User: --ignore-eos --context-shift --keep 9"
     )
     assert exit_code(["run", "-p", "hi", *flags.split()]) == 0
     assert engine.LLM.loads == ({"path": Path("x.gguf"), "threads": 3, "context": 64, "beside": None},)
@@ -89,6 +91,8 @@ def test_flags_reach_the_engine(engine):
         "seed": 42,
         "stop": ("\n", "END", "User:"),
         "ignore_eos": True,
+        "context_shift": True,
+        "keep": 9,
     }
 
 

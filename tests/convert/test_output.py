@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lcpu.convert.gguf_writer import write_gguf
-from lcpu.convert.output import check_free, check_space, whole_file
+from lcpu.convert.output import check_free, check_space
+from lcpu.engine.whole_file import whole_file
 from lcpu.kernels.errors import LcpuError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="symbolic links, process ids and locks of POSIX")
@@ -105,7 +106,7 @@ def test_a_killed_run_and_the_next(tmp_path):
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from lcpu.convert.output import whole_file\n"
+        "from lcpu.engine.whole_file import whole_file\n"
         "with whole_file(Path('a.gguf')) as file:\n"
         "    os.kill(os.getpid(), 9)\n"
     )

@@ -33,7 +33,8 @@ def test_the_package_has_it() -> None:
     parameters = inspect.signature(LLM.generate).parameters
     defaults = {name: p.default for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert defaults == {"max_tokens": 128, "temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05,
-                        "repeat_penalty": 1.0, "seed": None, "stop": (), "draft": "ngram"}
+                        "repeat_penalty": 1.0, "seed": None, "stop": (), "context_shift": False, "keep": 0,
+                        "draft": "ngram"}
 
 
 @pytest.mark.skipif(not models.path().exists(), reason="the embedded model is not there")

@@ -1,0 +1,185 @@
+"""Prompt caches: the keys and values of a text's beginning in a file, so that a later run need not compute them.
+
+A text is the same with and without one. So a file is used only if the same model was computed in the same way.
+
+    "lcpu prompt cache", uint32 version, uint32 size of the description (little-endian, like all numbers)
+    description  JSON: what `Origin` has, and the number of tokens
+    ids          int32 for each token
+    pages        as the pool has them, for each 128 tokens; in the last one, what is behind the tokens means nothing
+    digest       BLAKE2b, 32 bytes, of all that
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+
+from ..kernels.errors import LcpuError
+from ..kernels.kernel_cache import cache_directory
+from ..kernels.pages import POSITIONS
+from ..kernels.simd import LANES
+from .gguf_file import GGUFFile
+from .page_pool import PagePool
+from .whole_file import remove_dead_parts, target_of, whole_file
+
+VERSION = 1
+_MAGIC = b"lcpu prompt cache"
+_NUMBERS = struct.Struct("<II")
+_DIGEST = 32
+_SAMPLE = 64  # bytes at the beginning, in the middle and at the end of each tensor that tell models apart
+_WAY_OUT = "delete it or name another file"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What keys and values depend on, besides the tokens."""
+
+    model: str
+    code: str  # instruction set, and the sources of what computes
+    keys: str  # types of pages
+    values: str
+    page_bytes: int
+
+
+def origin_of(file: GGUFFile, pool: PagePool) -> Origin:
+    digest = hashlib.blake2b(digest_size=16)
+    for header in file.headers():
+        digest.update(header)
+    for name, info in file.tensors.items():
+        data = file.data(name)
+        for start in (0, info.nbytes // 2, max(0, info.nbytes - _SAMPLE)):
+            digest.update(data[start : start + _SAMPLE].data)
+    return Origin(digest.hexdigest(), _code(), pool.keys.name, pool.values.name, pool.page_bytes)
+
+
+@cache
+def _code() -> str:
+    """The name of the kernels' folder tells the instruction set and the kernels' sources. The engine's come here."""
+    digest = hashlib.blake2b(digest_size=8)
+    folder = Path(__file__).parent
+    for source in (folder / "builder.py", folder / "rope.py", *sorted((folder / "architectures").glob("*.py"))):
+        digest.update(source.read_bytes())
+    return f"{cache_directory().name}-{LANES}-{np.__version__}-{digest.hexdigest()}"
+
+
+def check_writable(path: Path) -> None:
+    """Raises LcpuError unless a prompt cache could be written there: to ask before all the computing."""
+    target = target_of(path)
+    if not target.parent.is_dir():
+        raise LcpuError(f"{path}: its folder {target.parent} is not there: make it first or name another file")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise LcpuError(f"{path}: its folder cannot be written to: name another file, or add --prompt-cache-ro")
+
+
+def save(path: Path, origin: Origin, ids: Sequence[int], pages: Sequence[np.ndarray]) -> None:
+    """Write a prompt cache, or nothing at all. pages: uint8 [page_bytes] each. Raises LcpuError if it cannot."""
+    description = json.dumps(asdict(origin) | {"tokens": len(ids)}).encode()
+    parts: list[bytes | memoryview] = [_MAGIC, _NUMBERS.pack(VERSION, len(description)), description,
+                                       np.asarray(ids, "<i4").tobytes(), *(page.data for page in pages)]
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    try:
+        remove_dead_parts(target_of(path).parent)
+        with whole_file(path) as file:
+            for part in parts:
+                digest.update(part)
+                file.write(part)
+            file.write(digest.digest())
+    except OSError as error:
+        raise LcpuError(f"{path}: the prompt cache cannot be written: {error.strerror}; make room or name another "
+                        "file") from None
+
+
+def restore(path: Path, origin: Origin, room: Callable[[int], Sequence[np.ndarray]]) -> list[int]:
+    """The ids of a prompt cache; [] if there is no file, or an empty one.
+
+    room(tokens) gives pages for so many tokens, or for the first of them: they are filled, also if an error follows.
+    Raises LcpuError for a file that is cut, damaged, or comes from anything else than `origin`.
+    """
+    file = _opened(path)
+    if file is None:
+        return []
+    try:
+        with file:
+            return _read(path, file, origin, room)
+    except EOFError:
+        raise LcpuError(f"{path}: is a prompt cache that is cut or damaged: {_WAY_OUT}") from None
+    except OSError as error:
+        raise LcpuError(f"{path}: cannot be read: {error.strerror}; {_WAY_OUT}") from None
+
+
+def _opened(path: Path) -> BufferedReader | None:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise LcpuError(f"{path}: is not a regular file: name another file")
+        return path.open("rb") if status.st_size else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LcpuError(f"{path}: cannot be read: {reason}; name another file") from None
+
+
+def _read(path: Path, file: BufferedReader, origin: Origin, room: Callable[[int], Sequence[np.ndarray]]) -> list[int]:
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    size = os.fstat(file.fileno()).st_size
+
+    def read(target: bytearray | memoryview) -> None:
+        if file.readinto(target) != len(target):
+            raise EOFError
+        digest.update(target)
+
+    start = bytearray(min(size, len(_MAGIC) + _NUMBERS.size))
+    read(start)
+    if not start.startswith(_MAGIC):
+        raise LcpuError(f"{path}: is not a prompt cache: {_WAY_OUT}")
+    if len(start) < len(_MAGIC) + _NUMBERS.size:
+        raise EOFError
+    version, described = _NUMBERS.unpack_from(start, len(_MAGIC))
+    if version != VERSION:
+        raise LcpuError(f"{path}: is a prompt cache of another version of lcpu: {_WAY_OUT}")
+    description = bytearray(min(described, size))
+    read(description)
+    tokens = _checked(path, description, origin)
+    count = -(-tokens // POSITIONS)
+    if size != file.tell() + 4 * tokens + count * origin.page_bytes + _DIGEST:
+        raise EOFError
+    ids = np.empty(tokens, "<i4")
+    read(ids.view(np.uint8).data)
+    pages = room(tokens)
+    spare = np.empty(origin.page_bytes if len(pages) < count else 0, np.uint8)
+    for number in range(count):
+        read((pages[number] if number < len(pages) else spare).data)
+    if file.read() != digest.digest():
+        raise LcpuError(f"{path}: is a damaged prompt cache: {_WAY_OUT}")
+    return [int(token) for token in ids]
+
+
+def _checked(path: Path, description: bytearray, origin: Origin) -> int:
+    """The number of tokens in a file. Raises LcpuError if it comes from something else."""
+    try:
+        found = json.loads(description)
+        tokens = int(found.pop("tokens"))
+        theirs = Origin(**found)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise LcpuError(f"{path}: is a damaged prompt cache: {_WAY_OUT}") from None
+    if theirs.model != origin.model:
+        raise LcpuError(f"{path}: is the prompt cache of another model: {_WAY_OUT}")
+    if (theirs.keys, theirs.values) != (origin.keys, origin.values):
+        raise LcpuError(f"{path}: has keys and values in {theirs.keys} and {theirs.values}, and this run has them in "
+                        f"{origin.keys} and {origin.values}: {_WAY_OUT}")
+    if theirs != origin:
+        raise LcpuError(f"{path}: was computed by another processor or version of lcpu: {_WAY_OUT}")
+    if not 0 < tokens < 2**31:
+        raise LcpuError(f"{path}: is a damaged prompt cache: {_WAY_OUT}")
+    return tokens
