@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from ..kernels.errors import LcpuError
-from ..kernels.kernel_cache import cache_directory
+from ..kernels.kernel_cache import state
 from ..kernels.pages import POSITIONS
 from ..kernels.simd import LANES
 from .gguf_file import GGUFFile
@@ -69,7 +69,7 @@ def _code() -> str:
     folder = Path(__file__).parent
     for source in (folder / "builder.py", folder / "rope.py", *sorted((folder / "architectures").glob("*.py"))):
         digest.update(source.read_bytes())
-    return f"{cache_directory().name}-{LANES}-{np.__version__}-{digest.hexdigest()}"
+    return f"{state()}-{LANES}-{np.__version__}-{digest.hexdigest()}"
 
 
 def check_writable(path: Path) -> None:

@@ -87,10 +87,16 @@ def cache_directory() -> Path:
     root = _root()
     if root.startswith("~"):
         raise OSError("there is no home directory")
+    return Path(root).absolute() / f"kernels-{state()}"
+
+
+@cache
+def state() -> str:
+    """A name for the state of the sources, Numba and the instruction set: with another, kernels may be others."""
     digest = _CHECKSUM(f"{numba.__version__} {config.CPU_NAME} {config.CPU_FEATURES} {int(config.OPT)}".encode())
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
-    return Path(root).absolute() / f"kernels-{active().name}-{digest.hexdigest()[:16]}"
+    return f"{active().name}-{digest.hexdigest()[:16]}"
 
 
 def _root() -> str:
