@@ -17,6 +17,7 @@ import numpy as np
 from .. import models
 from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
+from ..kernels.pages import POSITIONS
 from .description import describe
 from .file_kind import check_is_model
 from .generate import Generation, GenerationOptions
@@ -59,7 +60,8 @@ class LLM:
         tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
         "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
         as is best for a draft model. parallel: texts that are computed at once. cache_tokens: of all texts together
-        whose keys and values are kept, at least `context`; more let texts go on side by side and be found again.
+        whose keys and values are kept, at least `context`; more let texts go on side by side and be found again. What is
+        more than `context` takes at most half of the memory that is left.
         cache_types: of keys and values, "f16" or "q8_0", which takes half the memory. check_memory: refuse a model
         that takes more memory than is left, and cut the default context to what fits. progress(stage, done, total) is
         called while "loading" and "compiling". Raises LcpuError if the model cannot be run.
@@ -194,6 +196,16 @@ class LLM:
         """The type of the output layer, and its share of the bytes that computing a token reads."""
         matrix, matrices = self._model.output, self._model.matrices.values()
         return matrix.format.name, matrix.panels.nbytes / sum(each.panels.nbytes for each in matrices)
+
+    @property
+    def cache_types(self) -> tuple[str, str]:
+        """The types that keys and values are stored in."""
+        return self._model.pool.keys.name, self._model.pool.values.name
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens, of all texts together, whose keys and values can be kept."""
+        return self._model.pool.count * POSITIONS
 
     @property
     def trained_context(self) -> int:
