@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+from ..kernels.errors import LcpuError
 from .options import GenerationOptions
 from .scheduler import Scheduler
 from .sequence import TokenSequence
@@ -23,7 +25,8 @@ class Generation:
                  when_ended: Callable[[], None] = lambda: None) -> None:
         """stop: texts that end it. when_ended() is called once it has ended or is given up."""
         self.generated_ids: list[int] = []
-        self.finish_reason: str | None = None  # "stop", "length" or "context"
+        self.finish_reason: str | None = None  # "stop", "length", "context" or "error"
+        self.closed = False  # has ended, or was given up
         self._scheduler, self._sequence, self._tokenizer = scheduler, sequence, tokenizer
         self._utf8, self._stops, self._when_ended = Utf8Stream(), StopStrings(stop), when_ended
         self._pieces = self._run()
@@ -53,6 +56,11 @@ class Generation:
         """What came of the drafts so far."""
         return self._sequence.speculation
 
+    @property
+    def error(self) -> LcpuError | None:
+        """Why it could not go on."""
+        return self._sequence.error
+
     def start(self) -> None:
         """Let it be computed beside others. Iterating does it, too."""
         self._scheduler.add(self._sequence)
@@ -70,29 +78,58 @@ class Generation:
         elif self._sequence.finish_reason is not None:
             text += self._stops.feed(self._utf8.flush()) + self._stops.flush()
             self._end(self._sequence.finish_reason)
-            if self._sequence.error is not None:
-                raise self._sequence.error
         return text
 
     def close(self) -> None:
         """Give it up: nothing more is computed."""
+        self.closed = True
         self._scheduler.drop(self._sequence)
         self._when_ended()
 
     def _run(self) -> Iterator[str]:
         try:
             self.start()
-            while self.finish_reason is None:
+            while not self.closed:
                 self._scheduler.advance(self._sequence)
                 text = self.read()
                 if text:
                     yield text
+            if self.error is not None:
+                raise self.error
         finally:
             self.close()
 
     def _end(self, reason: str) -> None:
         self.finish_reason = reason
         self.close()
+
+
+_END: Any = object()
+
+
+def run_together(scheduler: Scheduler, generations: Iterable[Generation | None]) -> Iterator[tuple[Generation, str]]:
+    """Generations of one scheduler and their pieces of text, as they come: see `LLM.stream_batch`."""
+    coming, more = iter(generations), True
+    active: list[Generation] = []
+    try:
+        while more or active:
+            while more and len(active) < 2 * scheduler.parallel:  # some to run, and some that wait
+                generation = next(coming, _END)
+                more = generation is not _END
+                if generation is None or generation is _END:
+                    break
+                active.append(generation)
+                generation.start()
+            if active:
+                scheduler.advance(*(generation._sequence for generation in active))
+            for generation in active[:]:
+                text = "" if generation.closed else generation.read()
+                if text or generation.finish_reason is not None:
+                    yield generation, text
+            active = [generation for generation in active if not generation.closed]
+    finally:
+        for generation in active:
+            generation.close()
 
 
 class StopStrings:

@@ -7,7 +7,6 @@ import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from types import TracebackType
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -20,7 +19,7 @@ from ..kernels.isa import Isa, active
 from ..kernels.pages import POSITIONS
 from .description import describe
 from .file_kind import check_is_model
-from .generate import Generation, GenerationOptions
+from .generate import Generation, GenerationOptions, run_together
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
 from .model import Model, Progress
@@ -139,42 +138,35 @@ class LLM:
         sequence = TokenSequence(ids, self.context, options, self.tokenizer.end_ids, drafters, self._scheduler.costs)
         return Generation(self._scheduler, sequence, self.tokenizer, options.stop, when_ended)
 
-    def generate_batch(self, prompts: Sequence[str], *, draft: DraftSource = None, **options: Any) -> list[str]:
-        """The texts that follow several prompts, computed together. Options as in `generate`.
+    def generate_batch(self, prompts: Sequence[str], *, draft: DraftSource = "ngram", **options: Any) -> list[str]:
+        """The texts that follow several prompts, computed together. Options and their defaults as in `generate`.
 
-        Each text is what `generate` gives for its prompt alone.
+        Each text is what `generate` gives for its prompt alone. Raises LcpuError, before anything is computed, for a
+        prompt that is empty or too long.
         """
         stop = options.pop("stop", ())
-        shared = GenerationOptions(stop=(stop,) if isinstance(stop, str) else tuple(stop), **options)
-        texts = [""] * len(prompts)
-        requests = ((self.tokenize(prompt), shared) for prompt in prompts)
-        for index, _, text in self.stream_batch(requests, draft):
-            texts[index] += text
-        return texts
+        shared = GenerationOptions(**{"max_tokens": 128, **options,
+                                      "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
+        generations: dict[Generation, list[str]] = {}
+        for number, prompt in enumerate(prompts):
+            try:
+                generations[self.stream(self.tokenize(prompt), shared, draft)] = []
+            except LcpuError as error:
+                raise LcpuError(f"prompt {number}: {error}") from error
+        for generation, text in self.stream_batch(generations):
+            generations[generation].append(text)
+            if generation.error is not None:
+                raise generation.error
+        return ["".join(pieces) for pieces in generations.values()]
 
-    def stream_batch(self, requests: Iterable[tuple[Sequence[int], GenerationOptions]],
-                     draft: DraftSource = None) -> Iterator[tuple[int, Generation, str]]:
-        """Generations after many prompts, computed together: (number of the request, its generation, a piece of its
-        text) as they come. A generation has ended when its finish_reason is there. Requests are taken as needed."""
-        coming = enumerate(requests)
-        active: dict[int, Generation] = {}
-        try:
-            while True:
-                for index, (ids, options) in islice(coming, 2 * self._scheduler.parallel - len(active)):
-                    active[index] = self.stream(ids, options, draft)
-                    active[index].start()
-                if not active:
-                    return
-                self._scheduler.step()
-                for index, generation in list(active.items()):
-                    text = generation.read()
-                    if generation.finish_reason is not None:
-                        del active[index]
-                    if text or generation.finish_reason is not None:
-                        yield index, generation, text
-        finally:
-            for generation in active.values():
-                generation.close()
+    def stream_batch(self, generations: Iterable[Generation | None]) -> Iterator[tuple[Generation, str]]:
+        """Compute generations of `stream` together: each of them and a piece of its text, as pieces come.
+
+        A generation is over when its finish_reason is there. One that fails has the reason "error", and its `error`
+        says why; the others go on. Further generations are taken as earlier ones end, so that there may be millions. A
+        None among them says that the next one is not there yet: those at hand go on, and it is asked for again.
+        """
+        return run_together(self._scheduler, generations)
 
     def close(self) -> None:
         """Give back threads and memory. What is called later raises LcpuError."""

@@ -54,11 +54,11 @@ class Scheduler:
         taken out before the next change."""
         self._dropped.append(reader)
 
-    def advance(self, sequence: TokenSequence) -> None:
-        """Step until the sequence has a token that nobody has read, or has ended."""
-        while not sequence.unread and sequence.finish_reason is None:
+    def advance(self, *sequences: TokenSequence) -> None:
+        """Step until one of the sequences has a token that nobody has read, or has ended."""
+        while all(map(_goes_on, sequences)):
             with self.lock:
-                if not sequence.unread and sequence.finish_reason is None:
+                if all(map(_goes_on, sequences)):
                     self.step()
 
     def step(self) -> None:
@@ -265,6 +265,11 @@ class Evaluation:
     def close(self) -> None:
         """The text is not needed any more."""
         self._scheduler.drop(self)
+
+
+def _goes_on(sequence: TokenSequence) -> bool:
+    """Whether the next step is needed before there is anything to read."""
+    return not sequence.unread and sequence.finish_reason is None
 
 
 def _is_ahead(other: TokenSequence, sequence: TokenSequence) -> bool:
