@@ -28,24 +28,29 @@ def opening(system: str | None, user: str | None = None) -> list[Message]:
 
 
 def encode(llm: LLM, messages: list[Message]) -> list[int]:
-    """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
-
-    A model without a template gets ChatML if it knows ChatML's tokens.
-    Errors: LcpuError for a model that has neither, and for a conversation that leaves no room in the context.
-    """
-    from ..engine.chat import render
-
-    if not llm.chat_template and len(llm.tokenize("<|im_start|>", add_bos=False, parse_special=True)) != 1:
-        raise LcpuError("this model is not made for chat (no chat template); take another with -m, or leave out --chat")
-    bos, eos = (token_text(llm, token) for token in (llm.tokenizer.bos_id, llm.tokenizer.eos_id))
-    text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos)
-    template_adds_bos = bool(bos) and text.startswith(bos)
-    ids = llm.tokenize(text, add_bos=not template_adds_bos, parse_special=True)
+    """What `encode_any` gives. Errors: also LcpuError for a conversation that leaves no room in the context."""
+    ids = encode_any(llm, messages)
     if len(ids) >= llm.context:
         is_first = sum(message["role"] == "user" for message in messages) == 1
         raise LcpuError(f"the message makes a prompt of {len(ids)} tokens, and the context has {llm.context}: shorten "
                         "it, or set a larger context with -c N" if is_first else context_full(llm))  # fmt: skip
     return ids
+
+
+def encode_any(llm: LLM, messages: list[Message], way_out: str = "leave out --chat") -> list[int]:
+    """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
+
+    A model without a template gets ChatML if it knows ChatML's tokens.
+    Errors: LcpuError for a model that has neither; way_out: what to do then, but to take another model.
+    """
+    from ..engine.chat import render
+
+    if not llm.chat_template and len(llm.tokenize("<|im_start|>", add_bos=False, parse_special=True)) != 1:
+        raise LcpuError(f"this model is not made for chat (no chat template); take another with -m, or {way_out}")
+    bos, eos = (token_text(llm, token) for token in (llm.tokenizer.bos_id, llm.tokenizer.eos_id))
+    text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos)
+    template_adds_bos = bool(bos) and text.startswith(bos)
+    return llm.tokenize(text, add_bos=not template_adds_bos, parse_special=True)
 
 
 def token_text(llm: LLM, token: int | None) -> str:
