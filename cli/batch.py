@@ -102,7 +102,9 @@ def batch(
         ignore_eos=ignore_eos,
     )
     with ExitStack() as stack:
-        source = stack.enter_context(open_input(file))
+        source = open_input(file)
+        if size_of(source) is not None:  # closing a pipe would wait for the thread that reads it
+            stack.enter_context(source)
         target, answered = open_output(output, source, resume=resume, force=force)
         if target is not None:
             stack.enter_context(target)

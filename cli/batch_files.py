@@ -131,7 +131,10 @@ def open_output(path: Path | None, source: BinaryIO, *, resume: bool, force: boo
         if not resume:
             raise LcpuError(f"{path}: is there already; --resume continues it, --force overwrites it")
         _read_answers(path, answered)
-    return path.open("a" if resume else "w", encoding="utf-8", errors="replace", newline="\n"), answered
+    try:
+        return path.open("a" if resume else "w", encoding="utf-8", errors="replace", newline="\n"), answered
+    except OSError as error:
+        raise LcpuError(f"cannot write {path}: {error.strerror}; check the path after -o") from error
 
 
 def _read_answers(path: Path, answered: Answered) -> None:

@@ -40,25 +40,38 @@ class Case:
     step: int | None = None  # tokens of a generation step, each of which is then timed beside a step of one token
     acceptance: float | None = None  # of speculative generation: how likely a drafted token is right
     draft: int = 0  # tokens that are drafted at each step of it, 0: as many as the engine chooses
+    sequences: int = 0  # that are computed at once, each with such a prompt and so many tokens; 0: one, of other cases
+    shared_prompt: bool = False  # of all sequences, computed once
 
     @property
     def name(self) -> str:
-        """As llama-bench writes it: "pp512", "tg128", "pp512+tg128", "pp512 @ d4096"; and "tgB4", "tg32 a0.8 k4"."""
+        """As llama-bench writes it: "pp512", "tg128", "pp512+tg128", "pp512 @ d4096"; and "tgB4", "tg32 a0.8 k4" and
+        "pp512+tg128 x8"."""
         if self.acceptance is not None:
             return f"tg{self.generated} a{self.acceptance:g} k{self.draft or '*'}"
         parts = [f"pp{self.prompt}"] if self.prompt else []
         if self.generated:
             parts.append(f"tgB{self.step}" if self.step else f"tg{self.generated}")
-        return "+".join(parts) + (f" @ d{self.depth}" if self.depth else "")
+        at_once = f" x{self.sequences}{' shared' if self.shared_prompt else ''}" if self.sequences else ""
+        return "+".join(parts) + (f" @ d{self.depth}" if self.depth else "") + at_once
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts that are computed."""
+        return self.prompt * (1 if self.shared_prompt else max(1, self.sequences))
+
+    @property
+    def generated_tokens(self) -> int:
+        return self.generated * max(1, self.sequences)
 
     @property
     def tokens(self) -> int:
-        return self.prompt + self.generated
+        return self.prompt_tokens + self.generated_tokens
 
     @property
     def context(self) -> int:
-        """Positions that the cache must have room for."""
-        return self.depth + self.tokens + (SPECULATION_PROMPT if self.acceptance is not None else 0)
+        """Positions that a sequence must have room for."""
+        return self.depth + self.prompt + self.generated + (SPECULATION_PROMPT if self.acceptance is not None else 0)
 
 
 def batch_cost(step: int, depth: int = 0) -> Case:
@@ -76,6 +89,7 @@ class Result:
     bandwidth_share: float | None = None  # of decode: bytes that steps must read
     peak_share: float | None = None  # of prefill: operations that tokens need
     speed_up: float | None = None  # of speculative generation: time of plain steps / time
+    prompt_samples_ns: tuple[int, ...] | None = None  # of many sequences: how much of samples_ns the prompts took
 
     @property
     def avg_ns(self) -> float:
@@ -93,6 +107,15 @@ class Result:
     @property
     def avg_ts(self) -> float:
         return fmean(self.samples_ts)
+
+    @property
+    def prompt_seconds(self) -> float | None:
+        """The mean, where it was measured."""
+        return None if self.prompt_samples_ns is None else fmean(self.prompt_samples_ns) / 1e9
+
+    @property
+    def generation_seconds(self) -> float | None:
+        return None if self.prompt_seconds is None else self.avg_ns / 1e9 - self.prompt_seconds
 
     @property
     def stddev_ts(self) -> float:
