@@ -22,6 +22,8 @@ from .options import UsageError
 Line = tuple[int, bytes]  # its number, from 1 on
 
 MOST_HELD = 10_000  # answers that wait for an earlier one
+# Ends of lines in Unicode, at which some readers would cut an answer (U+0085, U+2028 and U+2029).
+_ESCAPED = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 _LINES_AHEAD = 64  # that are read of a pipe before they are needed
 
 
@@ -167,7 +169,7 @@ class Answers:
             self._expected.append(line)
 
     def add(self, line: int, answer: dict[str, Any]) -> None:
-        text = json.dumps(answer, ensure_ascii=False) + "\n"
+        text = json.dumps(answer, ensure_ascii=False).translate(_ESCAPED) + "\n"
         if not self._ordered:
             self._write(text)
             return
