@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 from ..kernels.errors import LcpuError
 from . import chat, console, options, prompt, report
-from .batch_files import Answered, Answers, Line, open_input, open_output, read_lines, size_of
+from .batch_files import Answered, Answers, open_input, open_output, read_lines, size_of
 from .batch_lines import Request, answer, error_answer, read_request
 from .run import load
 
@@ -36,7 +36,8 @@ Output = Annotated[
 Parallel = Annotated[
     int,
     typer.Option(
-        "-np", "--parallel", metavar="N", envvar="LCPU_PARALLEL", min=1, max=512, help="Texts that are computed at once."
+        "-np", "--parallel", metavar="N", envvar="LCPU_PARALLEL", min=1, max=512,
+        help="Texts that are computed at once.",
     ),
 ]  # fmt: skip
 AsCompleted = Annotated[
@@ -77,10 +78,10 @@ def batch(
 ) -> None:
     """Answer many prompts, computed together.
 
-    A line of the input is a JSON object with a "prompt" or with "messages", and any settings of its own, such as
-    "max_tokens", "temperature", "seed" or "stop"; flags are the settings of lines without. Lines of OpenAI's batch files
-    are answered in OpenAI's form. A line that cannot be answered gets an "error", and the run goes on. A line without a
-    seed gets one that belongs to -s and to its number.
+    Each line of the input is a JSON object with a "prompt" or with "messages". It may have settings, such as
+    "max_tokens", "temperature", "seed" or "stop"; where it has none, the flags hold. Lines of OpenAI's batch files are
+    answered in OpenAI's form. A line that cannot be answered gets an "error", and the run goes on. A line without a
+    seed gets one that is made of -s and its number.
     """
     console.show_messages(verbose)
     if resume and force:
@@ -108,9 +109,9 @@ def batch(
         target, answered = open_output(output, source, resume=resume, force=force)
         if target is not None:
             stack.enter_context(target)
-        sizes = {"parallel": parallel, "cache_tokens": parallel * text_tokens(source, max_tokens, context)}
+        cache_tokens = parallel * text_tokens(source, max_tokens, context)
         llm = stack.enter_context(load(model, threads, context, output_type, (cache_type_k, cache_type_v),
-                                       check=memory_check, quiet=False, **sizes))
+                                       check=memory_check, quiet=False, parallel=parallel, cache_tokens=cache_tokens))
         report.introduce(llm, model, "ngram", threads, context, seed, output_type, verbose=verbose)
         run = _Run(llm, source, Answers(target, ordered=not as_completed), answered, defaults, seed)
         console.notice(run.run().line(llm.load_seconds))
@@ -226,8 +227,8 @@ class _Run:
         if number == line:
             expected = read_request(data, number).id
             if id not in (expected, number):
-                raise LcpuError(f"line {number} has the id {expected!r}, but its answer {id!r}: --resume needs the same "
-                                "requests in the same order")
+                raise LcpuError(f"line {number} has the id {expected!r}, but its answer {id!r}: --resume needs the "
+                                "same requests in the same order")
 
     def _ids(self, request: Request) -> list[int]:
         if request.messages is not None:

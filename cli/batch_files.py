@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TextIO
 
 from ..kernels.errors import LcpuError
 from . import console
-from .batch_lines import answered_line
+from .batch_lines import ANSWER_START, answered_line
 from .options import UsageError
 
 Line = tuple[int, bytes]  # its number, from 1 on
@@ -143,10 +143,11 @@ def _read_answers(path: Path, answered: Answered) -> None:
     with path.open("rb+") as file:
         end = 0
         for number, data in enumerate(file, 1):
-            if not data.endswith(b"\n"):
+            is_cut = not data.endswith(b"\n")
+            if is_cut and (data.startswith(ANSWER_START) or ANSWER_START.startswith(data)):
                 file.truncate(end)
                 return
-            found = answered_line(data)
+            found = None if is_cut else answered_line(data)
             if found is None:
                 raise LcpuError(f"{path}: line {number} is no answer of lcpu batch: name the file to continue with -o, "
                                 "or overwrite this one with --force instead of --resume")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 _IGNORED = {"id", "custom_id", "prompt", "messages", "model", "stream", "user", "metadata", "store", "cache_prompt"}
 _KNOWN = {name for names in SETTINGS.values() for name in names} | set(_WITHOUT_EFFECT) | _IGNORED
 _ENDPOINTS = ("/v1/completions", "/v1/chat/completions")
+ANSWER_START = b'{"id": '  # of every answer
 _REQUEST_ID = re.compile(r"batch_req_(\d+)")
 
 
@@ -103,7 +104,8 @@ def _openai_body(content: Json) -> Json:
 
 def _text(body: Json, endpoint: str | None) -> Json:
     """The prompt or the messages of a request."""
-    prompt, messages = body.get("prompt"), body.get("messages")
+    prompt: Any = body.get("prompt")
+    messages: Any = body.get("messages")
     if endpoint is not None:
         prompt, messages = (prompt, None) if endpoint == _ENDPOINTS[0] else (None, messages)
     if (prompt is None) == (messages is None):
@@ -115,18 +117,19 @@ def _text(body: Json, endpoint: str | None) -> Json:
         return {"messages": [_message(message) for message in messages]}
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         prompt = prompt[0]
-    is_ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
-    if not is_ids and not isinstance(prompt, str):
-        raise LcpuError("prompt is neither a text nor a list of token ids: give each text a line of its own")
-    return {"prompt": prompt if is_ids else _unicode(prompt, "prompt")}
+    if isinstance(prompt, str):
+        return {"prompt": _unicode(prompt, "prompt")}
+    if isinstance(prompt, list) and all(type(token) is int for token in prompt):
+        return {"prompt": prompt}
+    raise LcpuError("prompt is neither a text nor a list of token ids: give each text a line of its own")
 
 
 def _message(message: Any) -> dict[str, str]:
     role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
     if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
-                 for part in content]
-        content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
+        texts = [part["text"] for part in content
+                 if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)]
+        content = "".join(texts) if len(texts) == len(content) else None
     if not isinstance(role, str) or not isinstance(content, str):
         raise LcpuError(f"{json.dumps(message)[:80]} is no message with a role and a text as content")
     return {"role": _unicode(role, "role"), "content": _unicode(content, "content")}
@@ -145,11 +148,9 @@ def _settings(body: Json) -> Iterator[tuple[str, Any]]:
         if body.get(name) is not None and body[name] not in harmless:
             raise LcpuError(f"{name} is {json.dumps(body[name])[:80]}, which lcpu cannot do: leave it out")
     for setting, names in SETTINGS.items():
-        name = next((name for name in names if body.get(name) is not None), None)
-        if name is None:
-            continue
-        value = _value(setting, name, body[name])
-        if (setting, value) != ("seed", -1):
+        given = [name for name in names if body.get(name) is not None]
+        value = _value(setting, given[0], body[given[0]]) if given else None
+        if value is not None and (setting, value) != ("seed", -1):
             yield setting, value
 
 

@@ -21,10 +21,11 @@ Fields = dict[str, Value]
 
 # Columns of the table: title and width, to the left if negative. llama-bench's, and then lcpu's own.
 _COLUMNS = {"model": -30, "size": 10, "params": 10, "backend": -11, "threads": 7, "n_batch": 7, "n_ubatch": 8,
-            "type_k": -6, "type_v": -6, "test": 15, "t/s": 20, "step cost": 9, "speed-up": 8, "of bandwidth": 12, "of peak": 8}  # fmt: skip
+            "type_k": -6, "type_v": -6, "test": 15, "t/s": 20, "step cost": 9, "speed-up": 8, "of bandwidth": 12,
+            "of peak": 8}  # fmt: skip
 # llama-batched-bench's, which many sequences have in the place of others.
-_PARALLEL_COLUMNS = {"PP": 6, "TG": 6, "B": 4, "N_KV": 6, "T_PP s": 8, "S_PP t/s": 9, "T_TG s": 8, "S_TG t/s": 9, "T s": 8,
-                     "S t/s": 9}  # fmt: skip
+_PARALLEL_COLUMNS = {"PP": 6, "TG": 6, "B": 4, "N_KV": 6, "T_PP s": 8, "S_PP t/s": 9, "T_TG s": 8, "S_TG t/s": 9,
+                     "T s": 8, "S t/s": 9}  # fmt: skip
 _NOT_PARALLEL = ("test", "t/s", "of bandwidth", "of peak")
 OPTIONAL_COLUMNS = ("n_batch", "n_ubatch", "type_k", "type_v", "step cost", "speed-up")
 _WIDTHS = _COLUMNS | _PARALLEL_COLUMNS

@@ -34,8 +34,8 @@ class ParallelBenchmark:
         """
         if cache_tokens(case) > self._model.pool.count * POSITIONS:
             raise LcpuError(f"{case.name}: the cache needs {cache_tokens(case)} tokens, and memory is left for "
-                            f"{self._model.pool.count * POSITIONS}: take fewer sequences (-np), shorter ones (-p, -n), or "
-                            "store keys and values in Q8_0 (-ctk q8_0 -ctv q8_0)")
+                            f"{self._model.pool.count * POSITIONS}: take fewer sequences (-np) or shorter ones "
+                            "(-p, -n), or store keys and values in Q8_0 (-ctk q8_0 -ctv q8_0)")
         if warm_up:
             progress("warm-up")
             self._measure(replace(case, generated=min(case.generated, WARM_UP_STEPS),

@@ -59,11 +59,11 @@ class LLM:
         tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
         "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
         as is best for a draft model. parallel: texts that are computed at once. cache_tokens: of all texts together
-        whose keys and values are kept, at least `context`; more let texts go on side by side and be found again. What is
-        more than `context` takes at most half of the memory that is left.
-        cache_types: of keys and values, "f16" or "q8_0", which takes half the memory. check_memory: refuse a model
-        that takes more memory than is left, and cut the default context to what fits. progress(stage, done, total) is
-        called while "loading" and "compiling". Raises LcpuError if the model cannot be run.
+        whose keys and values are kept, at least `context`; more let texts go on side by side and be found again.
+        cache_types: of keys and values, "f16" or "q8_0", which takes half the memory. check_memory: refuse a model that
+        takes more memory than is left, cut the default context to what fits, and keep no more cache_tokens beside it
+        than half of what is left then holds. progress(stage, done, total) is called while "loading" and "compiling".
+        Raises LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
             raise LcpuError("a model beside another one has the other's threads: leave out `threads`")

@@ -111,7 +111,7 @@ def test_many_sequences_are_measured_once_by_default(models, capsys):
 
 def test_what_many_sequences_leave_out(refused):
     for other in ("--spec -p 0", "-pg 4,4", "-tgb 2", "-d 5"):
-        refused(f"-np 2 {other}", "-np measures many sequences at once and nothing else: leave out --spec, -pg, -tgb and")
+        refused(f"-np 2 {other}", "-np measures many sequences at once and nothing else: leave out --spec, -pg, -tgb")
     refused("-np 2 -p 0 -n 0", "nothing to measure")
     refused("-pps", "-pps shares the prompt of many sequences: say how many with -np, or leave it out")
     refused("-np 0", "Invalid value for '-np': 0 is not 1 to 512")

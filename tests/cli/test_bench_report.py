@@ -20,7 +20,8 @@ LLAMA_BENCH = (  # its fields that mean something here, in its order
     "type_k type_v n_prompt n_gen n_depth test_time avg_ns stddev_ns avg_ts stddev_ts"
 ).split()
 OURS = ("test isa load_seconds step_tokens step_cost draft_tokens acceptance speed_up pl is_pp_shared n_kv t_pp "
-        "speed_pp t_tg speed_tg bandwidth_share peak_share memory_bandwidth int8_peak float32_peak").split()  # fmt: skip
+        "speed_pp t_tg speed_tg bandwidth_share peak_share memory_bandwidth int8_peak "
+        "float32_peak").split()  # fmt: skip
 TEXTS = {"build_commit", "cpu_info", "backends", "model_filename", "model_type", "type_k", "type_v", "test_time",
          "test", "isa"}  # fmt: skip
 FILE = "it's \"a\", model.gguf"
@@ -147,8 +148,8 @@ def test_many_sequences_in_the_table(written):
     """llama-batched-bench's columns: times are means, and a prompt that all share counts once."""
     lines = written("md", rows=MANY, parallel=True).splitlines()
     assert len({len(line) for line in lines[:4]}) == 1
-    assert cells(lines[0]) == ["model", "size", "params", "backend", "threads", "PP", "TG", "B", "N_KV", "T_PP s", "S_PP t/s",
-                               "T_TG s", "S_TG t/s", "T s", "S t/s"]  # fmt: skip
+    assert cells(lines[0]) == ["model", "size", "params", "backend", "threads", "PP", "TG", "B", "N_KV", "T_PP s",
+                               "S_PP t/s", "T_TG s", "S_TG t/s", "T s", "S t/s"]  # fmt: skip
     assert [cells(line)[5:] for line in lines[2:4]] == [
         ["512", "128", "8", "5120", "8.192", "500.00", "2.808", "364.67", "11.000", "469.33"],
         ["512", "0", "4", "512", "2.000", "256.00", "0.000", "", "2.000", "256.00"],
@@ -160,7 +161,8 @@ def test_many_sequences_for_programs(written):
     assert [first[name] for name in ("test", "pl", "is_pp_shared", "n_kv", "n_prompt", "n_gen")] == [
         "pp512+tg128 x8", 8, 0, 5120, 512, 128]  # fmt: skip
     assert (first["t_pp"], first["speed_pp"], first["t_tg"]) == pytest.approx((8.192, 500, 2.808))
-    assert [second[name] for name in ("test", "pl", "is_pp_shared", "n_kv", "speed_tg")] == ["pp512 x4 shared", 4, 1, 512, None]
+    assert [second[name] for name in ("test", "pl", "is_pp_shared", "n_kv", "speed_tg")] == [
+        "pp512 x4 shared", 4, 1, 512, None]  # fmt: skip
     assert first.keys() == json.loads(written("jsonl").splitlines()[0]).keys()
 
 

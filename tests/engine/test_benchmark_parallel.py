@@ -44,7 +44,8 @@ def test_prompts_and_then_a_token_of_each_a_step(monkeypatch: pytest.MonkeyPatch
     model = Recorder(monkeypatch)
     case = Case(150, 2, batch=200, sequences=3)
     result = ParallelBenchmark(model).run(case, 2, warm_up=False)
-    once = [[(0, 150, 1), (0, 50, 0)], [(50, 100, 1), (0, 100, 0)], [(100, 50, 1)], [(150, 1, 1)] * 3, [(151, 1, 1)] * 3]
+    once = [[(0, 150, 1), (0, 50, 0)], [(50, 100, 1), (0, 100, 0)], [(100, 50, 1)],
+            [(150, 1, 1)] * 3, [(151, 1, 1)] * 3]  # fmt: skip
     assert model.shapes == once * 2
     assert not model.copies
     pages = [piece.pages for piece in model.steps[3]]
@@ -86,7 +87,8 @@ def test_warm_up_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     model, said = Recorder(monkeypatch), []
     ParallelBenchmark(model).run(Case(300, 9, sequences=2), 1, progress=said.append)
     assert said == ["warm-up", "run 1/1"]
-    assert model.shapes[: 1 + WARM_UP_STEPS] == [[(0, 128, 1)] * 2, *([(128 + i, 1, 1)] * 2 for i in range(WARM_UP_STEPS))]
+    steps = [[(128 + i, 1, 1)] * 2 for i in range(WARM_UP_STEPS)]
+    assert model.shapes[: 1 + WARM_UP_STEPS] == [[(0, 128, 1)] * 2, *steps]
     assert model.shapes[1 + WARM_UP_STEPS][0] == (0, 300, 1)
 
 
