@@ -127,7 +127,7 @@ def open_output(path: Path | None, source: BinaryIO, *, resume: bool, force: boo
         if resume:
             raise UsageError("--resume continues a file: name it with -o")
         return None, answered
-    if path.exists() and size_of(source) is not None and os.path.samefile(path, source.name):
+    if path.is_file() and _is_same(path, source):
         raise UsageError(f"{path} is the input and the output: name another file with -o")
     if path.is_file() and path.stat().st_size and not force:
         if not resume:
@@ -137,6 +137,13 @@ def open_output(path: Path | None, source: BinaryIO, *, resume: bool, force: boo
         return path.open("a" if resume else "w", encoding="utf-8", errors="replace", newline="\n"), answered
     except OSError as error:
         raise LcpuError(f"cannot write {path}: {error.strerror}; check the path after -o") from error
+
+
+def _is_same(path: Path, source: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(source.fileno()))
+    except (OSError, io.UnsupportedOperation):
+        return False
 
 
 def _read_answers(path: Path, answered: Answered) -> None:

@@ -221,6 +221,17 @@ def test_files(batch: Batch) -> None:
                                       "--help'\n")  # fmt: skip
 
 
+def test_a_file_on_stdin_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(written(LINES))
+    with path.open("rb") as stdin:
+        done = subprocess.run([sys.executable, "-m", "lcpu", "batch", "-o", str(path), "--force"], stdin=stdin,
+                              capture_output=True, text=True, timeout=280)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is the input and the output" in done.stderr
+    assert path.read_text() == written(LINES)
+
+
 def test_order() -> None:
     """Answers wait for those before them, unless as they come."""
     for ordered, expected in ((True, ["1", "2", "3"]), (False, ["3", "1", "2"])):
