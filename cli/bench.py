@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from itertools import product
@@ -45,6 +45,9 @@ class Plan:
     ubatches: list[int]
     acceptances: list[float]  # of speculative decoding; if there are any, nothing else is measured
     drafts: list[int]
+    sequences: list[int]  # at once; then nothing else is measured
+    shared_prompt: bool
+    cache_types: list[tuple[str, str]]
     repetitions: int
     warm_up: bool
     delay: int
@@ -59,6 +62,12 @@ class Plan:
         if self.acceptances:
             return [(self.batches[0], self.ubatches[0], speculative(*each))
                     for each in product(filter(None, self.generated), self.drafts, self.acceptances)]
+        if self.sequences:
+            batch, ubatch = self.batches[0], self.ubatches[0]
+            return [(batch, ubatch, Case(prompt, generated, batch=min(batch, ubatch), sequences=count,
+                                         shared_prompt=self.shared_prompt))
+                    for prompt, generated, count in product(self.prompts, self.generated, self.sequences)
+                    if prompt or generated]
         found = []
         for batch, ubatch, depth in product(self.batches, self.ubatches, self.depths):
             most = min(batch, ubatch)
@@ -83,6 +92,10 @@ def bench(
     depth: options.Depths = None,
     batch: options.Batches = None,
     ubatch: options.Ubatches = None,
+    cache_type_k: options.CacheTypesK = None,
+    cache_type_v: options.CacheTypesV = None,
+    parallel: options.Parallel = None,
+    shared_prompt: options.SharedPrompt = False,
     spec: options.Spec = False,
     acceptance: options.Acceptances = None,
     draft: options.Drafts = None,
@@ -115,7 +128,12 @@ def bench(
         ubatches=bench_values.numbers(ubatch, [options.UBATCH], "-ub", least=1, most=options.UBATCH),
         acceptances=bench_values.shares(acceptance, options.SPEC_ACCEPTANCES, "--acceptance") if spec else [],
         drafts=bench_values.numbers(draft, options.SPEC_DRAFTS, "--draft-n", most=options.SPEC_DRAFTS[-1]),
-        repetitions=repetitions or (options.SPEC_REPETITIONS if spec else options.REPETITIONS),
+        sequences=bench_values.numbers(parallel, [], "-np", least=1, most=options.UBATCH),
+        shared_prompt=shared_prompt,
+        cache_types=list(product(bench_values.cache_types(cache_type_k, "-ctk"),
+                                 bench_values.cache_types(cache_type_v, "-ctv"))),
+        repetitions=repetitions or (options.SPEC_REPETITIONS if spec else options.PARALLEL_REPETITIONS if parallel
+                                    else options.REPETITIONS),
         warm_up=not no_warmup,
         delay=delay,
         check_memory=memory_check,
@@ -126,15 +144,17 @@ def bench(
         model = None  # --shape on the command line wins over LCPU_MODEL
     names = bench_values.names(shape), bench_values.names(type_name)
     openers = _openers(bench_values.files(model), *names, memory_check)
-    jobs = [(opener, count) for opener in openers for count in _thread_counts(opener, plan)]
+    jobs = [(opener, count, types) for opener in openers for count in _thread_counts(opener, plan)
+            for types in plan.cache_types]
     draft_opener = _draft_opener(model_draft)
     if plot is not None:
         bench_plot.check(plot)
-    columns = {"n_batch": batch, "n_ubatch": ubatch, "step cost": batch_cost, "speed-up": spec}
-    report = Report(output, [name for name, wanted in columns.items() if wanted])
+    columns = {"n_batch": batch, "n_ubatch": ubatch, "step cost": batch_cost, "speed-up": spec,
+               "type_k": cache_type_k, "type_v": cache_type_v}
+    report = Report(output, [name for name, wanted in columns.items() if wanted], parallel=bool(plan.sequences))
     try:
-        for opener, count in jobs:
-            for row in _rows(opener, draft_opener, count, plan):
+        for opener, count, types in jobs:
+            for row in _rows(opener, draft_opener, count, types, plan):
                 report.add(row)
             gc.collect()  # the memory of a model, before the next one is loaded
     finally:
@@ -146,6 +166,10 @@ def bench(
 def _check(plan: Plan) -> None:
     if plan.acceptances and any([*plan.prompts, *plan.both, *plan.costs, *plan.depths]):
         raise UsageError("--spec measures generation with drafts and nothing else: leave out -p, -pg, -tgb and -d")
+    if plan.sequences and (plan.acceptances or any([*plan.both, *plan.costs, *plan.depths])):
+        raise UsageError("-np measures many sequences at once and nothing else: leave out --spec, -pg, -tgb and -d")
+    if plan.shared_prompt and not plan.sequences:
+        raise UsageError("-pps shares the prompt of many sequences: say how many with -np, or leave it out")
     if not any([*plan.prompts, *plan.generated, *plan.both, *plan.costs]):
         raise UsageError("nothing to measure: -p, -n, -pg and -tgb are all 0 or left out; give one of them a number")
 
@@ -203,9 +227,10 @@ def _usage(check: Callable[..., T], *values: object) -> T:
         raise UsageError(str(error)) from None
 
 
-def _rows(opener: Opener, draft: Opener | None, threads: int, plan: Plan) -> Iterator[Row]:
-    """Loads a model with a number of threads and runs all tests of the plan."""
+def _rows(opener: Opener, draft: Opener | None, threads: int, types: tuple[str, str], plan: Plan) -> Iterator[Row]:
+    """Loads a model with a number of threads and types of the cache, and runs all tests of the plan."""
     from ..engine.benchmark import Benchmark, machine_peaks
+    from ..engine.benchmark_parallel import ParallelBenchmark, cache_tokens
     from ..engine.benchmark_speculation import SpeculationBenchmark
     from ..engine.model import Model
 
@@ -216,17 +241,20 @@ def _rows(opener: Opener, draft: Opener | None, threads: int, plan: Plan) -> Ite
             peaks = machine_peaks(threads, progress)  # before the model is loaded: this takes memory for a moment
             started = time.perf_counter()
             context = max(case.context for _, _, case in settings)
-            load = partial(Model, context=context, threads=threads, check_memory=plan.check_memory,
-                           context_flags="-p, -n, -d", progress=progress)
+            tokens = max(cache_tokens(case) for _, _, case in settings) if plan.sequences else 0
+            load = partial(Model, context=context, threads=threads, cache_tokens=tokens, cache_types=types,
+                           check_memory=plan.check_memory, context_flags="-p, -n, -d", progress=progress)
             model = load(file)
             stack.callback(model.close)
-            run = _run(file, threads, time.perf_counter() - started, peaks)
+            run = replace(_run(file, threads, time.perf_counter() - started, peaks), cache_types=types)
             draft_model = None
             if draft is not None:
                 draft_model = load(stack.enter_context(draft()), team=model.team)
-        benchmark: Benchmark | SpeculationBenchmark = Benchmark(model, peaks)
+        benchmark: Benchmark | SpeculationBenchmark | ParallelBenchmark = Benchmark(model, peaks)
         if plan.acceptances:
             benchmark = SpeculationBenchmark(model, draft_model)
+        elif plan.sequences:
+            benchmark = ParallelBenchmark(model)
         for number, (n_batch, n_ubatch, case) in enumerate(settings):
             time.sleep(plan.delay)
             label = f"{run.description}, {counted(threads)}, test {number + 1}/{len(settings)}, {case.name}"

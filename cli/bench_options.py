@@ -10,13 +10,15 @@ import typer
 PROMPT, GENERATED, BATCH, UBATCH, TYPE = 512, 128, 2048, 512, "q4_0"  # llama-bench's defaults, and a type for --shape
 REPETITIONS = 5
 SPEC_GENERATED, SPEC_REPETITIONS = 32, 2  # small, as there are a hundred cases
+PARALLEL_REPETITIONS = 1  # as in llama-batched-bench
 SPEC_ACCEPTANCES, SPEC_DRAFTS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0), range(17)
 
 
-def _listed(*flags: str, help: str, default: object = None, metavar: str = "N,...") -> Any:
+def _listed(*flags: str, help: str, default: object = None, metavar: str = "N,...",
+            envvar: str | None = None) -> Any:
     """A flag that takes a list and may be repeated. bench_values parses its value."""
     shown = "" if default is None else f"  [default: {default}]"
-    return typer.Option(*flags, metavar=metavar, help=help + shown, show_default=False)
+    return typer.Option(*flags, metavar=metavar, envvar=envvar, help=help + shown, show_default=False)
 
 
 Models = Annotated[
@@ -36,6 +38,22 @@ Shapes = Annotated[
 Types = Annotated[
     list[str] | None, _listed("--type", metavar="TYPE,...", help="Type of the random weights.", default=TYPE)
 ]
+CacheTypesK = Annotated[
+    list[str] | None,
+    _listed("-ctk", "--cache-type-k", metavar="TYPE,...", envvar="LCPU_CACHE_TYPE_K", default="f16",
+            help="Types of the keys in the cache, f16 or q8_0."),
+]  # fmt: skip
+CacheTypesV = Annotated[
+    list[str] | None,
+    _listed("-ctv", "--cache-type-v", metavar="TYPE,...", envvar="LCPU_CACHE_TYPE_V", default="f16",
+            help="Types of the values in the cache."),
+]  # fmt: skip
+Parallel = Annotated[
+    list[str] | None,
+    _listed("-np", "-npl", "--parallel", help="Measure so many sequences at once, each with a prompt of -p and -n "
+            "generated tokens, and nothing else; in llama-batched-bench's columns."),
+]  # fmt: skip
+SharedPrompt = Annotated[bool, typer.Option("-pps", help="Let the sequences of -np share one prompt.")]
 Prompts = Annotated[
     list[str] | None, _listed("-p", "--n-prompt", help="Tokens of a prompt; 0: no such test.", default=PROMPT)
 ]

@@ -21,9 +21,15 @@ Fields = dict[str, Value]
 
 # Columns of the table: title and width, to the left if negative. llama-bench's, and then lcpu's own.
 _COLUMNS = {"model": -30, "size": 10, "params": 10, "backend": -11, "threads": 7, "n_batch": 7, "n_ubatch": 8,
-            "test": 15, "t/s": 20, "step cost": 9, "speed-up": 8, "of bandwidth": 12, "of peak": 8}  # fmt: skip
-OPTIONAL_COLUMNS = ("n_batch", "n_ubatch", "step cost", "speed-up")
-_SQL_TABLE = "lcpu_bench"  # not llama_bench: both tables may be in one database, and their columns differ
+            "type_k": -6, "type_v": -6, "test": 15, "t/s": 20, "step cost": 9, "speed-up": 8, "of bandwidth": 12,
+            "of peak": 8}  # fmt: skip
+# llama-batched-bench's, which many sequences have in the place of others.
+_PARALLEL_COLUMNS = {"PP": 6, "TG": 6, "B": 4, "N_KV": 6, "T_PP s": 8, "S_PP t/s": 9, "T_TG s": 8, "S_TG t/s": 9,
+                     "T s": 8, "S t/s": 9}  # fmt: skip
+_NOT_PARALLEL = ("test", "t/s", "of bandwidth", "of peak")
+OPTIONAL_COLUMNS = ("n_batch", "n_ubatch", "type_k", "type_v", "step cost", "speed-up")
+_WIDTHS = _COLUMNS | _PARALLEL_COLUMNS
+_SQL_TABLE = "lcpu_bench"  # not llama_bench: both may go into one database, and their columns differ
 _SQL_TYPES: dict[type, str] = {int: "INTEGER", str: "TEXT"}  # and REAL
 
 
@@ -40,6 +46,7 @@ class Run:
     threads: int
     load_seconds: float
     peaks: Peaks
+    cache_types: tuple[str, str] = ("f16", "f16")  # of keys and values
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,8 @@ def fields(row: Row) -> Fields:
         "n_batch": row.n_batch,
         "n_ubatch": row.n_ubatch,
         "n_threads": run.threads,
-        "type_k": "f16",
-        "type_v": "f16",
+        "type_k": run.cache_types[0],
+        "type_v": run.cache_types[1],
         "n_prompt": case.prompt,
         "n_gen": case.generated,
         "n_depth": case.depth,
@@ -85,11 +92,27 @@ def fields(row: Row) -> Fields:
         "draft_tokens": case.draft if case.acceptance is not None else None,  # 0: as many as the engine chooses
         "acceptance": case.acceptance,
         "speed_up": result.speed_up,
+        **_parallel_fields(result),
         "bandwidth_share": result.bandwidth_share,
         "peak_share": result.peak_share,
         "memory_bandwidth": run.peaks.bandwidth,
         "int8_peak": run.peaks.int8,
         "float32_peak": run.peaks.float32,
+    }
+
+
+def _parallel_fields(result: Result) -> Fields:
+    """llama-batched-bench's, by its names; seconds, and tokens per second. None for what is not many sequences."""
+    case, prompt, generation = result.case, result.prompt_seconds, result.generation_seconds
+    many = case.sequences > 0
+    return {
+        "pl": case.sequences if many else None,
+        "is_pp_shared": int(case.shared_prompt) if many else None,
+        "n_kv": case.tokens if many else None,
+        "t_pp": prompt,
+        "speed_pp": case.prompt_tokens / prompt if prompt and case.prompt else None,
+        "t_tg": generation,
+        "speed_tg": case.generated_tokens / generation if generation and case.generated else None,
     }
 
 
@@ -114,6 +137,9 @@ def _cells(row: Row) -> dict[str, str]:
         "threads": str(run.threads),
         "n_batch": str(row.n_batch),
         "n_ubatch": str(row.n_ubatch),
+        "type_k": run.cache_types[0],
+        "type_v": run.cache_types[1],
+        **_parallel_cells(row),
         "test": result.case.name,
         "t/s": f"{result.avg_ts:.2f} ± {result.stddev_ts:.2f}",
         "step cost": "" if result.step_cost is None else f"{result.step_cost:.2f}",
@@ -123,14 +149,33 @@ def _cells(row: Row) -> dict[str, str]:
     }
 
 
+def _parallel_cells(row: Row) -> dict[str, str]:
+    def shown(value: Value, digits: int) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    case, result, found = row.result.case, row.result, _parallel_fields(row.result)
+    return {
+        "PP": str(case.prompt),
+        "TG": str(case.generated),
+        "B": str(case.sequences),
+        "N_KV": str(case.tokens),
+        "T_PP s": shown(found["t_pp"], 3),
+        "S_PP t/s": shown(found["speed_pp"], 2),
+        "T_TG s": shown(found["t_tg"], 3),
+        "S_TG t/s": shown(found["speed_tg"], 2),
+        "T s": shown(result.avg_ns / 1e9, 3),
+        "S t/s": shown(result.avg_ts, 2),
+    }
+
+
 def _table_line(columns: Sequence[str], texts: Sequence[str]) -> str:
-    padded = (f"{text:{'<' if _COLUMNS[name] < 0 else '>'}{abs(_COLUMNS[name])}}"
+    padded = (f"{text:{'<' if _WIDTHS[name] < 0 else '>'}{abs(_WIDTHS[name])}}"
               for name, text in zip(columns, texts, strict=True))  # fmt: skip
     return f"| {' | '.join(padded)} |\n"
 
 
 def _table_head(columns: Sequence[str], row: Row) -> str:
-    rules = ["-" * (abs(_COLUMNS[name]) - 1) + ("-" if _COLUMNS[name] < 0 else ":") for name in columns]
+    rules = ["-" * (abs(_WIDTHS[name]) - 1) + ("-" if _WIDTHS[name] < 0 else ":") for name in columns]
     return _table_line(columns, columns) + _table_line(columns, rules)
 
 
@@ -214,10 +259,12 @@ FORMATS = {
 class Report:
     """Writes rows to stdout as they are measured. Nothing is written before the first one."""
 
-    def __init__(self, output: str, optional: Sequence[str] = ()) -> None:
-        """output: a name of FORMATS; optional: which OPTIONAL_COLUMNS the table has."""
+    def __init__(self, output: str, optional: Sequence[str] = (), *, parallel: bool = False) -> None:
+        """output: a name of FORMATS; optional: which OPTIONAL_COLUMNS the table has; parallel: of many sequences."""
         self._format = FORMATS[output]
         self._columns = [name for name in _COLUMNS if name not in OPTIONAL_COLUMNS or name in optional]
+        if parallel:
+            self._columns = [name for name in self._columns if name not in _NOT_PARALLEL] + list(_PARALLEL_COLUMNS)
         self.rows: list[Row] = []
 
     def add(self, row: Row) -> None:

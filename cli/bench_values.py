@@ -71,6 +71,15 @@ def names(texts: Sequence[str] | None) -> list[str]:
     return [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
 
 
+def cache_types(texts: Sequence[str] | None, flag: str) -> list[str]:
+    """Types of keys or values in the cache."""
+    found = names(texts) or ["f16"]
+    for name in found:
+        if name not in ("f16", "q8_0"):
+            raise UsageError(f"Invalid value for '{flag}': {name!r} is not f16 or q8_0")
+    return list(dict.fromkeys(found))
+
+
 def files(paths: Sequence[Path] | None) -> list[Path]:
     """The paths of comma-separated lists. If a file with the whole name exists, the commas are part of its name."""
     return [Path(part) for path in paths or () for part in ([path] if path.exists() else names([str(path)]))]

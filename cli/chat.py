@@ -31,25 +31,32 @@ def opening(system: str | None, user: str | None = None) -> list[Message]:
 
 
 def encode(llm: LLM, messages: list[Message], may_be_longer: bool = False) -> list[int]:
-    """The whole conversation as token ids by the model's chat template, up to the beginning of the model's reply.
+    """What `encode_any` gives. Raises LcpuError also if the conversation fills the context.
 
-    may_be_longer: than the context, save for its first message. A model without a template gets ChatML if its
-    vocabulary has ChatML's tokens.
-    Raises LcpuError if it has neither, or if the conversation fills the context.
+    may_be_longer: than the context, save for its first message.
     """
-    from ..engine.chat import render
-
-    if not llm.chat_template and len(llm.tokenize("<|im_start|>", add_bos=False, parse_special=True)) != 1:
-        raise LcpuError("this model is not made for chat (no chat template); take another with -m, or leave out --chat")
-    bos, eos = (token_text(llm, token) for token in (llm.tokenizer.bos_id, llm.tokenizer.eos_id))
-    text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos)
-    template_adds_bos = bool(bos) and text.startswith(bos)
-    ids = llm.tokenize(text, add_bos=not template_adds_bos, parse_special=True)
+    ids = encode_any(llm, messages)
     is_first = sum(message["role"] == "user" for message in messages) == 1
     if len(ids) >= llm.context and (is_first or not may_be_longer):
         raise LcpuError(f"the message makes a prompt of {len(ids)} tokens, and the context has {llm.context}: shorten "
                         "it, or set a larger context with -c N" if is_first else context_full(llm))  # fmt: skip
     return ids
+
+
+def encode_any(llm: LLM, messages: list[Message], way_out: str = "leave out --chat") -> list[int]:
+    """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
+
+    A model without a template gets ChatML if it knows ChatML's tokens.
+    Errors: LcpuError for a model that has neither; way_out: what to do then, but to take another model.
+    """
+    from ..engine.chat import render
+
+    if not llm.chat_template and len(llm.tokenize("<|im_start|>", add_bos=False, parse_special=True)) != 1:
+        raise LcpuError(f"this model is not made for chat (no chat template); take another with -m, or {way_out}")
+    bos, eos = (token_text(llm, token) for token in (llm.tokenizer.bos_id, llm.tokenizer.eos_id))
+    text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos)
+    template_adds_bos = bool(bos) and text.startswith(bos)
+    return llm.tokenize(text, add_bos=not template_adds_bos, parse_special=True)
 
 
 def token_text(llm: LLM, token: int | None) -> str:

@@ -123,8 +123,8 @@ class LoadProgress:
         if self.bar is not None:
             self.bar.stop()
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """`done` of `total` steps of a stage ("loading", "compiling") are done."""
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """`done` of `total` steps of a stage ("loading", "compiling") are done; of None, nobody knows how many."""
         if stage == "compiling" and not self.announced:
             self.announced = True
             from ..kernels.kernel_cache import can_keep
@@ -136,7 +136,7 @@ class LoadProgress:
             self.drawn = now
             self.draw(stage, done, total)
 
-    def draw(self, stage: str, done: int, total: int) -> None:
+    def draw(self, stage: str, done: int, total: int | None) -> None:
         if self.bar is None:
             from rich.console import Console
             from rich.progress import Progress

@@ -21,6 +21,7 @@ from typer.main import get_command
 from .. import __version__
 from ..kernels.errors import LcpuError
 from . import console
+from .batch import batch
 from .bench import bench
 from .convert import convert
 from .inspect import inspect_file
@@ -35,6 +36,7 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 # A subcommand is one file and one line here. Its module imports neither numba, numpy nor the engine: its function does.
 SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "batch": batch,
     "bench": bench,
     "perplexity": perplexity,
     "inspect": inspect_file,

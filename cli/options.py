@@ -41,6 +41,17 @@ Context = Annotated[
         help="Size of the context, in tokens.", show_default="the model's own, at most 32768 and what fits in memory",
     ),
 ]  # fmt: skip
+CacheTypeK = Annotated[
+    Literal["f16", "q8_0"],
+    typer.Option(
+        "-ctk", "--cache-type-k", envvar="LCPU_CACHE_TYPE_K",
+        help="Type of the keys in the cache; q8_0 takes half the memory of f16.",
+    ),
+]  # fmt: skip
+CacheTypeV = Annotated[
+    Literal["f16", "q8_0"],
+    typer.Option("-ctv", "--cache-type-v", envvar="LCPU_CACHE_TYPE_V", help="Type of the values in the cache."),
+]
 Prompt = Annotated[
     str | None,
     typer.Option("-p", "--prompt", metavar="TEXT", help="Prompt; '-' reads it from stdin, and a pipe needs no -p."),

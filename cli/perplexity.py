@@ -49,6 +49,8 @@ def perplexity(
     chunks: Chunks = None,
     threads: options.Threads = None,
     output_type: options.OutputType = None,
+    cache_type_k: options.CacheTypeK = "f16",
+    cache_type_v: options.CacheTypeV = "f16",
     batch: Batch = None,
     memory_check: options.MemoryCheck = True,
     json: options.Json = False,
@@ -69,7 +71,8 @@ def perplexity(
     from ..engine.perplexity import windows
 
     with ExitStack() as stack:
-        llm = stack.enter_context(load(model, threads, window, output_type, check=memory_check, quiet=json))
+        llm = stack.enter_context(load(model, threads, window, output_type, (cache_type_k, cache_type_v),
+                                       check=memory_check, quiet=json))
         all_windows = windows(llm, text, window, chunks if chunks and chunks > 0 else None)
         base_llm = None
         if base is not None:

@@ -116,6 +116,7 @@ def describe(llm: LLM, path: Path | None, draft: DraftSource, threads: int | Non
         ("simd path", f"{llm.isa.name} ({llm.isa.reason})"),
         ("threads", f"{llm.threads} ({threads_reason})"),
         ("context", f"{llm.context} tokens ({context_reason})"),
+        ("cache", "{} tokens (keys {}, values {})".format(llm.cache_tokens, *map(str.upper, llm.cache_types))),
         ("drafts", "none" if draft is None else "from n-grams" if draft == "ngram" else
          f"from n-grams and {draft.description}"),
         ("seed", seed),

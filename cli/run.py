@@ -35,6 +35,8 @@ def run(
     prompt_cache_ro: options.PromptCacheReadOnly = False,
     threads: options.Threads = None,
     output_type: options.OutputType = None,
+    cache_type_k: options.CacheTypeK = "f16",
+    cache_type_v: options.CacheTypeV = "f16",
     model_draft: options.ModelDraft = None,
     spec: options.Spec = "auto",
     temperature: options.Temperature = 0.8,
@@ -92,7 +94,8 @@ def run(
     )
     system = None if system_prompt is None else unescape(system_prompt)
     with ExitStack() as stack:
-        llm = stack.enter_context(load(model, threads, context, output_type, check=memory_check, quiet=json))
+        llm = stack.enter_context(load(model, threads, context, output_type, (cache_type_k, cache_type_v),
+                                       check=memory_check, quiet=json))
         draft: DraftSource = None if spec == "none" else "ngram"
         if model_draft is not None:
             draft = stack.enter_context(
@@ -131,11 +134,13 @@ def default_prompt(model: Path | None, chat: bool) -> str:
     raise options.UsageError("no prompt: give -p TEXT, -f FILE or a pipe on stdin, or converse with --chat")
 
 
-def load(path: Path | None, threads: int | None = None, context: int | None = None, output_type: str | None = None, *,
-         beside: LLM | None = None, check: bool = True, quiet: bool) -> LLM:
+def load(path: Path | None, threads: int | None = None, context: int | None = None, output_type: str | None = None,
+         cache_types: tuple[str, str] = ("f16", "f16"), *, beside: LLM | None = None, check: bool = True,
+         quiet: bool, **sizes: int) -> LLM:
     """Loads a model, on threads of its own or those of `beside`. As in llama.cpp, 0 (or -1 threads) is the default.
 
-    check: refuse a model that needs more memory than is left.
+    check: refuse a model that needs more memory than is left. sizes: `parallel` and `cache_tokens`, if not the
+    engine's own.
     """
     from ..engine.llm import LLM
 
@@ -145,9 +150,11 @@ def load(path: Path | None, threads: int | None = None, context: int | None = No
             threads=threads if threads and threads > 0 else None,
             context=context or None,
             output_type=output_type,
+            cache_types=cache_types,
             beside=beside,
             check_memory=check,
             progress=None if quiet else progress,
+            **sizes,
         )
 
 

@@ -41,25 +41,38 @@ class Case:
     step: int | None = None  # batch cost: tokens of a generation step, which is compared with a step of one token
     acceptance: float | None = None  # speculative decoding: the acceptance rate of drafted tokens
     draft: int = 0  # speculative decoding: tokens drafted at each step; 0: the engine chooses
+    sequences: int = 0  # that are computed at once, each with such a prompt and so many tokens; 0: one, of other cases
+    shared_prompt: bool = False  # of all sequences, computed once
 
     @property
     def name(self) -> str:
-        """As llama-bench writes it: "pp512", "tg128", "pp512+tg128", "pp512 @ d4096"; and "tgB4", "tg32 a0.8 k4"."""
+        """As llama-bench writes it: "pp512", "tg128", "pp512+tg128", "pp512 @ d4096"; and "tgB4", "tg32 a0.8 k4" and
+        "pp512+tg128 x8"."""
         if self.acceptance is not None:
             return f"tg{self.generated} a{self.acceptance:g} k{self.draft or '*'}"
         parts = [f"pp{self.prompt}"] if self.prompt else []
         if self.generated:
             parts.append(f"tgB{self.step}" if self.step else f"tg{self.generated}")
-        return "+".join(parts) + (f" @ d{self.depth}" if self.depth else "")
+        at_once = f" x{self.sequences}{' shared' if self.shared_prompt else ''}" if self.sequences else ""
+        return "+".join(parts) + (f" @ d{self.depth}" if self.depth else "") + at_once
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts that are computed."""
+        return self.prompt * (1 if self.shared_prompt else max(1, self.sequences))
+
+    @property
+    def generated_tokens(self) -> int:
+        return self.generated * max(1, self.sequences)
 
     @property
     def tokens(self) -> int:
-        return self.prompt + self.generated
+        return self.prompt_tokens + self.generated_tokens
 
     @property
     def context(self) -> int:
-        """How many positions the cache must have."""
-        return self.depth + self.tokens + (SPECULATION_PROMPT if self.acceptance is not None else 0)
+        """How many positions a sequence must have room for."""
+        return self.depth + self.prompt + self.generated + (SPECULATION_PROMPT if self.acceptance is not None else 0)
 
 
 def batch_cost(step: int, depth: int = 0) -> Case:
@@ -77,6 +90,7 @@ class Result:
     bandwidth_share: float | None = None  # decode: of the bytes that the steps must read
     peak_share: float | None = None  # prefill: of the operations that the tokens need
     speed_up: float | None = None  # speculative decoding: time of plain decoding / time
+    prompt_samples_ns: tuple[int, ...] | None = None  # many sequences: how much of samples_ns the prompts took
 
     @property
     def avg_ns(self) -> float:
@@ -94,6 +108,15 @@ class Result:
     @property
     def avg_ts(self) -> float:
         return fmean(self.samples_ts)
+
+    @property
+    def prompt_seconds(self) -> float | None:
+        """The mean, where it was measured."""
+        return None if self.prompt_samples_ns is None else fmean(self.prompt_samples_ns) / 1e9
+
+    @property
+    def generation_seconds(self) -> float | None:
+        return None if self.prompt_seconds is None else self.avg_ns / 1e9 - self.prompt_seconds
 
     @property
     def stddev_ts(self) -> float:

@@ -144,13 +144,14 @@ class Builder:
         return Rows(self._memories[key], width, count)
 
     def needs(self) -> Needs:
-        """The memory that the model takes once every position of the cache is in use."""
+        """The memory that the model takes once the context of one sequence is full."""
         scratch = sum(array.nbytes for (name, _, _), array in self._buffers.items() if name.endswith("scratch"))
         logits_bytes = 4 * padded(self.h.vocab_size)
         buffers = sum(min(array.nbytes, _MOST_LOGITS) if row_bytes == logits_bytes else array.nbytes
                       for (_, row_bytes, _), array in self._buffers.items())
+        beside = sum(table.array.nbytes for table in self.rope_tables) + scratch
         return Needs(weights=sum(matrix.panels.nbytes for matrix in self.matrices.values()),
-                     context=self.pool.nbytes + sum(table.array.nbytes for table in self.rope_tables) + scratch,
+                     context=self.pool.sequence_bytes + beside, q8_0_context=self.pool.q8_0_sequence_bytes() + beside,
                      tokens=self.pool.most * POSITIONS, buffers=buffers - scratch)
 
     # ---- operations ----

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from ..kernels.errors import LcpuError
 from .options import GenerationOptions
@@ -25,6 +26,7 @@ class Generation:
         """stop: texts that end it. when_ended() is called once it has ended or is given up."""
         self.generated_ids: list[int] = []
         self.finish_reason: str | None = None  # "stop", "length", "context" or "error"
+        self.closed = False  # has ended, or was given up
         self.error: LcpuError | None = None  # why it ended, if finish_reason is "error"
         self.sequence = sequence
         self._scheduler, self._tokenizer = scheduler, tokenizer
@@ -78,13 +80,14 @@ class Generation:
 
     def close(self) -> None:
         """Give it up: nothing more is computed."""
+        self.closed = True
         self._scheduler.drop(self.sequence)
         self._when_ended()
 
     def _run(self) -> Iterator[str]:
         try:
             self.start()
-            while self.finish_reason is None:
+            while not self.closed:
                 self._scheduler.advance(self.sequence)
                 text = self.read()
                 if text:
@@ -97,6 +100,34 @@ class Generation:
     def _end(self, reason: str) -> None:
         self.finish_reason = reason
         self.close()
+
+
+_END: Any = object()
+
+
+def run_together(scheduler: Scheduler, generations: Iterable[Generation | None]) -> Iterator[tuple[Generation, str]]:
+    """Generations of one scheduler and their pieces of text, as they come: see `LLM.stream_batch`."""
+    coming, more = iter(generations), True
+    active: list[Generation] = []
+    try:
+        while more or active:
+            while more and len(active) < 2 * scheduler.parallel:  # some to run, and some that wait
+                generation = next(coming, _END)
+                more = generation is not _END
+                if generation is None or generation is _END:
+                    break
+                active.append(generation)
+                generation.start()
+            if active:
+                scheduler.advance(*(generation.sequence for generation in active))
+            for generation in active[:]:
+                text = "" if generation.closed else generation.read()
+                if text or generation.finish_reason is not None:
+                    yield generation, text
+            active = [generation for generation in active if not generation.closed]
+    finally:
+        for generation in active:
+            generation.close()
 
 
 class StopStrings:

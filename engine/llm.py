@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from ..kernels.pages import POSITIONS
 from . import prompt_cache
 from .description import describe
 from .file_kind import check_is_model
-from .generate import Generation, GenerationOptions
+from .generate import Generation, GenerationOptions, run_together
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
 from .model import BATCH, Model, Progress
@@ -64,9 +63,10 @@ class LLM:
         "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
         as is best for a draft model. parallel: texts that are computed at once. cache_tokens: of all texts together
         whose keys and values are kept, at least `context`; more let texts go on side by side and be found again.
-        cache_types: of keys and values, "f16" or "q8_0", which takes half the memory. check_memory: refuse a model
-        that takes more memory than is left, and cut the default context to what fits. progress(stage, done, total) is
-        called while "loading" and "compiling". Raises LcpuError if the model cannot be run.
+        cache_types: of keys and values, "f16" or "q8_0", which takes half the memory. check_memory: refuse a model that
+        takes more memory than is left, cut the default context to what fits, and keep no more cache_tokens beside it
+        than half of what is left then holds. progress(stage, done, total) is called while "loading" and "compiling".
+        Raises LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
             raise LcpuError("a model beside another one has the other's threads: leave out `threads`")
@@ -150,45 +150,35 @@ class LLM:
                                  self._kept(ids, options))
         return Generation(self._scheduler, sequence, self.tokenizer, options.stop, when_ended)
 
-    def generate_batch(self, prompts: Sequence[str], *, draft: DraftSource = None, **options: Any) -> list[str]:
-        """The texts that follow several prompts, computed together. Options as in `generate`.
+    def generate_batch(self, prompts: Sequence[str], *, draft: DraftSource = "ngram", **options: Any) -> list[str]:
+        """The texts that follow several prompts, computed together. Options and their defaults as in `generate`.
 
-        Each text is what `generate` gives for its prompt alone.
+        Each text is what `generate` gives for its prompt alone. Raises LcpuError, before anything is computed, for a
+        prompt that is empty or too long.
         """
         stop = options.pop("stop", ())
-        shared = GenerationOptions(stop=(stop,) if isinstance(stop, str) else tuple(stop), **options)
-        texts = [""] * len(prompts)
-        requests = ((self.tokenize(prompt), shared) for prompt in prompts)
-        for index, generation, text in self.stream_batch(requests, draft):
+        shared = GenerationOptions(**{"max_tokens": 128, **options,
+                                      "stop": (stop,) if isinstance(stop, str) else tuple(stop)})
+        generations: dict[Generation, list[str]] = {}
+        for number, prompt in enumerate(prompts):
+            try:
+                generations[self.stream(self.tokenize(prompt), shared, draft)] = []
+            except LcpuError as error:
+                raise LcpuError(f"prompt {number}: {error}") from error
+        for generation, text in self.stream_batch(generations):
+            generations[generation].append(text)
             if generation.error is not None:
                 raise generation.error
-            texts[index] += text
-        return texts
+        return ["".join(pieces) for pieces in generations.values()]
 
-    def stream_batch(self, requests: Iterable[tuple[Sequence[int], GenerationOptions]],
-                     draft: DraftSource = None) -> Iterator[tuple[int, Generation, str]]:
-        """Generations after many prompts, computed together: (number of the request, its generation, a piece of its
-        text) as they come. A generation has ended when its finish_reason is there; "error" comes with its `error`, and
-        the others go on. Requests are taken as needed."""
-        coming = enumerate(requests)
-        active: dict[int, Generation] = {}
-        try:
-            while True:
-                for index, (ids, options) in islice(coming, 2 * self._scheduler.parallel - len(active)):
-                    active[index] = self.stream(ids, options, draft)
-                    active[index].start()
-                if not active:
-                    return
-                self._scheduler.advance(*(generation.sequence for generation in active.values()))
-                for index, generation in list(active.items()):
-                    text = generation.read()
-                    if generation.finish_reason is not None:
-                        del active[index]
-                    if text or generation.finish_reason is not None:
-                        yield index, generation, text
-        finally:
-            for generation in active.values():
-                generation.close()
+    def stream_batch(self, generations: Iterable[Generation | None]) -> Iterator[tuple[Generation, str]]:
+        """Compute generations of `stream` together: each of them and a piece of its text, as pieces come.
+
+        A generation is over when its finish_reason is there. One that fails has the reason "error", and its `error`
+        says why; the others go on. Further generations are taken as earlier ones end, so that there may be millions. A
+        None among them says that the next one is not there yet: those at hand go on, and it is asked for again.
+        """
+        return run_together(self._scheduler, generations)
 
     def save_prompt(self, path: str | os.PathLike[str], ids: Sequence[int]) -> int:
         """Write what is computed of the beginning of a text to a prompt cache. Returns how many tokens these are.
@@ -256,6 +246,16 @@ class LLM:
         """The type of the output layer, and its share of the bytes that computing a token reads."""
         matrix, matrices = self._model.output, self._model.matrices.values()
         return matrix.format.name, matrix.panels.nbytes / sum(each.panels.nbytes for each in matrices)
+
+    @property
+    def cache_types(self) -> tuple[str, str]:
+        """The types that keys and values are stored in."""
+        return self._model.pool.keys.name, self._model.pool.values.name
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens, of all texts together, whose keys and values can be kept."""
+        return self._model.pool.count * POSITIONS
 
     @property
     def trained_context(self) -> int:

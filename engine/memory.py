@@ -31,10 +31,11 @@ class Room:
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that a model takes once all of its context is in use."""
+    """Bytes that a model takes once all of its context is in use, by one text."""
 
     weights: int  # packed
     context: int  # keys, values, and what else grows with the context
+    q8_0_context: int  # the same with keys and values in Q8_0
     tokens: int  # of context
     buffers: int  # activations of a batch
 
@@ -82,11 +83,19 @@ def fitting_context(path: Path, needs: Needs, *, promised: int, shorten: bool, f
         way = f"take a context of at most {tokens} tokens ({flags}) or a smaller type"
     elif promised and needs.weights + needs.buffers + _SPARE <= limit.nbytes + promised:
         way = f"take a shorter context ({flags}) for all models, or smaller ones"
+    if needs.total - needs.context + needs.q8_0_context <= limit.nbytes:
+        way += ", or store keys and values in Q8_0 (-ctk q8_0 -ctv q8_0)"
     raise LcpuError(
         f"{path}: needs {size_text(needs.total)} of memory (weights {size_text(needs.weights)}, context of "
         f"{needs.tokens} tokens {size_text(needs.context)}, buffers {size_text(needs.buffers + _SPARE)}), but only "
         f"{limit}: {way}; --no-memory-check loads it anyway"
     )
+
+
+def spare_bytes(needs: Needs, *, promised: int) -> int | None:
+    """What may be spent on more than a model needs: half of what is left beside it. None if that is not known."""
+    limit = room()
+    return None if limit is None else max(0, limit.nbytes - promised - needs.total) // 2
 
 
 def _group_rooms(folder: Path) -> list[int]:

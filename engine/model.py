@@ -15,7 +15,7 @@ from .batch import Batch, Piece
 from .builder import LARGEST_CONTEXT, Builder, Matrix, queries_per_job
 from .file_kind import check_is_model
 from .gguf_file import GGUFFile
-from .memory import fitting_context
+from .memory import fitting_context, spare_bytes
 from .packing import output_format, pack
 from .page_pool import PagePool
 from .rows import Rows
@@ -38,8 +38,8 @@ class Model:
         """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
 
         context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
-        cache_tokens: positions of all sequences together, at least those of one. cache_types: of keys and of values,
-        "f16" or "q8_0".
+        cache_tokens: positions of all sequences together, at least those of one; with check_memory, those of one and
+        what half of the memory left beside it holds. cache_types: of keys and of values, "f16" or "q8_0".
         vocab_size: how many tokens the model has to know at least. output_type: a block format's name, to compute the
         output layer in another than the file's. team: of so many threads, to share another model's. check_memory:
         refuse a model that takes more memory than is left, and cut a context of None to what fits. context_flags: what
@@ -63,11 +63,15 @@ class Model:
         self._builder, self._logits = built(self.context)
         if check_memory:
             promised = sum(model.untouched_bytes for model in list(_open_models))
-            fitting = fitting_context(file.path, self._builder.needs(), promised=promised, shorten=context is None,
+            needs = self._builder.needs()
+            fitting = fitting_context(file.path, needs, promised=promised, shorten=context is None,
                                       flags=context_flags)
             if fitting < self.context:
                 self.context, cache_tokens = fitting, 0
                 self._builder, self._logits = built(fitting)
+            spare = spare_bytes(needs, promised=promised)
+            if spare is not None:
+                self._builder.pool.limit(spare)
         self.batch, self.pool = self._builder.batch, self._builder.pool
         self.pool.allocate()
         with announcing(lambda name: progress("compiling", 0, 0) if progress else None):

@@ -29,6 +29,7 @@ class PagePool:
         self._layer_bytes = h.head_count_kv * (self.key_bytes + self.value_bytes)
         self._layer_position_bytes = int(h.head_count_kv * h.head_dim * (self.keys.value_size + self.values.value_size))
         self._pages: np.ndarray | None = None
+        self._head_dim = h.head_dim
 
     def add_layer(self) -> int:
         """Make room for one more layer; returns where in a page it begins."""
@@ -37,9 +38,21 @@ class PagePool:
         return self.page_bytes - self._layer_bytes
 
     @property
-    def nbytes(self) -> int:
-        """What all pages take."""
-        return self.count * self.page_bytes
+    def sequence_bytes(self) -> int:
+        """What the pages of one sequence take when its context is full."""
+        return self.most * self.page_bytes
+
+    def q8_0_sequence_bytes(self) -> int:
+        """The same if keys and values were Q8_0; if heads do not fit that type, as they are now."""
+        q8_0 = PAGES["q8_0"]
+        if self._head_dim % q8_0.multiple:
+            return self.sequence_bytes
+        nbytes = q8_0.key_bytes(self._head_dim) + q8_0.value_bytes(self._head_dim)
+        return self.sequence_bytes * nbytes // (self.key_bytes + self.value_bytes)
+
+    def limit(self, nbytes: int) -> None:
+        """Have at most so many bytes of pages more than one sequence needs. To be called before `allocate`."""
+        self.count = min(self.count, self.most + nbytes // self.page_bytes)
 
     def allocate(self) -> None:
         """Reserve the memory. Raises LcpuError if the system does not have so much."""

@@ -49,6 +49,8 @@ class LLM:
 
     context = 120
     trained_context = 4096
+    cache_tokens = 8192
+    cache_types = ("f16", "f16")  # as last asked for
     output_layer = ("q8_0", 0.1)
     threads = 2
     load_seconds = 0.25
@@ -76,10 +78,11 @@ class LLM:
         }
 
     @classmethod
-    def load(cls, path=None, *, threads=None, context=None, output_type=None, beside=None, check_memory=True,
-             progress=None) -> LLM:
+    def load(cls, path=None, *, threads=None, context=None, output_type=None, cache_types=("f16", "f16"), beside=None,
+             check_memory=True, progress=None) -> LLM:
         cls.loads += ({"path": path, "threads": threads, "context": context, "beside": beside},)
         cls.memory_checks += (check_memory,)
+        cls.cache_types = cache_types
         if cls.error is not None:
             raise cls.error
         for stage in cls.stages if progress else ():

@@ -16,8 +16,8 @@ class FakeModel:
     loaded: list[FakeModel]
     error_after: int | None = None  # steps
 
-    def __init__(self, file, context, threads, *, team=None, check_memory=True, context_flags="",
-                 progress=None) -> None:
+    def __init__(self, file, context, threads, *, cache_tokens=0, cache_types=("f16", "f16"), team=None,
+                 check_memory=True, context_flags="", progress=None) -> None:
         from lcpu.engine import hyperparameters
 
         self.h = hyperparameters.read(file.metadata)
@@ -25,21 +25,22 @@ class FakeModel:
         self.check_memory = check_memory
         self.team = object() if team is None else team
         self.matrices: dict[str, object] = {}
-        self.pool = SimpleNamespace(most=-(-context // 128), position_bytes=0)
+        self.cache_types = cache_types
+        self.pool = SimpleNamespace(most=-(-context // 128), count=-(-max(context, cache_tokens) // 128),
+                                    position_bytes=0, copy=lambda source, target: None)
         self.sizes: list[int] = []
         self.positions: list[int] = []
         self.closed = False
         self.loaded.append(self)
 
     def step(self, pieces: Sequence[Piece]) -> np.ndarray:
-        (piece,) = pieces
         assert not self.closed
-        assert piece.start + len(piece.tokens) <= self.context
-        self.sizes.append(len(piece.tokens))
-        self.positions.append(piece.start)
+        assert all(piece.start + len(piece.tokens) <= self.context for piece in pieces)
+        self.sizes.append(sum(len(piece.tokens) for piece in pieces))
+        self.positions.append(pieces[0].start)
         if self.error_after is not None and len(self.sizes) > self.error_after:
             raise KeyboardInterrupt
-        return np.zeros((piece.outputs, self.h.vocab_size), np.float32)
+        return np.zeros((sum(piece.outputs for piece in pieces), self.h.vocab_size), np.float32)
 
     def close(self) -> None:
         self.closed = True

@@ -87,6 +87,49 @@ def test_rows(tests, arguments, expected):
     assert tests(arguments) == expected
 
 
+@pytest.mark.parametrize(("arguments", "expected"), [
+    ("-np 1,2 -p 8 -n 4", ["pp8+tg4 x1", "pp8+tg4 x2"]),
+    ("-npl 2 -p 8,16 -n 4 -pps", ["pp8+tg4 x2 shared", "pp16+tg4 x2 shared"]),
+    ("--parallel 2 -p 0 -n 4", ["tg4 x2"]),
+    ("-np 2 -p 8,0 -n 0", ["pp8 x2"]),
+])
+def test_many_sequences(tests, arguments, expected):
+    assert tests(arguments) == expected
+
+
+def test_steps_of_many_sequences(tests, models):
+    tests("-np 2,4 -p 300 -n 3 --no-warmup -b 400")
+    assert models[0].sizes == [400, 200, 2, 2, 2, 400, 400, 400, 4, 4, 4]
+    assert (models[0].context, models[0].pool.count) == (303, 12)
+
+
+def test_many_sequences_are_measured_once_by_default(models, capsys):
+    assert exit_code(["bench", "-np", "2", "-n", "2", "-o", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["test"], len(row["samples_ns"])) == ("pp512+tg2 x2", 1)
+
+
+def test_what_many_sequences_leave_out(refused):
+    for other in ("--spec -p 0", "-pg 4,4", "-tgb 2", "-d 5"):
+        refused(f"-np 2 {other}", "-np measures many sequences at once and nothing else: leave out --spec, -pg, -tgb")
+    refused("-np 2 -p 0 -n 0", "nothing to measure")
+    refused("-pps", "-pps shares the prompt of many sequences: say how many with -np, or leave it out")
+    refused("-np 0", "Invalid value for '-np': 0 is not 1 to 512")
+
+
+def test_types_of_the_cache(models, capsys, refused, monkeypatch):
+    assert exit_code("bench -p 4 -n 0 -ctk f16,q8_0 -ctv q8_0 -o jsonl".split()) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["type_k"], row["type_v"]) for row in rows] == [("f16", "q8_0"), ("q8_0", "q8_0")]
+    assert [model.cache_types for model in models] == [("f16", "q8_0"), ("q8_0", "q8_0")]
+    refused("-ctk q4_0", "Invalid value for '-ctk': 'q4_0' is not f16 or q8_0")
+    monkeypatch.setenv("LCPU_CACHE_TYPE_V", "q8_0")
+    assert exit_code("bench -p 4 -n 0".split()) == 0
+    assert models[-1].cache_types == ("f16", "q8_0")
+    head = capsys.readouterr().out.splitlines()[0]
+    assert re.search(r"threads \| type_v \| +test", head)
+
+
 def test_a_model_is_loaded_for_every_number_of_threads(tests, models, tiny_gguf):
     tests(f"-m {tiny_gguf} -t 3,1 -p 4 -n 0 -m {tiny_gguf},{tiny_gguf}")
     assert [(model.name, model.threads) for model in models] == [("tiny.gguf", 3), ("tiny.gguf", 1)] * 3

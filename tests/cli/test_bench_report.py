@@ -19,8 +19,9 @@ LLAMA_BENCH = (  # its fields that mean something here, in its order
     "build_commit cpu_info backends model_filename model_type model_size model_n_params n_batch n_ubatch n_threads "
     "type_k type_v n_prompt n_gen n_depth test_time avg_ns stddev_ns avg_ts stddev_ts"
 ).split()
-OURS = ("test isa load_seconds step_tokens step_cost draft_tokens acceptance speed_up bandwidth_share peak_share "
-        "memory_bandwidth int8_peak float32_peak").split()  # fmt: skip
+OURS = ("test isa load_seconds step_tokens step_cost draft_tokens acceptance speed_up pl is_pp_shared n_kv t_pp "
+        "speed_pp t_tg speed_tg bandwidth_share peak_share memory_bandwidth int8_peak "
+        "float32_peak").split()  # fmt: skip
 TEXTS = {"build_commit", "cpu_info", "backends", "model_filename", "model_type", "type_k", "type_v", "test_time",
          "test", "isa"}  # fmt: skip
 FILE = "it's \"a\", model.gguf"
@@ -40,14 +41,20 @@ DRAFTED = [
     Row(run(), Result(speculative(32, 0, 0.8), (500_000_000, 500_000_000), speed_up=1.625), 2048, 512, "2026-01-02"),
     Row(run(), Result(speculative(32, 4, 1.0), (250_000_000,), speed_up=3.5), 2048, 512, "2026-01-02"),
 ]
+MANY = [
+    Row(run(), Result(Case(512, 128, sequences=8), (10_000_000_000, 12_000_000_000),
+                      prompt_samples_ns=(8_000_000_000, 8_384_000_000)), 2048, 512, "2026-01-02"),
+    Row(run(), Result(Case(512, 0, sequences=4, shared_prompt=True), (2_000_000_000,),
+                      prompt_samples_ns=(2_000_000_000,)), 2048, 512, "2026-01-02"),
+]  # fmt: skip
 
 
 @pytest.fixture
 def written(capsys: pytest.CaptureFixture[str]):
     """written(output, optional columns, rows) -> what goes to stdout, and nothing may go to stderr."""
 
-    def write(output: str, optional: tuple[str, ...] = (), rows: list[Row] = ROWS) -> str:
-        report = Report(output, optional)
+    def write(output: str, optional: tuple[str, ...] = (), rows: list[Row] = ROWS, parallel: bool = False) -> str:
+        report = Report(output, optional, parallel=parallel)
         for row in rows:
             report.add(row)
         report.end()
@@ -135,6 +142,28 @@ def test_drafts_in_every_format(written):
     database.row_factory = sqlite3.Row
     database.executescript(written("sql", rows=DRAFTED))
     check_drafts([dict(row) for row in database.execute("SELECT * FROM lcpu_bench")])
+
+
+def test_many_sequences_in_the_table(written):
+    """llama-batched-bench's columns: times are means, and a prompt that all share counts once."""
+    lines = written("md", rows=MANY, parallel=True).splitlines()
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert cells(lines[0]) == ["model", "size", "params", "backend", "threads", "PP", "TG", "B", "N_KV", "T_PP s",
+                               "S_PP t/s", "T_TG s", "S_TG t/s", "T s", "S t/s"]  # fmt: skip
+    assert [cells(line)[5:] for line in lines[2:4]] == [
+        ["512", "128", "8", "5120", "8.192", "500.00", "2.808", "364.67", "11.000", "469.33"],
+        ["512", "0", "4", "512", "2.000", "256.00", "0.000", "", "2.000", "256.00"],
+    ]
+
+
+def test_many_sequences_for_programs(written):
+    first, second = json.loads(written("json", rows=MANY, parallel=True))
+    assert [first[name] for name in ("test", "pl", "is_pp_shared", "n_kv", "n_prompt", "n_gen")] == [
+        "pp512+tg128 x8", 8, 0, 5120, 512, 128]  # fmt: skip
+    assert (first["t_pp"], first["speed_pp"], first["t_tg"]) == pytest.approx((8.192, 500, 2.808))
+    assert [second[name] for name in ("test", "pl", "is_pp_shared", "n_kv", "speed_tg")] == [
+        "pp512 x4 shared", 4, 1, 512, None]  # fmt: skip
+    assert first.keys() == json.loads(written("jsonl").splitlines()[0]).keys()
 
 
 def test_drafts_in_the_table(written):

@@ -156,6 +156,7 @@ def test_verbose_describes_on_stderr(engine, capsys):
         "simd path         generic (a test)",
         "threads           2 (as asked)",
         "context           120 tokens (the model's own)",
+        "cache             8192 tokens (keys F16, values F16)",
         "drafts            from n-grams",
         "seed              5",
         SPEEDS.strip(),
@@ -289,3 +290,15 @@ def test_verbose_names_what_drafts(engine, capsys, flags, drafts):
 def test_the_memory_check_can_be_left_out(engine, flags, expected):
     assert exit_code(["run", "-p", "hi", "-md", "small.gguf", *flags]) == 0
     assert engine.LLM.memory_checks == (expected, expected)
+
+
+def test_types_of_the_cache(engine, capsys, monkeypatch):
+    assert exit_code(["run", "-p", "hi"]) == 0
+    assert engine.LLM.cache_types == ("f16", "f16")
+    assert exit_code(["run", "-p", "hi", "-ctk", "q8_0", "--cache-type-v", "f16"]) == 0
+    assert engine.LLM.cache_types == ("q8_0", "f16")
+    monkeypatch.setenv("LCPU_CACHE_TYPE_V", "q8_0")
+    assert exit_code(["run", "-p", "hi", "-v"]) == 0
+    assert engine.LLM.cache_types == ("f16", "q8_0")
+    assert "cache             8192 tokens (keys F16, values Q8_0)\n" in capsys.readouterr().err
+    assert exit_code(["run", "-p", "hi", "-ctk", "q4_0"]) == 2

@@ -46,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., P
     (folder / "folder").mkdir()
     (folder / "binary.txt").write_bytes(b"abc\xff\xfe")
     (folder / "short.txt").write_text("once upon a time")
+    (folder / "requests.jsonl").write_text('{"prompt": "a"}\n')
     for name, changes in {
         "experts.gguf": EXPERTS,
         "phi.gguf": {"general.architecture": "phi3"},
@@ -182,9 +183,32 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("an empty stop", "run -m model.gguf -p a -r \"\"", 1,
      "a stop string is empty: it would end every text at once; leave it out"),
     ("no memory", "run -m model.gguf -p a", 1,
-     "model.gguf: needs 66 MiB of memory (weights 0.2 MiB, context of 128 tokens 0.1 MiB, buffers 66 "
+     "model.gguf: needs 66 MiB of memory (weights 0.2 MiB, context of 128 tokens 0.2 MiB, buffers 66 "
      "MiB), but only 1 MiB are available (limit of the container or cgroup): take a smaller model or "
      "type; --no-memory-check loads it anyway"),
+    ("no such type of the cache", "run -m model.gguf -p a -ctk q4_0", 2,
+     "Invalid value for '-ctk' / '--cache-type-k' (env var: 'LCPU_CACHE_TYPE_K'): ..."),
+    ("a type of the cache that heads do not fit", "run -m model.gguf -p a -ctv q8_0", 1,
+     "cache type q8_0 needs heads of a multiple of 32 values, and this model's have 8: choose f16"),
+    ("batch: no such file", "batch -m model.gguf -f none.jsonl", 1,
+     "cannot read none.jsonl: No such file or directory; check the path after -f"),
+    ("batch: the output is there", "batch -m model.gguf -f requests.jsonl -o short.txt", 1,
+     "short.txt: is there already; --resume continues it, --force overwrites it"),
+    ("batch: the output is the input", "batch -m model.gguf -f requests.jsonl -o requests.jsonl --force", 2,
+     "requests.jsonl is the input and the output: name another file with -o"),
+    ("batch: no such folder", "batch -m model.gguf -f requests.jsonl -o none/out", 1,
+     "cannot write none/out: No such file or directory; check the path after -o"),
+    ("batch: nothing to continue", "batch -m model.gguf -f requests.jsonl --resume", 2,
+     "--resume continues a file: name it with -o"),
+    ("batch: continued and overwritten", "batch -m model.gguf -f requests.jsonl -o out --resume --force", 2,
+     "--resume continues the output and --force overwrites it: give one of them"),
+    ("batch: a file that has no answers", "batch -m model.gguf -f requests.jsonl -o short.txt --resume", 1,
+     "short.txt: line 1 is no answer of lcpu batch: name the file to continue with -o, or overwrite this one with "
+     "--force instead of --resume"),
+    ("batch: no texts at once", "batch -m model.gguf -f requests.jsonl -np 0", 2,
+     "Invalid value for '-np' / '--parallel' (env var: 'LCPU_PARALLEL'): ..."),
+    ("batch: out of range", "batch -m model.gguf -f requests.jsonl --top-p 2", 2,
+     "Invalid value for '--top-p' (env var: 'LCPU_TOP_P'): ..."),
     ("bench: no such model", "bench -m none.gguf", 1,
      "none.gguf: no such file: check the path"),
     ("bench: no such shape", "bench --shape llama9", 2,
@@ -214,6 +238,12 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "--acceptance, --draft-n and -md belong to --spec: add it, or leave them out"),
     ("bench: prompts with --spec", "bench --spec -p 5", 2,
      "--spec measures generation with drafts and nothing else: leave out -p, -pg, -tgb and -d"),
+    ("bench: many sequences and other tests", "bench -np 2 -tgb 4", 2,
+     "-np measures many sequences at once and nothing else: leave out --spec, -pg, -tgb and -d"),
+    ("bench: a prompt that nobody shares", "bench -pps", 2,
+     "-pps shares the prompt of many sequences: say how many with -np, or leave it out"),
+    ("bench: no such type of the cache", "bench -ctv q4_0", 2,
+     "Invalid value for '-ctv': 'q4_0' is not f16 or q8_0"),
     ("bench: too many threads", "bench -t 1000", 2,
      "1000 threads: choose 1 to 512 (-t)"),
     ("bench: no such format", "bench -o xml", 2,

@@ -11,7 +11,7 @@ import pytest
 
 from lcpu import LLM
 from lcpu.engine import memory
-from lcpu.engine.memory import Needs, Room, fitting_context
+from lcpu.engine.memory import Needs, Room, fitting_context, spare_bytes
 from lcpu.kernels.errors import LcpuError
 
 MIB = 1 << 20
@@ -134,7 +134,8 @@ def test_this_machine() -> None:
 
 
 # 400 MiB of weights, 800 MiB of context, 36 of buffers, and 64 to spare
-NEEDS = Needs(weights=400 * MIB, context=800 * MIB, tokens=8192, buffers=36 * MIB)
+NEEDS = Needs(weights=400 * MIB, context=800 * MIB, q8_0_context=425 * MIB, tokens=8192, buffers=36 * MIB)
+Q8_0 = ", or store keys and values in Q8_0 (-ctk q8_0 -ctv q8_0)"
 
 
 @pytest.mark.parametrize(("available", "tokens"), [(1300, 8192), (1299, 7936), (900, 4096), (550, 512)])
@@ -149,7 +150,9 @@ def test_a_default_context_is_cut(files: Files, caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize(("available", "promised", "shorten", "way"), [
-    (1299, 0, False, "take a context of at most 7936 tokens (-c) or a smaller type"),
+    (1299, 0, False, "take a context of at most 7936 tokens (-c) or a smaller type" + Q8_0),
+    (925, 0, False, "take a context of at most 4352 tokens (-c) or a smaller type" + Q8_0),
+    (924, 0, False, "take a context of at most 4096 tokens (-c) or a smaller type"),
     (549, 0, True, "take a context of at most 256 tokens (-c) or a smaller type"),  # too few to be a default
     (524, 0, True, "take a smaller model or type"),
     (1524, 1000, True, "take a shorter context (-c) for all models, or smaller ones"),  # what other models will take
@@ -164,6 +167,34 @@ def test_what_does_not_fit(files: Files, available: int, promised: int, shorten:
     assert str(caught.value) == (
         "m.gguf: needs 1.3 GiB of memory (weights 400 MiB, context of 8192 tokens 800 MiB, buffers 100 MiB), "
         f"but only {size} are available: {way}; --no-memory-check loads it anyway")
+
+
+def test_what_may_be_spent_beside_a_model(files: Files) -> None:
+    files(meminfo(2000))
+    assert spare_bytes(NEEDS, promised=100 * MIB) == 300 * MIB
+    assert spare_bytes(NEEDS, promised=800 * MIB) == 0
+
+
+def test_q8_0_helps_where_heads_fit_it(tiny_gguf: Path) -> None:
+    """The embedded model's heads do; those of 8 dimensions do not."""
+    with LLM.load(context=4096) as llm, LLM.load(context=4096, cache_types=("q8_0", "q8_0")) as small:
+        needs, less = llm._model._builder.needs(), small._model._builder.needs()
+    assert less.q8_0_context == less.context < 0.65 * needs.context
+    assert needs.q8_0_context == pytest.approx(less.context, rel=0.01)  # queries take less room, too
+    with LLM.load(tiny_gguf) as llm:
+        needs = llm._model._builder.needs()
+    assert needs.q8_0_context == needs.context
+
+
+def test_memory_for_many_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much as was asked for, or as half of what is left beside one text holds."""
+    with LLM.load(context=1024, cache_tokens=1 << 20, check_memory=False) as llm:
+        assert llm.cache_tokens == 1 << 20
+        needs, page_bytes = llm._model._builder.needs(), llm._model.pool.page_bytes
+    for pages, tokens in ((0, 1024), (3, 1024 + 384), (1 << 20, 8192)):
+        monkeypatch.setattr(memory, "room", lambda pages=pages: Room(needs.total + 2 * pages * page_bytes))
+        with LLM.load(context=1024, cache_tokens=8192) as llm:
+            assert (llm.context, llm.cache_tokens) == (1024, tokens)
 
 
 def test_the_limit_of_a_container_is_named(files: Files) -> None:
