@@ -119,8 +119,10 @@ class Model:
     @property
     def untouched_bytes(self) -> int:
         """Memory that later steps will take: of the positions that none has used yet, and of the first step."""
-        untouched = (self.pool.count - self.batch.pages_used) * self.pool.page_bytes
-        return untouched + (0 if self.batch.pages_used else self._builder.needs().buffers)
+        needs, pool = self._builder.needs(), self.pool
+        beside = needs.context - pool.most * pool.page_bytes  # tables and scratch grow with the context, too
+        untouched = (pool.count * pool.page_bytes + beside) * (pool.count - self.batch.pages_used) // pool.count
+        return untouched + (0 if self.batch.pages_used else needs.buffers)
 
     def close(self) -> None:
         _open_models.discard(self)

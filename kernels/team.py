@@ -133,6 +133,8 @@ class _Workers:
             self.started.append(worker)
 
     def run(self, program: Program) -> None:
+        if not len(program.records):
+            return  # without a barrier, a thread that is late would take the next step for this one
         program.counters[:] = 0
         self._slots[_PROGRAM // 8] = address_of(program.records)
         self._slots[_COUNTERS // 8] = address_of(program.counters)

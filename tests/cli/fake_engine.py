@@ -38,7 +38,7 @@ class Generation:
 
 
 class Tokenizer:
-    bos_id, eos_id = BOS, None
+    bos_id, eos_id, add_bos = BOS, None, True
 
     def token_bytes(self, token: int, skip_special: bool = True) -> bytes:
         return b"" if skip_special else b"<s>"
@@ -78,8 +78,8 @@ class LLM:
         }
 
     @classmethod
-    def load(cls, path=None, *, threads=None, context=None, output_type=None, cache_types=("f16", "f16"), beside=None,
-             check_memory=True, progress=None) -> LLM:
+    def load(cls, path=None, *, threads=None, context=None, output_type=None, beside=None, parallel=16,
+             cache_tokens=None, cache_types=("f16", "f16"), check_memory=True, progress=None) -> LLM:
         cls.loads += ({"path": path, "threads": threads, "context": context, "beside": beside},)
         cls.memory_checks += (check_memory,)
         cls.cache_types = cache_types
@@ -120,7 +120,7 @@ class LLM:
         type(self).files = {**self.files, path.name: ids}
         return len(ids)
 
-    def shifted(self, ids: list[int], options: SimpleNamespace) -> list[int]:
+    def shifted(self, ids: list[int], options: GenerationOptions) -> list[int]:
         return ids[: options.keep] + ids[len(ids) - self.context + options.keep :] if len(ids) > self.context else ids
 
 

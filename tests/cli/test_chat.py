@@ -182,7 +182,6 @@ def test_a_full_context_ends_a_conversation(engine, capsys, stdin):
 
 @pytest.mark.parametrize(("keep", "kept"), [("4", 4), ("-1", 57)])
 def test_context_shift(engine, stdin, monkeypatch, keep, kept):
-    monkeypatch.setattr("lcpu.cli.chat.replace", lambda options, keep: engine.options(**vars(options) | {"keep": keep}))
     monkeypatch.setattr(engine.LLM.tokenizer, "add_bos", False, raising=False)
     stdin("a" * 50 + "\n" + "b" * 50 + "\n")
     assert exit_code(["run", "--chat", "--context-shift", "--keep", keep]) == 0

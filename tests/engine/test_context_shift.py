@@ -90,10 +90,10 @@ def test_drafts_batches_and_pages_change_nothing(path: Path, llm: LLM, seed: int
     with LLM.load(path, beside=llm) as same, LLM.load(path, threads=1, cache_tokens=0, parallel=4) as other:
         for draft in ("ngram", same):
             assert [ids_after(llm, prompt, options, draft) for prompt in prompts] == expected
-        found: dict[int, list[int]] = {}
-        for index, generation, _ in other.stream_batch((prompt, options) for prompt in prompts):
-            found[index] = generation.generated_ids
-        assert [found[index] for index in range(6)] == expected
+        generations = [other.stream(prompt, options, None) for prompt in prompts]
+        for _ in other.stream_batch(generations):
+            pass
+        assert [generation.generated_ids for generation in generations] == expected
 
 
 @pytest.mark.usefixtures("always_draft")

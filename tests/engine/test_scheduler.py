@@ -15,7 +15,7 @@ import pytest
 
 from lcpu import models
 from lcpu.engine.batch import Piece
-from lcpu.engine.generate import GenerationOptions
+from lcpu.engine.generate import Generation, GenerationOptions
 from lcpu.engine.llm import LLM
 from lcpu.engine.model import BATCH
 from lcpu.kernels.errors import LcpuError
@@ -51,10 +51,17 @@ def alone(llm: LLM, requests: Sequence[Request], draft: Any = None) -> list[list
     return found
 
 
+def at_once(llm: LLM, requests: Sequence[Request], draft: Any = None) -> Iterator[tuple[int, Generation, str]]:
+    """(number of the request, its generation, a piece of its text) as they come."""
+    generations = [llm.stream(ids, options, draft) for ids, options in requests]
+    for generation, text in llm.stream_batch(generations):
+        yield generations.index(generation), generation, text
+
+
 def together(llm: LLM, requests: Sequence[Request], draft: Any = None) -> list[list[int]]:
     """The ids of texts, all at once."""
     found: dict[int, list[int]] = {}
-    for index, generation, _ in llm.stream_batch(requests, draft):
+    for index, generation, _ in at_once(llm, requests, draft):
         found[index] = generation.generated_ids
     return [found[index] for index in range(len(requests))]
 
@@ -174,7 +181,7 @@ def test_a_long_prompt_does_not_stall_the_others(llm: LLM, monkeypatch: pytest.M
     steps = count_tokens(llm, monkeypatch)
     work = [([5, 6, 7], options(0, 40)), ([8, 9], options(1, 40)), ((PREFIX * 2)[:1500], options(2, 20))]
     came: list[int] = []
-    for index, _, text in llm.stream_batch(work):
+    for index, _, text in at_once(llm, work):
         if text:
             came.append(index)
     assert max(sum(step) for step in steps) <= BATCH
@@ -211,7 +218,7 @@ def test_reused_tokens_are_those_of_the_beginning(path: Path) -> None:
     """What is computed again, since pages were given up meanwhile, has not been there before."""
     with LLM.load(path, threads=1, context=384, cache_tokens=384) as llm:
         reused = {}
-        for index, generation, _ in llm.stream_batch([(prompt, options(9, 30)) for prompt in PROMPTS[30:40]]):
+        for index, generation, _ in at_once(llm, [(prompt, options(9, 30)) for prompt in PROMPTS[30:40]]):
             reused[index] = generation.reused_tokens
         assert set(reused.values()) == {0}
 
@@ -266,7 +273,7 @@ def test_values_that_are_no_numbers_stay_in_their_text(write_llama: WriteLlama, 
                   cache_tokens=0) as llm:
         for _ in range(2):
             found, errors = {}, {}
-            for index, generation, _ in llm.stream_batch(work):
+            for index, generation, _ in at_once(llm, work):
                 found[index], errors[index] = generation.generated_ids, generation.error
             broken = [0, 11, len(work) - 1]
             assert [found[index] for index in range(len(work)) if index not in broken] == expected
@@ -287,7 +294,7 @@ def test_abandoned_iterators(llm: LLM) -> None:
         next(pieces)
     kept = iter(llm.stream(PREFIX, options(0, 100)))
     next(kept)
-    batch = llm.stream_batch(requests(count=30))
+    batch = at_once(llm, requests(count=30))
     for _ in range(5):
         next(batch)
     del batch, pieces

@@ -115,9 +115,14 @@ def test_teams_and_programs_mix():
 
 @threads_1_to_4
 def test_an_empty_program(threads):
+    """Between others, many times: a thread that comes late to it must not take part in the next one twice."""
+    program, a = chain(2, 5)
     with Team(threads) as team:
-        team.run(Program().finish())
-        team.run(Program())
+        for _ in range(2000):
+            team.run(Program().finish())
+            team.run(program)
+            team.run(Program())
+    assert a.tolist() == [(i + 4000) % 5 + 4000 for i in range(5)]
 
 
 def test_a_team_that_sleeps_wakes_up():
