@@ -151,7 +151,7 @@ def test_verbose_describes_on_stderr(engine, capsys):
         "fake.layers       2 values",
         "simd path         generic (a test)",
         "threads           2 (as asked)",
-        "context           120 tokens (the model's own)",
+        "context           120 tokens (the model's own, at most 32768 and what fits in memory)",
         "drafts            from n-grams",
         "seed              5",
         SPEEDS.strip(),
