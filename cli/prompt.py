@@ -34,7 +34,7 @@ def read_prompt(text: str | None, file: Path | None, *, escape: bool, pipe: bool
         try:
             return decode(file.read_bytes(), str(file), exact=True)
         except OSError as error:
-            raise LcpuError(f"cannot read the prompt file {file}: {error.strerror}; check the path after -f") from error
+            raise LcpuError(f"cannot read the file {file}: {error.strerror}; check the path after -f") from error
     if pipe and sys.stdin is not None and not console.stdin_is_terminal():
         return read_stdin(exact) or None
     return None

@@ -109,7 +109,7 @@ def describe(llm: LLM, path: Path | None, draft: DraftSource, threads: int | Non
     cores = "physical cores within this process's quota, fewer for a small model"
     asked = "as asked" if threads == llm.threads else f"{threads} asked, but there are no more processors"
     threads_reason = asked if threads and threads > 0 else cores
-    context_reason = "as asked" if context else "the model's own"
+    context_reason = "as asked" if context else "the model's own, at most 32768 and what fits in memory"
     rows: list[tuple[str, Any]] = [
         ("model", f"{llm.description} ({path or 'embedded'})"),
         *hyperparameters(llm),

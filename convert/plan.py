@@ -157,7 +157,8 @@ def _all_values(checkpoint: Checkpoint, architecture: Architecture) -> Iterator[
     sources.pop("output.weight", None)
     if sources:
         source = next(iter(sources.values()))
-        raise LcpuError(f"{checkpoint.folder}: tensor {source.name[:80]!r} has no place in {architecture.name} models")
+        raise LcpuError(f"{checkpoint.folder}: tensor {source.name[:80]!r} has no place in {architecture.name} models: "
+                        "take another checkpoint")
 
 
 def _is_tied(checkpoint: Checkpoint, sources: Mapping[str, SourceTensor]) -> bool:
@@ -175,7 +176,7 @@ def _by_gguf_name(checkpoint: Checkpoint, architecture: Architecture, blocks: in
         gguf_name = names.get_name(name, (".weight", ".bias")) or _other_name(name, architecture)
         if gguf_name is None:
             raise LcpuError(f"{checkpoint.folder}: tensor {name[:80]!r} has no place in {architecture.name} models "
-                            f"of {blocks} blocks")
+                            f"of {blocks} blocks: take another checkpoint")
         found[gguf_name] = tensor
     return found
 

@@ -57,11 +57,11 @@ class Tensors:
     def check(self, name: str, *shape: int) -> Format:
         """The block format of a tensor of the file, which must have this shape. Raises LcpuError."""
         if name not in self._file.tensors:
-            raise LcpuError(f"{self._file.path}: tensor '{name}' is missing")
+            raise LcpuError(f"{self._file.path}: tensor '{name}' is missing: damaged; download the file again")
         info = self._file.tensors[name]
         if _without_ones(info.shape) != _without_ones(shape):
             raise LcpuError(f"{self._file.path}: tensor '{name}' has the shape {_shown(info.shape)}, "
-                            f"but the hyperparameters say {_shown(shape)}")
+                            f"but the hyperparameters say {_shown(shape)}: damaged; download the file again")
         if info.shape != shape and not self._noted:
             self._noted = True  # one note is enough: such files are so throughout
             _LOG.info("%s: tensors have dimensions of 1 more or less than expected, which means nothing: '%s' has the "

@@ -5,9 +5,9 @@ Rounding is as in llama.cpp's CPU backend, so that a model gives the same text i
 
 from dataclasses import dataclass
 
+from .jit import device, kernel  # before Numba itself, whose errors it explains
 from numba import float32, int32
 
-from .jit import device, kernel
 from .simd import LANES, absolute, atomic_add, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, put_i32
 from .simd import reduce_add, reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32, store_bf16, store_f32
 from .simd import store_i8, to_i32

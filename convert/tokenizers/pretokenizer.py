@@ -28,7 +28,8 @@ def recognise(definition: Any, ignore_merges: bool, source: Path) -> Recognised:
     """The pre-tokenizer that "pre_tokenizer" of a tokenizer.json is. Raises LcpuError if it is none of the table."""
     steps = definition.get("pretokenizers", [definition]) if isinstance(definition, dict) else []
     if any(isinstance(step, dict) and step.get("type") == "ByteLevel" for step in steps[:-1]):
-        raise LcpuError(f"{source}: the pre-tokenizer cuts texts after its step ByteLevel, which lcpu cannot do")
+        raise LcpuError(f"{source}: the pre-tokenizer cuts texts after its step ByteLevel, which lcpu cannot do: "
+                        "take another checkpoint")
     patterns = tuple(pattern for step in steps for pattern in _patterns(step, source))
     matching = [name for name, known in PRETOKENIZERS.items()
                 if known.patterns == patterns and known.ignore_merges == ignore_merges]
@@ -40,7 +41,8 @@ def recognise(definition: Any, ignore_merges: bool, source: Path) -> Recognised:
     preferred = [name for name in _PREFERRED if name in matching]
     prefix = bool(steps[-1].get("add_prefix_space"))
     if prefix and len(steps) > 1:
-        raise LcpuError(f"{source}: the pre-tokenizer puts a space before every word, which lcpu cannot do")
+        raise LcpuError(f"{source}: the pre-tokenizer puts a space before every word, which lcpu cannot do: "
+                        "take another checkpoint")
     return Recognised((preferred or matching)[0], prefix)
 
 
@@ -59,4 +61,4 @@ def _patterns(step: Any, source: Path) -> list[str]:
         if isinstance(pattern, str) and (isolated or matches_all):
             return [pattern]
     shown = " ".join(str(step).split())[:400]
-    raise LcpuError(f"{source}: the pre-tokenizer has the step {shown}, which lcpu cannot do")
+    raise LcpuError(f"{source}: the pre-tokenizer has the step {shown}, which lcpu cannot do: take another checkpoint")

@@ -69,7 +69,7 @@ def test_both_are_refused(tmp_path):
 def test_unreadable_files(tmp_path):
     with pytest.raises(LcpuError, match=r"missing: No such file.*-f"):
         read_prompt(None, tmp_path / "missing", escape=True, pipe=True)
-    with pytest.raises(LcpuError, match="cannot read the prompt file"):
+    with pytest.raises(LcpuError, match="cannot read the file"):
         read_prompt(None, tmp_path, escape=True, pipe=True)
     (tmp_path / "latin1").write_bytes(b"caf\xe9")
     with pytest.raises(LcpuError, match="byte 0xe9 at offset 3"):

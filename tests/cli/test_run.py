@@ -155,7 +155,7 @@ def test_verbose_describes_on_stderr(engine, capsys):
         "fake.layers       2 values",
         "simd path         generic (a test)",
         "threads           2 (as asked)",
-        "context           120 tokens (the model's own)",
+        "context           120 tokens (the model's own, at most 32768 and what fits in memory)",
         "cache             8192 tokens (keys F16, values F16)",
         "drafts            from n-grams",
         "seed              5",

@@ -161,9 +161,9 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "the model has no tokenizer.ggml.tokens: the file is damaged or badly converted; convert or download "
      "the model again"),
     ("no such prompt file", "run -f none.txt", 1,
-     "cannot read the prompt file none.txt: No such file or directory; check the path after -f"),
+     "cannot read the file none.txt: No such file or directory; check the path after -f"),
     ("a folder as prompt", "run -f folder", 1,
-     "cannot read the prompt file folder: Is a directory; check the path after -f"),
+     "cannot read the file folder: Is a directory; check the path after -f"),
     ("a prompt that is not text", "run -f binary.txt", 1,
      "the prompt in binary.txt is not UTF-8 text (byte 0xff at offset 3); convert it first"),
     ("a prompt longer than the context", "run -m model.gguf -f short.txt -c 4", 1,
@@ -266,7 +266,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("perplexity: too small windows", "perplexity -m model.gguf -f short.txt -c 4", 2,
      "Invalid value for '-c' / '--ctx-size': ..."),
     ("perplexity: no such text", "perplexity -m model.gguf -f none.txt", 1,
-     "cannot read the prompt file none.txt: No such file or directory; check the path after -f"),
+     "cannot read the file none.txt: No such file or directory; check the path after -f"),
     ("perplexity: other vocabularies", "perplexity -m model.gguf --kl other.gguf -f short.txt", 1,
      "model.gguf and other.gguf have different vocabularies (token 285 is 'z' against 'Z'): --kl compares "
      "files of one model"),

@@ -74,7 +74,8 @@ def test_shape_of_a_matrix(write_llama: WriteLlama, refused: Callable[..., None]
                   (2, rows, k), (rows, k, 1)]:
         shown = " x ".join(map(str, wrong))
         refused(write_llama(tensors={name: np.zeros(wrong, np.float32)}),
-                f"tensor '{name}' has the shape {shown}, but the hyperparameters say {rows} x {k}$")
+                f"tensor '{name}' has the shape {shown}, but the hyperparameters say {rows} x {k}: "
+                "damaged; download the file again$")
 
 
 @pytest.mark.parametrize(("name", "width"), [*((name, 32) for name in NORMS), *BIASES.items()])
@@ -82,7 +83,8 @@ def test_shape_of_a_vector(write_llama: WriteLlama, refused: Callable[..., None]
     for wrong in [(width + 1,), (width - 1,), (1,), (width, 1), (2, width), (2 * width,)]:
         shown = " x ".join(map(str, wrong))
         refused(write_llama(tensors={name: np.zeros(wrong, np.float32)}),
-                f"tensor '{name}' has the shape {shown}, but the hyperparameters say {width}$")
+                f"tensor '{name}' has the shape {shown}, but the hyperparameters say {width}: damaged; "
+                "download the file again$")
 
 
 def blank(name: str, shape: tuple[int, ...], type_id: int) -> TensorToWrite:

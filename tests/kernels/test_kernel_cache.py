@@ -14,11 +14,14 @@ import platformdirs
 import pytest
 
 from lcpu.kernels import kernel_cache
-from lcpu.kernels.jit import announcing, bind, native
+from lcpu.kernels.jit import announcing, bind, hole, native, template
+
+factor = hole()
 
 
-def _double(x):
-    return 2 * x
+@template
+def _times(x):
+    return factor * x
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def compiled() -> list[str]:
     """What a new process would compile to call a kernel. The call must succeed."""
     names: list[str] = []
-    kernel = native(bind(_double, "double"))
+    kernel = native(bind(_times, "double", factor=2))
     with announcing(names.append):
         assert kernel.call(21) == 42
     return names
