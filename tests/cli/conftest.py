@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 
 from lcpu.cli.main import exit_code
+from lcpu.engine.llm import LLM
 from lcpu.kernels.probe import Peaks
 
 from .fake_model import FakeModel
@@ -27,6 +28,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of whoever runs the tests, save for where compiled kernels are kept."""
     for name in [name for name in os.environ if name.startswith("LCPU_") and name != "LCPU_CACHE_DIR"]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def compiled(tiny_gguf: Path) -> None:
+    """The kernels of the tiny model: a run that has to compile them says so on stderr."""
+    with LLM.load(tiny_gguf, threads=1) as llm:
+        llm.logits([1])
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from lcpu.cli.main import exit_code
 from lcpu.engine.llm import LLM
 from lcpu.kernels.errors import LcpuError
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 Batch = Callable[..., tuple[int, list[Any], str]]
 
 LINES: list[dict[str, Any]] = [

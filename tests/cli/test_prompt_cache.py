@@ -12,6 +12,8 @@ import pytest
 from lcpu.cli.main import exit_code
 from lcpu.kernels.errors import LcpuError
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 HI = [256, *b"hi"]
 SAVED = {"cache.bin": HI}
 ALL = {"cache.bin": [*HI, 0, 1, 2, 3, 4, 5]}
