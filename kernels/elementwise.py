@@ -7,13 +7,15 @@ from math import sqrt
 
 from numba import float32
 
-from .jit import kernel
+from .jit import bind, hole, inlined, kernel, template
 from .math import exp, tanh
 from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, reduce_add
 from .simd import splat_f32, store_f32
 
 _VECTOR = 4 * LANES
 _PIECE = 32  # vectors that a thread takes at a time
+
+activation = hole()
 
 
 @kernel
@@ -35,10 +37,30 @@ def rms_norm(work, thread, threads, count, x, weight, out, stride, vectors, widt
         token = atomic_add(work, 1)
 
 
-@kernel
-def silu_multiply(work, thread, threads, count, gate, up, out, stride, vectors):
-    """out = gate / (1 + e ** -gate) * up."""
-    one, zero = splat_f32(float32(1.0)), splat_f32(float32(0.0))
+@inlined
+def _silu(x):
+    """x / (1 + e ** -x)"""
+    one = splat_f32(float32(1.0))
+    return x / (one + exp(splat_f32(float32(0.0)) - x))
+
+
+@inlined
+def _relu_squared(x):
+    """max(x, 0) ** 2"""
+    positive = maximum(x, splat_f32(float32(0.0)))
+    return positive * positive
+
+
+@inlined
+def _gelu(x):
+    """By the approximation with tanh (Hendrycks, Gimpel, arXiv:1606.08415)."""
+    inner = splat_f32(float32(0.7978845608028654)) * fma(x * x * x, splat_f32(float32(0.044715)), x)
+    return splat_f32(float32(0.5)) * x * (splat_f32(float32(1.0)) + tanh(inner))
+
+
+@template
+def _gated(work, thread, threads, count, gate, up, out, stride, vectors):
+    """out = activation(gate) * up."""
     pieces = (vectors + _PIECE - 1) // _PIECE
     total = get_i64(count) * pieces
     item = atomic_add(work, 1)
@@ -46,43 +68,13 @@ def silu_multiply(work, thread, threads, count, gate, up, out, stride, vectors):
         row, first = item // pieces * stride, item % pieces * _PIECE
         for i in range(first, min(first + _PIECE, vectors)):
             at = row + _VECTOR * i
-            value = load_f32(gate + at)
-            store_f32(out + at, value / (one + exp(zero - value)) * load_f32(up + at))
+            store_f32(out + at, activation(load_f32(gate + at)) * load_f32(up + at))
         item = atomic_add(work, 1)
 
 
-@kernel
-def relu_squared_multiply(work, thread, threads, count, gate, up, out, stride, vectors):
-    """out = max(gate, 0) ** 2 * up."""
-    zero = splat_f32(float32(0.0))
-    pieces = (vectors + _PIECE - 1) // _PIECE
-    total = get_i64(count) * pieces
-    item = atomic_add(work, 1)
-    while item < total:
-        row, first = item // pieces * stride, item % pieces * _PIECE
-        for i in range(first, min(first + _PIECE, vectors)):
-            at = row + _VECTOR * i
-            value = maximum(load_f32(gate + at), zero)
-            store_f32(out + at, value * value * load_f32(up + at))
-        item = atomic_add(work, 1)
-
-
-@kernel
-def gelu_multiply(work, thread, threads, count, gate, up, out, stride, vectors):
-    """out = GELU(gate) * up, by the approximation with tanh (Hendrycks, Gimpel, arXiv:1606.08415)."""
-    half, one = splat_f32(float32(0.5)), splat_f32(float32(1.0))
-    pieces = (vectors + _PIECE - 1) // _PIECE
-    total = get_i64(count) * pieces
-    item = atomic_add(work, 1)
-    while item < total:
-        row, first = item // pieces * stride, item % pieces * _PIECE
-        for i in range(first, min(first + _PIECE, vectors)):
-            at = row + _VECTOR * i
-            value = load_f32(gate + at)
-            inner = fma(value * value * value, splat_f32(float32(0.044715)), value)
-            gelu = half * value * (one + tanh(splat_f32(float32(0.7978845608028654)) * inner))
-            store_f32(out + at, gelu * load_f32(up + at))
-        item = atomic_add(work, 1)
+silu_multiply = kernel(bind(_gated, "silu_multiply", activation=_silu))
+relu_squared_multiply = kernel(bind(_gated, "relu_squared_multiply", activation=_relu_squared))
+gelu_multiply = kernel(bind(_gated, "gelu_multiply", activation=_gelu))
 
 
 @kernel

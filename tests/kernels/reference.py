@@ -70,6 +70,11 @@ def silu_multiply(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     return gate / (1 + np.exp(-gate)) * up
 
 
+def gelu_multiply(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    gate = gate.astype(np.float64)
+    return gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up
+
+
 def relu_squared_multiply(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     return np.maximum(gate.astype(np.float64), 0) ** 2 * up
 

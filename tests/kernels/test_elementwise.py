@@ -63,6 +63,42 @@ def test_relu_squared_multiply(seed, tokens, width, threads):
 
 
 @few
+@shapes
+def test_gelu_multiply(seed, tokens, width, threads):
+    gate, up = rows_of(seed, tokens, width, 2)
+    gate *= 4
+    rows, ups = padded(gate), padded(up)
+    run(elementwise.gelu_multiply, threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
+        stride=rows.strides[0], vectors=vectors_of(rows))
+    np.testing.assert_allclose(rows[:tokens, :width], reference.gelu_multiply(gate, up), rtol=2e-6, atol=2e-6)
+    assert not rows[tokens:].any()
+
+
+@few
+@shapes
+def test_soft_cap(seed, tokens, width, threads):
+    (x,) = rows_of(seed, tokens, width, 1)
+    x *= 40
+    rows = padded(x)
+    run(elementwise.soft_cap, threads=threads, count=int64(tokens), x=rows, stride=rows.strides[0],
+        vectors=vectors_of(rows), cap=30.0)
+    np.testing.assert_allclose(rows[:tokens, :width], 30 * np.tanh(x.astype(np.float64) / 30), atol=1e-5)
+    assert not rows[tokens:].any()
+
+
+@few
+@shapes
+def test_scale_and_add(seed, tokens, width, threads):
+    x, y = rows_of(seed, tokens, width, 2)
+    rows, others = padded(x), padded(y)
+    size = {"stride": rows.strides[0], "vectors": vectors_of(rows)}
+    run(elementwise.scale, threads=threads, count=int64(tokens), x=rows, factor=0.3, **size)
+    run(elementwise.add, threads=threads, count=int64(tokens), x=rows, y=others, **size)
+    assert same_bits(rows[:tokens, :width].copy(), x * np.float32(0.3) + y)
+    assert not rows[tokens:].any()
+
+
+@few
 @given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 9), heads=st.integers(1, 5), head_dim=st.integers(1, 140),
        threads=st.integers(1, 3))
 def test_rms_norm_of_each_head(seed, tokens, heads, head_dim, threads):

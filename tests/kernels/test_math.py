@@ -1,11 +1,11 @@
-"""The exponential function, over all of float32's range."""
+"""The exponential function, over all of float32's range, and the hyperbolic tangent."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lcpu.kernels.jit import hole, template
-from lcpu.kernels.math import exp
+from lcpu.kernels.jit import Kernel, hole, template
+from lcpu.kernels.math import exp, tanh
 from lcpu.kernels.simd import LANES, load_f32, store_f32
 
 from .running import operation_kernel, run
@@ -22,11 +22,18 @@ def _map(work, thread, threads, x, out, vectors):
 exp_kernel = operation_kernel(_map, "exp_kernel", exp)
 
 
-def kernel_exp(x: np.ndarray) -> np.ndarray:
+tanh_kernel = operation_kernel(_map, "tanh_kernel", tanh)
+
+
+def mapped(kernel: Kernel, x: np.ndarray) -> np.ndarray:
     x = np.resize(x.astype(np.float32), -(-len(x) // LANES) * LANES)
     out = np.zeros_like(x)
-    run(exp_kernel, x=x, out=out, vectors=len(x) // LANES)
+    run(kernel, x=x, out=out, vectors=len(x) // LANES)
     return out
+
+
+def kernel_exp(x: np.ndarray) -> np.ndarray:
+    return mapped(exp_kernel, x)
 
 
 def test_within_two_units_in_the_last_place():
@@ -54,3 +61,11 @@ def test_never_negative_and_falling_by_rounding_only():
     assert (out >= 0).all()
     finite = out[out < np.inf]
     assert (finite[1:] >= finite[:-1] * (1 - 2**-21)).all()
+
+
+def test_tanh():
+    x = np.concatenate([np.linspace(-20, 20, 100_000), 10.0 ** -np.arange(0, 40), [np.inf, -np.inf, 100, -100, 0]])
+    out = mapped(tanh_kernel, x)[: len(x)]
+    assert abs(out - np.tanh(x.astype(np.float32).astype(np.float64))).max() < 2e-7
+    assert out[-5:].tolist() == [1, -1, 1, -1, 0]
+    assert np.isnan(mapped(tanh_kernel, np.array([np.nan]))[0])
