@@ -276,9 +276,10 @@ class Builder:
         """
         h, pool, heads = self.h, self.pool, self.h.head_count_kv
         layer = pool.add_layer()
+        balance = np.ones((heads, 2, h.head_dim), np.float32)
         pages: dict[str, Any] = {"tables": self.batch.tables, "table_bytes": self.batch.tables.strides[0],
                                  "pages": lambda: address_of(pool.pages) + layer, "page_bytes": lambda: pool.page_bytes,
-                                 "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes}
+                                 "balance": balance, "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes}
         self.program.add(store(pool.keys, pool.values), count=k.count, positions=self.batch.positions,
                          slots=self.batch.slots, k=k.array, v=v.array, stride=k.stride, heads=heads,
                          head_dim=h.head_dim, **pages)

@@ -1,10 +1,9 @@
 """Attention over pages of keys and values, and storing into them.
 
 A page holds 128 positions of a sequence, which need not be next to each other in memory. The scores of a page are one
-matmul and its weighted values another. Positions are taken in spans of 512: each gives a maximum, a sum and a weighted
-mean of its values, and spans are put together in their order (Milakov, Gimelshein, "Online normalizer calculation for
-softmax"). So a result depends neither on the batch, nor on which threads compute its spans, nor on where pages lie. As
-in llama.cpp, queries and weights are rounded to float16 first, as keys and values are.
+matmul and its weighted values another. Positions are taken in spans of 512: each gives a maximum, a sum of weights and
+a weighted sum of values, and spans are put together in their order (Milakov, Gimelshein, "Online normalizer calculation
+for softmax"). So a result depends neither on the batch, nor on which threads compute its spans, nor on where pages lie.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .math import exp, tanh
 from .matmul import MAX_TOKENS, PANEL_GROUP, padded_width
 from .pages import POSITIONS, PageType
 from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, put_i64
-from .simd import reduce_add, reduce_max, round_f16, splat_f32, store_f32
+from .simd import reduce_add, reduce_max, splat_f32, store_f32
 
 SPAN = 512  # positions; whole pages
 SHARES = 4  # for each thread, where a few sequences are so long that threads share them
@@ -30,8 +29,8 @@ store_key = store_value = put_query = multiply_keys = weighted_sum = attend_span
 
 
 @template
-def _store(work, thread, threads, count, positions, slots, tables, table_bytes, k, v, stride, heads, head_dim, pages,
-           page_bytes, key_bytes, value_bytes):
+def _store(work, thread, threads, count, positions, slots, tables, table_bytes, k, v, stride, heads, head_dim, balance,
+           pages, page_bytes, key_bytes, value_bytes):
     """Put the keys and values of a batch into the pages of their sequences. Operands as in `_attention`."""
     total = get_i64(count) * heads
     item = atomic_add(work, 1)
@@ -41,7 +40,7 @@ def _store(work, thread, threads, count, positions, slots, tables, table_bytes, 
         page = get_i64(tables + get_i64(slots + 8 * token) * table_bytes + 8 * (position // POSITIONS))
         keys = pages + page * page_bytes + head * (key_bytes + value_bytes)
         source = token * stride + 4 * head_dim * head
-        store_key(keys, position % POSITIONS, k + source, head_dim)
+        store_key(keys, position % POSITIONS, k + source, head_dim, balance + 8 * head_dim * head + 4 * head_dim)
         store_value(keys + key_bytes, position % POSITIONS, v + source, head_dim, value_bytes)
         item = atomic_add(work, 1)
 
@@ -53,17 +52,10 @@ def _mask(scores, first, last):
 
 
 @device
-def _inverse(x):
-    """1 / x, but 0 for 0: where nothing was seen, there is nothing to weigh."""
-    return float32(0.0) if x == 0 else float32(1.0) / x
-
-
-@device
 def _softmax(scores, first, limit, vectors, cap, state):
-    """Turn scores into weights that sum to 1, rounded to float16, those outside [first, limit) into zeros.
+    """Turn scores into weights e ** (score - m), m being their maximum, those outside [first, limit) into zeros.
 
-    The maximum m and the sum of e ** (score - m) go to state. cap: scores become cap * tanh(score / cap), unless it
-    is 0.
+    m and the sum of the weights go to state. cap: scores become cap * tanh(score / cap), unless it is 0.
     """
     first, limit = max(first, 0), min(limit, vectors * LANES)
     if cap > 0:
@@ -82,12 +74,8 @@ def _softmax(scores, first, limit, vectors, cap, state):
         weight = exp(load_f32(scores + _VECTOR * i) - shift)
         store_f32(scores + _VECTOR * i, weight)
         total = total + weight
-    sum = reduce_add(total)
-    inverse = splat_f32(_inverse(sum))
-    for i in range(vectors):
-        store_f32(scores + _VECTOR * i, round_f16(load_f32(scores + _VECTOR * i) * inverse))
     put_f32(state, peak)
-    put_f32(state + 4, sum)
+    put_f32(state + 4, reduce_add(total))
 
 
 @template
@@ -105,7 +93,7 @@ def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, w
         at = page * POSITIONS
         panels = (min(POSITIONS, end - at) + _GROUP - 1) // _GROUP * PANEL_GROUP
         multiply_keys(keys, queries, scores + 4 * (at - start), query_bytes, 4 * SPAN, rows, 0,
-                      panels, key_bytes // (POSITIONS // LANES), key_blocks, False)
+                      panels, key_bytes // (POSITIONS // LANES), key_blocks, False, key_bytes)
     for row in range(rows):
         now = position + row // group
         _softmax(scores + 4 * SPAN * row, now - window + 1 - start, now + 1 - start, (end - start + LANES - 1) // LANES,
@@ -113,8 +101,10 @@ def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, w
     for page in range(first, last):
         keys = pages + get_i64(table + 8 * page) * page_bytes
         at = page * POSITIONS
+        ahead = SPAN // POSITIONS if at + SPAN < position else 0
+        ahead = (get_i64(table + 8 * (page + ahead)) * page_bytes + pages) - (keys + key_bytes)
         weighted_sum(keys + key_bytes, value_bytes, scores + 4 * (at - start), scaled, partial, 4 * SPAN,
-                     width + _VECTOR, rows, width // _VECTOR, min(POSITIONS, end - at), page > first)
+                     width + _VECTOR, rows, width // _VECTOR, min(POSITIONS, end - at), page > first, ahead)
 
 
 @device
@@ -130,34 +120,31 @@ def _start(total, rows, group, width, sinks):
 
 @device
 def _add_span(total, partial, rows, width):
-    """The weighted mean of both means. Each has the weight of its sum of e ** (score - its maximum)."""
+    """The sums of both, as weights of e ** (score - the larger maximum) give them."""
     for row in range(rows):
         a, b = total + row * (width + _VECTOR), partial + row * (width + _VECTOR)
         before, here = splat_f32(get_f32(a + width)), splat_f32(get_f32(b + width))
         largest = maximum(before, here)
-        keep = splat_f32(get_f32(a + width + 4)) * exp(before - largest)
-        add = splat_f32(get_f32(b + width + 4)) * exp(here - largest)
-        sum = reduce_max(keep + add)
-        # Divided, so that a span in which nothing was seen leaves the other exactly as it is.
-        divisor = splat_f32(sum if sum != 0 else float32(1.0))
-        keep, add = keep / divisor, add / divisor
+        keep, add = exp(before - largest), exp(here - largest)
         for i in range(0, width, _VECTOR):
             store_f32(a + i, fma(load_f32(a + i), keep, load_f32(b + i) * add))
+        sum = fma(splat_f32(get_f32(a + width + 4)), keep, splat_f32(get_f32(b + width + 4)) * add)
         put_f32(a + width, reduce_max(largest))
-        put_f32(a + width + 4, sum)
+        put_f32(a + width + 4, reduce_max(sum))
 
 
 @device
 def _finish(total, rows, group, head_dim, width, out, stride):
-    """The mean of each row, to its token and head."""
+    """The sum of each row divided by that of its weights, to its token and head."""
     for row in range(rows):
+        weights = get_f32(total + row * (width + _VECTOR) + width + 4)
         source = total + row * (width + _VECTOR)
         target = out + row // group * stride + 4 * head_dim * (row % group)
         whole = head_dim // LANES * LANES
         for d in range(0, whole, LANES):
-            store_f32(target + 4 * d, load_f32(source + 4 * d))
+            store_f32(target + 4 * d, load_f32(source + 4 * d) / splat_f32(weights))
         for d in range(whole, head_dim):
-            put_f32(target + 4 * d, get_f32(source + 4 * d))
+            put_f32(target + 4 * d, get_f32(source + 4 * d) / weights)
 
 
 @device
@@ -175,13 +162,13 @@ def _parts(items, threads, deepest):
 
 @template
 def _attention(work, thread, threads, count, jobs, deepest, tables, table_bytes, q, out, stride, kv_heads, group,
-               head_dim, pages, page_bytes, key_bytes, value_bytes, query_bytes, key_blocks, scratch, scratch_bytes,
-               partials, most_spans, partial_bytes, finished, scale, window, cap, sinks):
+               head_dim, balance, pages, page_bytes, key_bytes, value_bytes, query_bytes, key_blocks, scratch,
+               scratch_bytes, partials, most_spans, partial_bytes, finished, scale, window, cap, sinks):
     """out = softmax(q . keys * scale) . values for every head, each query up to its own position.
 
     jobs: int64 [count][4], consecutive tokens of one sequence: first token, number, slot, position of the first.
-    deepest: address of the most spans that a job has. tables: the page numbers of each slot, int64.
-    pages: of this layer, page_bytes apart; in each, for every KV head, keys and then values. `group` query heads share
+    deepest: address of the most spans that a job has. tables: the page numbers of each slot, int64. balance: float32
+    [kv_heads][2][head_dim], factors of queries and of keys, for types of pages that use them. pages: of this layer, page_bytes apart; in each, for every KV head, keys and then values. `group` query heads share
     a KV head. scratch: scratch_bytes for each thread. partials [SHARES * threads][most_spans][partial_bytes] and
     finished [SHARES * threads], a zeroed cache line each: for spans that threads share. window: positions that a
     query sees. sinks: float32 for each head, or 0.
@@ -202,7 +189,7 @@ def _attention(work, thread, threads, count, jobs, deepest, tables, table_bytes,
         at = get_i64(job) * stride + 4 * head_dim * group * head
         for row in range(rows):
             put_query(q + at + row // group * stride + 4 * head_dim * (row % group),
-                      queries + row * query_bytes, head_dim, bits_to_float(scale))
+                      queries + row * query_bytes, head_dim, bits_to_float(scale), balance + 8 * head_dim * head)
         begin = max(0, position - window + 1) // SPAN
         spans = (position + get_i64(job + 8) - 1) // SPAN + 1 - begin
         shared = partials + pair * most_spans * partial_bytes

@@ -21,10 +21,11 @@ panels_8 = panels_4 = panels_2 = panels_1 = hole()  # of a tile of so many token
 
 
 @template
-def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate):
-    """Multiply panels [first, last), acc.panels at a time, with acc.tokens tokens."""
+def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate,
+           *others):
+    """Multiply panels [first, last), acc.panels at a time, with acc.tokens tokens. others: what else the tile takes."""
     while first < last:
-        sums = tile(acc, weights + first * panel_stride, panel_stride, x, x_stride, blocks)
+        sums = tile(acc, weights + first * panel_stride, panel_stride, x, x_stride, blocks, *others)
         target = out + first * _COLUMN
         # Without a branch, which LLVM would move out of the loop: it would compile the tile twice.
         before = select_or_zero(accumulate, load_tile(acc, target, _COLUMN, out_stride))
@@ -33,7 +34,7 @@ def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride
 
 
 @template
-def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate):
+def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate, *others):
     """out[t][panel] (+)= panel . x[t] for panels [first, last) and all tokens, in tiles of 8, 4, 2 and 1 tokens.
 
     A tile may have more tokens than are left: rows of x and out up to the next multiple of 8 are read and written.
@@ -44,19 +45,19 @@ def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_
         a, o = x + token * x_stride, out + token * out_stride
         if left > 4:
             sweep(zeros(panels_8, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
-                  accumulate)
+                  accumulate, *others)
             token += 8
         elif left > 2:
             sweep(zeros(panels_4, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
-                  accumulate)
+                  accumulate, *others)
             token += 4
         elif left > 1:
             sweep(zeros(panels_2, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
-                  accumulate)
+                  accumulate, *others)
             token += 2
         else:
             sweep(zeros(panels_1, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
-                  accumulate)
+                  accumulate, *others)
             token += 1
 
 

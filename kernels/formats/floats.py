@@ -4,20 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 from ..jit import bind, device, hole, template
-from ..simd import LANES, fma_tokens, prefetch_address, prefetch_unpacked, store_f32, zeros, zeros_f32
+from ..simd import LANES, fma_tokens, prefetch_address, prefetch_next, prefetch_unpacked, store_f32, zeros, zeros_f32
 
 RUN = 32  # products that are summed before they are added to the total: short sums round less
 
-load = step = value_bytes = dequantize_block = hole()  # step: bytes of a vector of values in a panel
+load = prefetch = step = value_bytes = dequantize_block = hole()  # step: bytes of a vector of values in a panel
 
 
 @template
-def _tile(acc, panel, panel_stride, x, x_stride, blocks):
+def _tile(acc, panel, panel_stride, x, x_stride, blocks, *ahead):
     end = panel + panel_stride
     while blocks > 0:
         sums, upcoming = zeros_f32(acc), prefetch_address(acc, panel, end, panel_stride)
         for _ in range(min(blocks, RUN)):
-            prefetch_unpacked(acc, upcoming, panel_stride, step)
+            prefetch(acc, upcoming, panel_stride, step)
+            if ahead:
+                prefetch_next(acc, panel + ahead[0], panel_stride, step)
             sums = fma_tokens(sums, load(acc, panel, panel_stride), x, x_stride)
             panel += step
             upcoming += step
@@ -27,9 +29,10 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     return acc
 
 
-def float_tile(name: str, value_bytes: int, load: Callable[..., Any]) -> Callable[..., Any]:
+def float_tile(name: str, value_bytes: int, load: Callable[..., Any],
+               prefetch: Callable[..., Any] = prefetch_unpacked) -> Callable[..., Any]:
     """The tile of a format whose values take `value_bytes`; `load` loads them from panels as float32 vectors."""
-    return device(bind(_tile, f"tile_{name}", load=load, step=value_bytes * LANES))
+    return device(bind(_tile, f"tile_{name}", load=load, prefetch=prefetch, step=value_bytes * LANES))
 
 
 @template

@@ -2,11 +2,11 @@
 
 from numba import float32
 
-from ..formats.f16 import tile
+from ..formats.floats import float_tile
 from ..isa import ISAS
 from ..jit import device
 from ..matmul import multiplier, padded_width
-from ..simd import ISA, LANES, alloca, get_f32, load_f32, maximum, minimum, put_f16, round_f16, splat_f32, store_f16
+from ..simd import ISA, LANES, alloca, get_f32, load_f32, maximum, minimum, panel_f16, prefetch_pages, put_f16, round_f16, splat_f32, store_f16
 from ..simd import store_f32
 from .page_type import POSITIONS, PageType
 
@@ -22,7 +22,7 @@ def _finite(x):
 
 
 @device
-def store_key(keys, position, x, head_dim):
+def store_key(keys, position, x, head_dim, factors):
     scratch = alloca(_VECTOR)
     target = keys + 2 * (position // LANES * LANES * head_dim + position % LANES)
     for d in range(head_dim):
@@ -38,20 +38,22 @@ def store_value(values, position, x, head_dim, value_bytes):
 
 
 @device
-def put_query(x, out, head_dim, scale):
+def put_query(x, out, head_dim, scale, factors):
     """As in llama.cpp, a query is rounded to float16, and then scaled."""
     for d in range(0, head_dim, LANES):
         store_f32(out + 4 * d, round_f16(load_f32(x + 4 * d)) * splat_f32(scale))
 
 
 # A page is used several times at once: what is good for registers counts more than what is good for reading memory.
+tile = float_tile("f16_pages", 2, panel_f16, prefetch_pages)
 multiply = multiplier(tile, "f16_pages", ISAS[ISA.name].tile_panels)
 
 
 @device
 def weighted_sum(values, value_bytes, weights, scaled, out, weights_stride, out_stride, rows, panels, positions,
-                 accumulate):
-    multiply(values, weights, out, weights_stride, out_stride, rows, 0, panels, _VALUE_PANEL, positions, accumulate)
+                 accumulate, ahead):
+    multiply(values, weights, out, weights_stride, out_stride, rows, 0, panels, _VALUE_PANEL, positions, accumulate,
+             ahead)
 
 
 PAGES = PageType(

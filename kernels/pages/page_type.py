@@ -23,9 +23,9 @@ class PageType:
     key_bytes: Callable[[int], int]
     value_bytes: Callable[[int], int]
     query_bytes: Callable[[int], int]  # of a query as multiply_keys takes it
-    store_key: Callable[..., Any]  # (keys, position in the page, float32 key, head_dim)
+    store_key: Callable[..., Any]  # (keys, position in the page, float32 key, head_dim, float32 factors)
     store_value: Callable[..., Any]  # (values, position in the page, float32 value, head_dim, bytes of a page's values)
-    put_query: Callable[..., Any]  # (float32 query, out, head_dim, scale)
+    put_query: Callable[..., Any]  # (float32 query, out, head_dim, scale, float32 factors)
     multiply_keys: Callable[..., Any]  # as matmul.multiplier makes it
     # (values, bytes of a page's values, float32 weights, scratch of the same size, out, weights' stride, out's stride,
     # rows, panels, positions, accumulate): out (+)= weights . values

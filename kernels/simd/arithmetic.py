@@ -108,6 +108,7 @@ _operator(operator.mul, "fmul", "mul")
 _operator(operator.truediv, "fdiv", "sdiv")
 _operator(operator.or_, "or_", "or_")
 _operator(operator.lshift, "shl", "shl")
+_operator(operator.rshift, "ashr", "ashr")
 
 
 @intrinsic

@@ -192,6 +192,22 @@ def _prefetcher(distances):
 prefetch_direct = _prefetcher(ISA.prefetch.direct)
 prefetch_unpacked = _prefetcher(ISA.prefetch.unpacked)
 prefetch_grouped = _prefetcher(ISA.prefetch.grouped)
+prefetch_pages = _prefetcher(ISA.prefetch.pages)
+
+
+@intrinsic(prefer_literal=True)
+def prefetch_next(context, like, address, stride, size):
+    """Prefetch `size` (literal) bytes at `address` for each panel of a tile into the second level."""
+    reach = literal_of(size)
+
+    def generate(context, b, sig, args):
+        for panel in range(like.panels):
+            for i in range(0, reach, _CACHE_LINE):
+                pointer = b.inttoptr(b.add(offset_by(b, args[1], args[2], panel), I64(i)), I8.as_pointer())
+                call_function(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
+        return context.get_dummy_value()
+
+    return types.void(like, types.intp, types.intp, size), generate
 
 
 @intrinsic(prefer_literal=True)
