@@ -21,8 +21,8 @@ from ..kernels.jit import announcing
 from ..kernels.probe import Peaks, peaks
 from ..kernels.simd import LANES
 from .batch import Piece
-from .builder import Matrix
 from .model import BATCH, Model, Progress
+from .tensors import Matrix
 
 STEPS = 32  # of a batch-cost case, in each repetition
 WARM_UP_STEPS = 4

@@ -6,7 +6,6 @@ checked before the first kernel runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,33 +34,17 @@ from ..kernels.program import Program
 from .batch import QUERY_ROWS, Batch
 from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters
+from .key_balance import KeyBalance
 from .memory import Needs
 from .page_pool import PagePool
 from .rope import RopeTable
 from .rows import Memory, Rows
-from .tensors import Part, Tensors, padded
+from .tensors import Matrix, Tensors, padded
 
 LARGEST_CONTEXT = 1 << 24  # positions of a sequence
 _SHARES = 8  # pieces of a matmul for each thread: the other threads take over the pieces of a slow one
 _LARGEST_SHARE = 512 << 10  # bytes of weights: they stay in the second-level cache for all tokens
 _MOST_LOGITS = 64 << 20  # bytes: what is used of the buffer for logits, where few of a batch's tokens want any
-
-
-@dataclass(frozen=True, eq=False)
-class Matrix:
-    """A weight [rows][k] in panels, or one for each expert, and the rows of tensors that it is packed from."""
-
-    name: str
-    parts: tuple[Part, ...]  # of tensors in the file: one, or one for each expert
-    stored: Format  # in the file
-    format: Format  # in the panels
-    rows: int
-    k: int
-    panels: np.ndarray = field(repr=False)  # uint8 [experts * panels][blocks * panel block bytes]
-
-    @property
-    def blocks(self) -> int:
-        return self.k // self.format.block
 
 
 class Builder:
@@ -78,10 +61,12 @@ class Builder:
         self.matrices: dict[str, Matrix] = {}
         self.tensors = Tensors(file)
         self.rope_tables: list[RopeTable] = []
+        self.balances: list[KeyBalance] = []
         self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int, int], np.ndarray] = {}
         self._memories: dict[tuple[str, int, int], Memory] = {}
         self._inputs: dict[Activation, tuple[Rows, np.ndarray]] = {}
+        self._pairs: dict[Memory, tuple[int, int, int]] = {}  # of rotated values
         self._tokens, self._outputs, self._jobs, self._deepest = (batch.counts.ctypes.data + 8 * i for i in range(4))
 
     # ---- tensors ----
@@ -261,25 +246,28 @@ class Builder:
         table: by default the first that was made, that of the model.
         """
         table = table or (self.rope_tables[0] if self.rope_tables else self.rope_table())
+        step, distance = (1, table.pairs) if halves else (2, 1)
+        self._pairs[x.memory] = table.pairs, step, distance
         self.program.add(rope_kernels.rope, count=x.count, positions=self.batch.positions, x=x.array,
                          x_stride=x.stride, heads=heads, head_dim=self.h.head_dim, table=table.array,
-                         pairs=table.pairs, step=1 if halves else 2, distance=table.pairs if halves else 1)
+                         pairs=table.pairs, step=step, distance=distance)
         return x.changed()
 
-    def attention(self, q: Rows, k: Rows, v: Rows, *, window: int = 0, cap: float = 0.0, scale: float | None = None,
-                  sinks: str | None = None) -> Rows:
+    def attention(self, q: Rows, k: Rows, v: Rows, layer: str, *, window: int = 0, cap: float = 0.0,
+                  scale: float | None = None, sinks: str | None = None) -> Rows:
         """Store k and v of a layer, then let every query see its sequence up to itself.
 
+        layer: what the names of its tensors begin with, such as "blk.0.".
         window: how many positions it sees, 0 for all. cap: scores become cap * tanh(score / cap), unless it is 0.
         scale: of scores, by default 1 / sqrt(head size). sinks: the tensor of a score for each head, whose weight
         goes to no value.
         """
         h, pool, heads = self.h, self.pool, self.h.head_count_kv
-        layer = pool.add_layer()
-        balance = np.ones((heads, 2, h.head_dim), np.float32)
+        first = pool.add_layer()
         pages: dict[str, Any] = {"tables": self.batch.tables, "table_bytes": self.batch.tables.strides[0],
-                                 "pages": lambda: address_of(pool.pages) + layer, "page_bytes": lambda: pool.page_bytes,
-                                 "balance": balance, "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes}
+                                 "pages": lambda: address_of(pool.pages) + first, "page_bytes": lambda: pool.page_bytes,
+                                 "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes,
+                                 "balance": self._key_factors(k, layer) if pool.keys.balanced else 0}
         self.program.add(store(pool.keys, pool.values), count=k.count, positions=self.batch.positions,
                          slots=self.batch.slots, k=k.array, v=v.array, stride=k.stride, heads=heads,
                          head_dim=h.head_dim, **pages)
@@ -298,6 +286,21 @@ class Builder:
                          cap=float(cap), scale=h.head_dim**-0.5 if scale is None else scale,
                          sinks=self.tensors.vector(sinks, h.head_count) if sinks else 0, **pages)
         return out
+
+    def _key_factors(self, k: Rows, layer: str) -> np.ndarray:
+        """Those of a layer, float32 [kv_heads][2][head_dim], which the model fills in once it can compute."""
+        heads, head_dim, width = self.h.head_count_kv, self.h.head_dim, self.h.embedding_length
+
+        def vector(name: str, width: int) -> np.ndarray | None:
+            return self.tensors.vector(layer + name, width)[:width] if self.has(layer + name) else None
+
+        factors = np.ones((heads, 2, head_dim), np.float32)
+        matrix = self.matrix(f"{layer}attn_k.weight", heads * head_dim, width)
+        pairs, step, distance = self._pairs.get(k.memory, (0, 1, 0))
+        self.balances.append(KeyBalance(factors, matrix, vector("attn_norm.weight", width),
+                                        vector("attn_k.bias", heads * head_dim), vector("attn_k_norm.weight", head_dim),
+                                        pairs, step, distance))
+        return factors
 
     def silu_multiply(self, gate: Rows, up: Rows) -> Rows:
         """gate / (1 + e ** -gate) * up, in gate's place."""

@@ -17,8 +17,9 @@ from ..kernels.activations import Activation
 from ..kernels.jit import address_of
 from ..kernels.matmul import GROUP_BYTES, GROUPS
 from ..kernels.simd import LANES
-from .builder import Builder, Matrix
+from .builder import Builder
 from .rows import Rows
+from .tensors import Matrix
 
 Scoring = Literal["softmax", "sigmoid", "softmax of chosen"]
 

@@ -10,15 +10,16 @@ import numpy as np
 from ..kernels.errors import LcpuError
 from ..kernels.jit import announcing
 from ..kernels.team import Team
-from . import architectures, hyperparameters
+from . import architectures, hyperparameters, key_balance
 from .batch import Batch, Piece
-from .builder import LARGEST_CONTEXT, Builder, Matrix, queries_per_job
+from .builder import LARGEST_CONTEXT, Builder, queries_per_job
 from .file_kind import check_is_model
 from .gguf_file import GGUFFile
 from .memory import fitting_context, spare_bytes
 from .packing import output_format, pack
 from .page_pool import PagePool
 from .rows import Rows
+from .tensors import Matrix
 
 Progress = Callable[[str, int, int], None]
 
@@ -92,6 +93,8 @@ class Model:
             pack(self.team, matrix, self._file)
             done += matrix.panels.nbytes
             progress("loading", done, total)
+        for balance in self._builder.balances:
+            key_balance.fill(balance, self.team, self._file)
 
     @property
     def matrices(self) -> dict[str, Matrix]:

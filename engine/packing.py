@@ -12,9 +12,8 @@ from ..kernels.program import Program
 from ..kernels.quantizing import PIECE, SCRATCH_BYTES, convert
 from ..kernels.simd import LANES
 from ..kernels.team import Team
-from .builder import Matrix
 from .gguf_file import GGUFFile
-from .tensors import Part
+from .tensors import Matrix, Part
 
 _CHUNK = 64  # panels that are converted at a time: their memory is small compared with a model's
 _LARGEST = 65519.0  # larger values would round to infinity in float16

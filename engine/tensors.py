@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,23 @@ class Part:
     tensor: str  # its name in the file
     first: int
     rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A weight [rows][k] in panels, or one for each expert, and the rows of tensors that it is packed from."""
+
+    name: str
+    parts: tuple[Part, ...]  # of tensors in the file: one, or one for each expert
+    stored: Format  # in the file
+    format: Format  # in the panels
+    rows: int
+    k: int
+    panels: np.ndarray = field(repr=False)  # uint8 [experts * panels][blocks * panel block bytes]
+
+    @property
+    def blocks(self) -> int:
+        return self.k // self.format.block
 
 
 class Tensors:

@@ -16,8 +16,8 @@ from .jit import Kernel, bind, device, hole, kernel, template
 from .math import exp, tanh
 from .matmul import MAX_TOKENS, PANEL_GROUP, padded_width
 from .pages import POSITIONS, PageType
-from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, put_i64
-from .simd import reduce_add, reduce_max, splat_f32, store_f32
+from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, load_tile, maximum, put_f32
+from .simd import put_i64, reduce_add, reduce_max, splat_f32, store_f32, store_tile, zeros
 
 SPAN = 512  # positions; whole pages
 SHARES = 4  # for each thread, where a few sequences are so long that threads share them
@@ -64,16 +64,17 @@ def _softmax(scores, first, limit, vectors, cap, state):
             store_f32(scores + _VECTOR * i, splat_f32(cap) * tanh(score / splat_f32(cap)))
     _mask(scores, 0, min(first, vectors * LANES))
     _mask(scores, max(limit, 0), vectors * LANES)
-    largest = splat_f32(_MASKED)
-    for i in range(vectors):
-        largest = maximum(load_f32(scores + _VECTOR * i), largest)
+    four = zeros(PANEL_GROUP, 1)  # vectors at once, which do not wait for each other
+    largest = four + splat_f32(_MASKED)
+    for i in range(0, vectors, PANEL_GROUP):
+        largest = maximum(load_tile(four, scores + _VECTOR * i, _VECTOR, 0), largest)
     peak = reduce_max(largest)
     # Where all is masked, weights must be zeros, not e ** 0.
-    shift, total = splat_f32(peak if first < limit else float32(0.0)), splat_f32(float32(0.0))
-    for i in range(vectors):
-        weight = exp(load_f32(scores + _VECTOR * i) - shift)
-        store_f32(scores + _VECTOR * i, weight)
-        total = total + weight
+    shift, total = splat_f32(peak if first < limit else float32(0.0)), four
+    for i in range(0, vectors, PANEL_GROUP):
+        weights = exp(load_tile(four, scores + _VECTOR * i, _VECTOR, 0) - shift)
+        store_tile(weights, scores + _VECTOR * i, _VECTOR, 0)
+        total = total + weights
     put_f32(state, peak)
     put_f32(state + 4, reduce_add(total))
 
@@ -92,19 +93,22 @@ def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, w
         keys = pages + get_i64(table + 8 * page) * page_bytes
         at = page * POSITIONS
         panels = (min(POSITIONS, end - at) + _GROUP - 1) // _GROUP * PANEL_GROUP
+        # Memory is to be as busy as the processor: values come into the cache while keys are used, and then the keys of
+        # the next span.
         multiply_keys(keys, queries, scores + 4 * (at - start), query_bytes, 4 * SPAN, rows, 0,
                       panels, key_bytes // (POSITIONS // LANES), key_blocks, False, key_bytes)
+    vectors = (end - start + _GROUP - 1) // _GROUP * PANEL_GROUP
     for row in range(rows):
         now = position + row // group
-        _softmax(scores + 4 * SPAN * row, now - window + 1 - start, now + 1 - start, (end - start + LANES - 1) // LANES,
-                 cap, partial + row * (width + _VECTOR) + width)
+        _softmax(scores + 4 * SPAN * row, now - window + 1 - start, now + 1 - start, vectors, cap,
+                 partial + row * (width + _VECTOR) + width)
     for page in range(first, last):
-        keys = pages + get_i64(table + 8 * page) * page_bytes
+        values = pages + get_i64(table + 8 * page) * page_bytes + key_bytes
         at = page * POSITIONS
-        ahead = SPAN // POSITIONS if at + SPAN < position else 0
-        ahead = (get_i64(table + 8 * (page + ahead)) * page_bytes + pages) - (keys + key_bytes)
-        weighted_sum(keys + key_bytes, value_bytes, scores + 4 * (at - start), scaled, partial, 4 * SPAN,
-                     width + _VECTOR, rows, width // _VECTOR, min(POSITIONS, end - at), page > first, ahead)
+        later = page + SPAN // POSITIONS if at + SPAN < position else page
+        next_keys = pages + get_i64(table + 8 * later) * page_bytes
+        weighted_sum(values, value_bytes, scores + 4 * (at - start), scaled, partial, 4 * SPAN, width + _VECTOR, rows,
+                     width // _VECTOR, min(POSITIONS, end - at), page > first, next_keys - values)
 
 
 @device
@@ -168,10 +172,11 @@ def _attention(work, thread, threads, count, jobs, deepest, tables, table_bytes,
 
     jobs: int64 [count][4], consecutive tokens of one sequence: first token, number, slot, position of the first.
     deepest: address of the most spans that a job has. tables: the page numbers of each slot, int64. balance: float32
-    [kv_heads][2][head_dim], factors of queries and of keys, for types of pages that use them. pages: of this layer, page_bytes apart; in each, for every KV head, keys and then values. `group` query heads share
-    a KV head. scratch: scratch_bytes for each thread. partials [SHARES * threads][most_spans][partial_bytes] and
-    finished [SHARES * threads], a zeroed cache line each: for spans that threads share. window: positions that a
-    query sees. sinks: float32 for each head, or 0.
+    [kv_heads][2][head_dim], factors of queries and of keys, where the type of pages has them. pages: of this layer,
+    page_bytes apart; in each, for every KV head, keys and then values. `group` query heads share a KV head. scratch:
+    scratch_bytes for each thread. partials [SHARES * threads][most_spans][partial_bytes] and finished [SHARES *
+    threads], a zeroed cache line each: for spans that threads share. window: positions that a query sees. sinks:
+    float32 for each head, or 0.
     """
     width = 4 * ((head_dim + _GROUP - 1) // _GROUP * _GROUP)
     items = get_i64(count) * kv_heads

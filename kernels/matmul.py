@@ -21,8 +21,7 @@ panels_8 = panels_4 = panels_2 = panels_1 = hole()  # of a tile of so many token
 
 
 @template
-def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate,
-           *others):
+def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride, blocks, accumulate, *others):
     """Multiply panels [first, last), acc.panels at a time, with acc.tokens tokens. others: what else the tile takes."""
     while first < last:
         sums = tile(acc, weights + first * panel_stride, panel_stride, x, x_stride, blocks, *others)

@@ -18,7 +18,7 @@ def build(b: Builder) -> Rows:
     for layer in range(h.block_count):
         name = f"blk.{layer}."
         q, k, v = projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
-        attended = b.attention(b.rope(q, h.head_count, halves=True), b.rope(k, h.head_count_kv, halves=True), v)
+        attended = b.attention(b.rope(q, h.head_count, halves=True), b.rope(k, h.head_count_kv, halves=True), v, name)
         attended = b.rms_norm(attended, name + "attn_sub_norm.weight")
         x = b.linear(attended, name + "attn_output", h.embedding_length, add_to=x)
         normed = b.rms_norm(x, name + "ffn_norm.weight")

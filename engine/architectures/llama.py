@@ -14,7 +14,7 @@ def build(b: Builder) -> Rows:
     for layer in range(b.h.block_count):
         name = f"blk.{layer}."
         q, k, v = projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
-        attended = b.attention(b.rope(q, b.h.head_count), b.rope(k, b.h.head_count_kv), v)
+        attended = b.attention(b.rope(q, b.h.head_count), b.rope(k, b.h.head_count_kv), v, name)
         x = b.linear(attended, name + "attn_output", b.h.embedding_length, add_to=x)
         x = feed_forward(b, x, name)
     return logits(b, x)

@@ -12,6 +12,6 @@ def build(b: Builder) -> Rows:
         name = f"blk.{layer}."
         q, k, v = projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
         q, k = b.rope(q, b.h.head_count, halves=True), b.rope(k, b.h.head_count_kv, halves=True)
-        x = b.linear(b.attention(q, k, v), name + "attn_output", b.h.embedding_length, add_to=x)
+        x = b.linear(b.attention(q, k, v, name), name + "attn_output", b.h.embedding_length, add_to=x)
         x = feed_forward(b, x, name)
     return logits(b, x)

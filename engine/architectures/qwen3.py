@@ -14,6 +14,6 @@ def build(b: Builder) -> Rows:
         q = b.rms_norm_heads(q, name + "attn_q_norm.weight", b.h.head_count)
         k = b.rms_norm_heads(k, name + "attn_k_norm.weight", b.h.head_count_kv)
         q, k = b.rope(q, b.h.head_count, halves=True), b.rope(k, b.h.head_count_kv, halves=True)
-        x = b.linear(b.attention(q, k, v), name + "attn_output", b.h.embedding_length, add_to=x)
+        x = b.linear(b.attention(q, k, v, name), name + "attn_output", b.h.embedding_length, add_to=x)
         x = feed_forward(b, x, name)
     return logits(b, x)

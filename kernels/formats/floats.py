@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..jit import bind, device, hole, template
-from ..simd import LANES, fma_tokens, prefetch_address, prefetch_next, prefetch_unpacked, store_f32, zeros, zeros_f32
+from ..simd import LANES, fma_tokens, prefetch_address, prefetch_ahead, prefetch_unpacked, store_f32, zeros, zeros_f32
 
 RUN = 32  # products that are summed before they are added to the total: short sums round less
 
@@ -18,8 +18,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks, *ahead):
         sums, upcoming = zeros_f32(acc), prefetch_address(acc, panel, end, panel_stride)
         for _ in range(min(blocks, RUN)):
             prefetch(acc, upcoming, panel_stride, step)
-            if ahead:
-                prefetch_next(acc, panel + ahead[0], panel_stride, step)
+            prefetch_ahead(acc, panel, panel_stride, step, ahead)
             sums = fma_tokens(sums, load(acc, panel, panel_stride), x, x_stride)
             panel += step
             upcoming += step
@@ -31,7 +30,10 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks, *ahead):
 
 def float_tile(name: str, value_bytes: int, load: Callable[..., Any],
                prefetch: Callable[..., Any] = prefetch_unpacked) -> Callable[..., Any]:
-    """The tile of a format whose values take `value_bytes`; `load` loads them from panels as float32 vectors."""
+    """The tile of a format whose values take `value_bytes`; `load` loads them from panels as float32 vectors.
+
+    It takes one more operand where memory that is to be prefetched too lies so many bytes ahead.
+    """
     return device(bind(_tile, f"tile_{name}", load=load, prefetch=prefetch, step=value_bytes * LANES))
 
 

@@ -6,8 +6,8 @@ from ..formats.floats import float_tile
 from ..isa import ISAS
 from ..jit import device
 from ..matmul import multiplier, padded_width
-from ..simd import ISA, LANES, alloca, get_f32, load_f32, maximum, minimum, panel_f16, prefetch_pages, put_f16, round_f16, splat_f32, store_f16
-from ..simd import store_f32
+from ..simd import ISA, LANES, alloca, get_f32, load_f32, maximum, minimum, panel_f16, prefetch_pages, put_f16
+from ..simd import round_f16, splat_f32, store_f16, store_f32
 from .page_type import POSITIONS, PageType
 
 _VECTOR = 4 * LANES
@@ -59,6 +59,7 @@ def weighted_sum(values, value_bytes, weights, scaled, out, weights_stride, out_
 PAGES = PageType(
     "f16",
     multiple=1,
+    balanced=False,
     key_block=1,
     value_size=2.0,
     key_bytes=lambda head_dim: 2 * head_dim * POSITIONS,

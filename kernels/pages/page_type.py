@@ -18,6 +18,7 @@ class PageType:
 
     name: str  # as llama.cpp's -ctk and -ctv name it
     multiple: int  # a head must have a multiple of so many dimensions
+    balanced: bool  # whether keys and queries are multiplied by factors first (see engine/key_balance.py)
     key_block: int  # dimensions of a block of a key
     value_size: float  # bytes that a value takes, with its share of a scale
     key_bytes: Callable[[int], int]
@@ -26,7 +27,8 @@ class PageType:
     store_key: Callable[..., Any]  # (keys, position in the page, float32 key, head_dim, float32 factors)
     store_value: Callable[..., Any]  # (values, position in the page, float32 value, head_dim, bytes of a page's values)
     put_query: Callable[..., Any]  # (float32 query, out, head_dim, scale, float32 factors)
-    multiply_keys: Callable[..., Any]  # as matmul.multiplier makes it
+    # As matmul.multiplier makes it. One more operand says how many bytes from there what is used next begins.
+    multiply_keys: Callable[..., Any]
     # (values, bytes of a page's values, float32 weights, scratch of the same size, out, weights' stride, out's stride,
-    # rows, panels, positions, accumulate): out (+)= weights . values
+    # rows, panels, positions, accumulate, bytes to what is used next): out (+)= weights . values
     weighted_sum: Callable[..., Any]

@@ -13,9 +13,9 @@ from numba import float32, int32
 from ..jit import device
 from ..matmul import multiplier, padded_width
 from ..simd import LANES, LARGEST_UNSIGNED, SIGNED_OFFSET, absolute, alloca, dot4_signed, dot4_unsigned, fma, get_i32
-from ..simd import get_u8, init_from_bias, load_f32, maximum, minimum, panel_bytes, panel_f32, prefetch_next, prefetch_pages
-from ..simd import put_f32, put_i32, put_u8, reduce_add, reduce_add_i32, reduce_max, rint, scale_add, splat_f32, splat_i32, store_f32, store_i8
-from ..simd import to_i32, zeros_f32, zeros_i32
+from ..simd import get_u8, init_from_bias, load_f32, maximum, minimum, panel_bytes, panel_f32, prefetch_ahead
+from ..simd import prefetch_pages, put_f32, put_i32, put_u8, reduce_add, reduce_add_i32, reduce_max, rint, scale_add
+from ..simd import splat_f32, splat_i32, store_f32, store_i8, to_i32, zeros_f32, zeros_i32
 from .page_type import POSITIONS, PageType
 
 _VECTOR = 4 * LANES
@@ -95,12 +95,12 @@ def put_query(x, out, head_dim, scale, factors):
 
 
 @device
-def _keys_tile(acc, panel, panel_stride, x, x_stride, groups, ahead):
+def _keys_tile(acc, panel, panel_stride, x, x_stride, groups, *ahead):
     low_parts, end = x + _GROUP * groups, x + 2 * _GROUP * groups
     codes, high, low = panel + _VECTOR, zeros_i32(acc), init_from_bias(acc, end + 4, x_stride)
     for _ in range(groups):
         prefetch_pages(acc, codes, panel_stride, _VECTOR)
-        prefetch_next(acc, codes + ahead, panel_stride, _VECTOR)
+        prefetch_ahead(acc, codes, panel_stride, _VECTOR, ahead)
         key = panel_bytes(acc, codes, panel_stride)
         high = dot4_signed(high, key, x, x_stride)
         low = dot4_signed(low, key, low_parts, x_stride)
@@ -112,12 +112,12 @@ def _keys_tile(acc, panel, panel_stride, x, x_stride, groups, ahead):
 
 
 @device
-def _values_tile(acc, panel, panel_stride, x, x_stride, groups, ahead):
+def _values_tile(acc, panel, panel_stride, x, x_stride, groups, *ahead):
     high, low, one = zeros_i32(acc), zeros_i32(acc), zeros_f32(acc) + splat_f32(float32(1.0))
     scale = x + 2 * POSITIONS
     for _ in range(groups):
         prefetch_pages(acc, panel, panel_stride, _VECTOR)
-        prefetch_next(acc, panel + ahead, panel_stride, _VECTOR)
+        prefetch_ahead(acc, panel, panel_stride, _VECTOR, ahead)
         value = panel_bytes(acc, panel, panel_stride)
         high = dot4_unsigned(high, value, x, x_stride)
         low = dot4_unsigned(low, value, x + POSITIONS, x_stride)
@@ -160,6 +160,7 @@ def weighted_sum(values, value_bytes, weights, split, out, weights_stride, out_s
 PAGES = PageType(
     "q8_0",
     multiple=16,
+    balanced=True,
     key_block=_GROUP,
     value_size=34 / 32,
     key_bytes=lambda head_dim: (head_dim + 4) * POSITIONS,

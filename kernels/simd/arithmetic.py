@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 
 from llvmlite import ir
@@ -123,12 +124,12 @@ def select_or_zero(context, flag, tile):
     return tile(types.int64, tile), generate
 
 
-def _reducer(name, scalar, *start):
+def _reducer(name, scalar, combine, *start):
     @intrinsic
     def reduce(context, tile):
-        """Reduce the lanes of one vector, in an order that depends on its width only."""
+        """Reduce all lanes of a tile, in an order that depends on its shape only."""
         def generate(context, b, sig, args):
-            vector = b.extract_value(args[0], 0)
+            vector = functools.reduce(functools.partial(combine, b), vectors_of(b, args[0], tile))
             operands = [ir.Constant(F32, number) for number in start] + [vector]
             # "reassoc" allows a tree instead of one long chain.
             return call_function(b, f"llvm.vector.reduce.{name}.{type_name(vector.type)}", vector.type.element,
@@ -139,15 +140,17 @@ def _reducer(name, scalar, *start):
     return reduce
 
 
-reduce_add = _reducer("fadd", types.float32, -0.0)
-reduce_add_i32 = _reducer("add", types.int32)
+reduce_add = _reducer("fadd", types.float32, lambda b, x, y: b.fadd(x, y), -0.0)
+reduce_add_i32 = _reducer("add", types.int32, lambda b, x, y: b.add(x, y))
 
 
 @intrinsic
 def reduce_max(context, tile):
-    """The largest lane of a float32 vector without NaN, by halving. LLVM's own reduction compares lane by lane."""
+    """The largest lane of a float32 tile without NaN, by halving. LLVM's own reduction compares lane by lane."""
     def generate(context, b, sig, args):
-        vector = b.extract_value(args[0], 0)
+        vector, *others = vectors_of(b, args[0], tile)
+        for other in others:
+            vector = b.select(b.fcmp_ordered("<", vector, other), other, vector)
         while vector.type.count > 1:
             half = vector.type.count // 2
             parts = [ir.Constant(ir.VectorType(I32, half), list(range(i, i + half))) for i in (0, half)]

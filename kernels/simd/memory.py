@@ -196,18 +196,21 @@ prefetch_pages = _prefetcher(ISA.prefetch.pages)
 
 
 @intrinsic(prefer_literal=True)
-def prefetch_next(context, like, address, stride, size):
-    """Prefetch `size` (literal) bytes at `address` for each panel of a tile into the second level."""
-    reach = literal_of(size)
+def prefetch_ahead(context, like, address, stride, size, ahead):
+    """Prefetch `size` (literal) bytes for each panel of a tile, ahead[0] bytes from `address`, into the second level.
+
+    Nothing, if the tuple `ahead` is empty.
+    """
+    reach, given = literal_of(size), len(ahead)
 
     def generate(context, b, sig, args):
-        for panel in range(like.panels):
-            for i in range(0, reach, _CACHE_LINE):
-                pointer = b.inttoptr(b.add(offset_by(b, args[1], args[2], panel), I64(i)), I8.as_pointer())
-                call_function(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
+        for panel, i in product(range(like.panels if given else 0), range(0, reach, _CACHE_LINE)):
+            start = b.add(offset_by(b, args[1], args[2], panel), b.extract_value(args[4], 0))
+            pointer = b.inttoptr(b.add(start, I64(i)), I8.as_pointer())
+            call_function(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
         return context.get_dummy_value()
 
-    return types.void(like, types.intp, types.intp, size), generate
+    return types.void(like, types.intp, types.intp, size, ahead), generate
 
 
 @intrinsic(prefer_literal=True)

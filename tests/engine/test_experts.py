@@ -88,7 +88,7 @@ class Mixture:
         for layer in range(LAYERS):
             name = f"blk.{layer}."
             q, k, v = llama.projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
-            attended = b.attention(b.rope(q, b.h.head_count), b.rope(k, b.h.head_count_kv), v)
+            attended = b.attention(b.rope(q, b.h.head_count), b.rope(k, b.h.head_count_kv), v, name)
             x = b.linear(attended, name + "attn_output", b.h.embedding_length, add_to=x)
             x = add_experts(b, x, b.rms_norm(x, name + "ffn_norm.weight"), name, count=self.count, used=self.used,
                             width=self.width, scoring=self.scoring, renormalize=self.renormalize, factor=self.factor,

@@ -34,6 +34,7 @@ class Case:
     window: int = EVERYTHING
     cap: float = 0.0
     sinks: bool = False
+    unlike: float = 0.0  # dimensions of keys differ by up to e ** (2 * unlike), and balance makes up for it
     types: tuple[PageType, PageType] = field(default=(F16, F16), repr=False)
     k: np.ndarray = field(init=False)
     v: np.ndarray = field(init=False)
@@ -47,6 +48,11 @@ class Case:
         self.q = random.standard_normal((*shape, self.group, self.head_dim), dtype=np.float32)
         self.sink = random.standard_normal((self.kv_heads, self.group), dtype=np.float32)
         self.scale = self.head_dim**-0.5
+        self.balance = np.ones((self.kv_heads, 2, self.head_dim), np.float32)
+        self.balance[:, 0] = np.exp(random.uniform(-self.unlike, self.unlike, (self.kv_heads, self.head_dim)))
+        self.balance[:, 1] = 1 / self.balance[:, 0]
+        self.k *= self.balance[:, 0]
+        self.q *= self.balance[:, None, 1]
 
     def rows(self, values: np.ndarray, tokens: list[tuple[int, int]]) -> np.ndarray:
         """A batch of (slot, position), from values [slot][position]..."""
@@ -61,8 +67,9 @@ class Case:
         tables = np.random.default_rng(order).permutation(count).reshape(SLOTS, self.pages).astype(np.int64)
         page_bytes = self.kv_heads * (key_bytes + value_bytes) + 64
         pages = np.full(count * page_bytes // 2, fill, np.float16).view(np.uint8)
-        operands = {"tables": tables, "table_bytes": tables.strides[0], "pages": pages, "page_bytes": page_bytes,
-                    "key_bytes": key_bytes, "value_bytes": value_bytes}
+        balance = self.balance if keys.balanced else 0
+        operands = {"balance": balance, "tables": tables, "table_bytes": tables.strides[0], "pages": pages,
+                    "page_bytes": page_bytes, "key_bytes": key_bytes, "value_bytes": value_bytes}
         tokens = [(slot, p) for slot, start, count in self.sequences for p in range(start + count)]
         slots, positions = np.array(tokens, np.int64).T.copy()
         k, v = self.rows(self.k, tokens), self.rows(self.v, tokens)
@@ -109,18 +116,18 @@ class Case:
             for head in range(self.kv_heads):
                 k, v = self.k[slot, seen, head], self.v[slot, seen, head]
                 q8_0 = self.types[0] is Q8_0
-                k, v = (quantized(k, 32), quantized(v, self.head_dim)) if q8_0 else (reference.f16(k), reference.f16(v))
+                more, less = self.balance[head]
+                k, v = (quantized(k * less) * more, quantized(v)) if q8_0 else (reference.f16(k), reference.f16(v))
                 for q, sink in zip(self.q[slot, position, head], self.sink[head], strict=True):
-                    q = quantized(q[None] * np.float32(self.scale), 32)[0] / self.scale if q8_0 else reference.f16(q)
+                    q = q if q8_0 else reference.f16(q)
                     results.append(reference.attention(q, k, v, self.scale, self.cap, sink if self.sinks else None))
         return np.reshape(results, (-1, self.kv_heads * self.group, self.head_dim))
 
 
-def quantized(x: np.ndarray, block: int) -> np.ndarray:
-    """float32 rows as int8 with a scale for each block of them."""
-    blocks = x.reshape(len(x), -1, block)
-    scale = abs(blocks).max(axis=-1, keepdims=True) / np.float32(127)
-    return (np.rint(blocks / scale) * scale).reshape(x.shape)
+def quantized(x: np.ndarray) -> np.ndarray:
+    """float32 rows as int8 with a scale each."""
+    scale = abs(x).max(axis=-1, keepdims=True) / np.float32(127)
+    return np.rint(x / scale) * scale
 
 
 @st.composite
@@ -128,11 +135,11 @@ def cases(draw: st.DrawFn, types: tuple[PageType, PageType] = (F16, F16)) -> Cas
     slots = draw(st.lists(st.integers(0, SLOTS - 1), min_size=1, max_size=SLOTS, unique=True))
     starts = st.integers(0, 20) | st.integers(100, 300) | st.integers(SPAN - 20, SPAN + 20) | st.just(3 * SPAN - 5)
     counts = st.integers(1, 9) | st.integers(10, 40)
-    dims = head_dims if types[0] is F16 else st.sampled_from([32, 64, 96, 128, 256])
+    dims = head_dims if types[0] is F16 else st.sampled_from([16, 64, 80, 96, 128, 256])
     return Case([(slot, draw(starts), draw(counts)) for slot in slots], kv_heads=draw(st.integers(1, 3)),
                 group=draw(st.integers(1, 9)), head_dim=draw(dims), seed=draw(st.integers(0, 2**32 - 1)),
                 window=draw(st.just(EVERYTHING) | st.integers(1, 700)), cap=draw(st.sampled_from([0.0, 0.0, 2.0])),
-                sinks=draw(st.booleans()), types=types)
+                sinks=draw(st.booleans()), unlike=draw(st.sampled_from([0.0, 3.0])), types=types)
 
 
 @TYPES
@@ -141,9 +148,10 @@ def cases(draw: st.DrawFn, types: tuple[PageType, PageType] = (F16, F16)) -> Cas
 def test_close_to_float64(keys, values, data, per_job, threads):
     c = data.draw(cases((keys, values)))
     error = abs(c.attend(c.stored(threads=threads), per_job=per_job, threads=threads) - c.exact())
-    # Weights are rounded to float16; and a code of a query that is rounded the other way changes a score a little.
-    assert error.max() <= (2.5e-3 if keys is F16 else 3e-2)
-    assert np.median(error) < (2e-4 if keys is F16 else 2e-3)
+    # Queries have 15 bits on Q8_0 pages, and weights 16 or 14. A code of a key that is rounded the other way in float32
+    # changes a score a little.
+    assert error.max() <= (1e-4 if keys is F16 else 1e-2)
+    assert np.median(error) < (1e-5 if keys is F16 else 3e-4)
 
 
 @TYPES
@@ -196,7 +204,7 @@ def test_a_sequence_does_not_see_the_others(c):
 @TYPES
 def test_attention_to_one_position_is_its_value(keys, values):
     c = Case([(1, 0, 1)], kv_heads=2, group=2, head_dim=32, seed=0, types=(keys, values))
-    wanted = reference.f16(c.v[1, 0]) if values is F16 else quantized(c.v[1, 0], 32)
+    wanted = reference.f16(c.v[1, 0]) if values is F16 else quantized(c.v[1, 0])
     np.testing.assert_allclose(c.attend(c.stored(), per_job=1)[0], np.repeat(wanted, 2, axis=0), rtol=1e-6)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lcpu.kernels import simd
 from lcpu.kernels.jit import device, hole, kernel, template
-from lcpu.kernels.simd import LANES, load_f32, put_f32, store_f32
+from lcpu.kernels.simd import LANES, load_f32, put_f32, store_f32, store_i8
 
 from .running import operation_kernel, run
 
@@ -35,6 +35,15 @@ def _binary(work, thread, threads, x, y, out, count):
 @template
 def _reduction(work, thread, threads, x, out):
     put_f32(out, operation(load_f32(x)))
+
+
+@template
+def _tile_reduction(work, thread, threads, x, out):
+    put_f32(out, operation(simd.load_tile(simd.zeros(2, 3), x, 12 * LANES, 4 * LANES)))
+
+
+def _shift_right(work, thread, threads, x, out):
+    store_i8(out, simd.to_i32(load_f32(x)) >> simd.splat_i32(np.int32(7)))
 
 
 def _at_argmax(work, thread, threads, scores, x, out):
@@ -63,6 +72,8 @@ UNARY_KERNELS = {name: operation_kernel(_unary, f"unary_{name}", pair[0]) for na
 BINARY_KERNELS = {name: operation_kernel(_binary, f"binary_{name}", pair[0]) for name, pair in BINARY.items()}
 REDUCTIONS = {"add": operation_kernel(_reduction, "reduction_add", simd.reduce_add),
               "max": operation_kernel(_reduction, "reduction_max", simd.reduce_max)}
+TILE_REDUCTIONS = {"add": operation_kernel(_tile_reduction, "tile_reduction_add", simd.reduce_add),
+                   "max": operation_kernel(_tile_reduction, "tile_reduction_max", simd.reduce_max)}
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -93,6 +104,24 @@ def test_reductions_take_every_lane():
         assert out[0] == 3 - 2 * (LANES - 1)
     run(REDUCTIONS["add"], x=np.full(LANES, NAN, np.float32), out=out)
     assert np.isnan(out[0])
+
+
+def test_reductions_of_tiles_take_all_vectors():
+    out = np.zeros(1, np.float32)
+    for where in range(6 * LANES):
+        x = np.full(6 * LANES, -2, np.float32)
+        x[where] = 3
+        run(TILE_REDUCTIONS["max"], x=x, out=out)
+        assert out[0] == 3
+        run(TILE_REDUCTIONS["add"], x=x, out=out)
+        assert out[0] == 3 - 2 * (6 * LANES - 1)
+
+
+def test_shifting_right_keeps_the_sign():
+    x = np.resize(np.array([-16319, -1, -127, -128, 0, 127, 128, 16319], np.float32), LANES)
+    out = np.zeros(LANES, np.int8)
+    run(kernel(_shift_right), x=x, out=out)
+    np.testing.assert_array_equal(out, x.astype(np.int32) >> 7)
 
 
 def test_at_argmax_takes_the_lane_of_the_highest_score():
