@@ -1,9 +1,9 @@
 """Attention over pages of keys and values, and storing into them.
 
 A page holds 128 positions of a sequence, which need not be next to each other in memory. The scores of a page are one
-matmul and its weighted values another. Positions are taken in spans of 512: each gives a maximum, a sum of weights and
-a weighted sum of values, and spans are put together in their order (Milakov, Gimelshein, "Online normalizer calculation
-for softmax"). So a result depends neither on the batch, nor on which threads compute its spans, nor on where pages lie.
+matmul and its weighted values another. Positions are taken in spans of 512: each gives a maximum, a sum and a weighted
+mean of its values, and spans are put together in their order (Milakov, Gimelshein, "Online normalizer calculation for
+softmax"). So a result depends neither on the batch, nor on which threads compute its spans, nor on where pages lie.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VECTOR = 4 * LANES
 _GROUP = PANEL_GROUP * LANES  # positions of the smallest piece of a page
 _MASKED = float32(-1e30)
 
-store_key = store_value = put_query = multiply_keys = weighted_sum = attend_span = hole()
+store_key = store_value = put_query = multiply_keys = weighted_mean = attend_span = hole()
 
 
 @template
@@ -107,8 +107,8 @@ def _attend_span(queries, query_bytes, rows, group, head_dim, position, start, w
         at = page * POSITIONS
         later = page + SPAN // POSITIONS if at + SPAN < position else page
         next_keys = pages + get_i64(table + 8 * later) * page_bytes
-        weighted_sum(values, value_bytes, scores + 4 * (at - start), scaled, partial, 4 * SPAN, width + _VECTOR, rows,
-                     width // _VECTOR, min(POSITIONS, end - at), page > first, next_keys - values)
+        weighted_mean(values, value_bytes, scores + 4 * (at - start), scaled, partial, 4 * SPAN, width + _VECTOR, rows,
+                      width // _VECTOR, min(POSITIONS, end - at), page > first, next_keys - values)
 
 
 @device
@@ -124,31 +124,34 @@ def _start(total, rows, group, width, sinks):
 
 @device
 def _add_span(total, partial, rows, width):
-    """The sums of both, as weights of e ** (score - the larger maximum) give them."""
+    """The weighted mean of both means. Each has the weight of its sum of e ** (score - its maximum)."""
     for row in range(rows):
         a, b = total + row * (width + _VECTOR), partial + row * (width + _VECTOR)
         before, here = splat_f32(get_f32(a + width)), splat_f32(get_f32(b + width))
         largest = maximum(before, here)
-        keep, add = exp(before - largest), exp(here - largest)
+        keep = splat_f32(get_f32(a + width + 4)) * exp(before - largest)
+        add = splat_f32(get_f32(b + width + 4)) * exp(here - largest)
+        sum = reduce_max(keep + add)
+        # Divided, so that a span in which nothing was seen leaves the other exactly as it is.
+        divisor = splat_f32(sum if sum != 0 else float32(1.0))
+        keep, add = keep / divisor, add / divisor
         for i in range(0, width, _VECTOR):
             store_f32(a + i, fma(load_f32(a + i), keep, load_f32(b + i) * add))
-        sum = fma(splat_f32(get_f32(a + width + 4)), keep, splat_f32(get_f32(b + width + 4)) * add)
         put_f32(a + width, reduce_max(largest))
-        put_f32(a + width + 4, reduce_max(sum))
+        put_f32(a + width + 4, sum)
 
 
 @device
 def _finish(total, rows, group, head_dim, width, out, stride):
-    """The sum of each row divided by that of its weights, to its token and head."""
+    """The mean of each row, to its token and head."""
     for row in range(rows):
-        weights = get_f32(total + row * (width + _VECTOR) + width + 4)
         source = total + row * (width + _VECTOR)
         target = out + row // group * stride + 4 * head_dim * (row % group)
         whole = head_dim // LANES * LANES
         for d in range(0, whole, LANES):
-            store_f32(target + 4 * d, load_f32(source + 4 * d) / splat_f32(weights))
+            store_f32(target + 4 * d, load_f32(source + 4 * d))
         for d in range(whole, head_dim):
-            put_f32(target + 4 * d, get_f32(source + 4 * d) / weights)
+            put_f32(target + 4 * d, get_f32(source + 4 * d))
 
 
 @device
@@ -243,5 +246,5 @@ def attention(keys: PageType, values: PageType) -> Kernel:
     """The instruction that attends to keys and values in pages of these types."""
     name = f"{keys.name}_{values.name}"
     attend_span = device(bind(_attend_span, f"attend_span_{name}", multiply_keys=keys.multiply_keys,
-                              weighted_sum=values.weighted_sum))
+                              weighted_mean=values.weighted_mean))
     return kernel(bind(_attention, f"attention_{name}", put_query=keys.put_query, attend_span=attend_span))

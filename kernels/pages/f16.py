@@ -8,7 +8,7 @@ from ..jit import device
 from ..matmul import multiplier, padded_width
 from ..simd import ISA, LANES, alloca, get_f32, load_f32, maximum, minimum, panel_f16, prefetch_pages, put_f16
 from ..simd import round_f16, splat_f32, store_f16, store_f32
-from .page_type import POSITIONS, PageType
+from .page_type import POSITIONS, PageType, inverse_sum
 
 _VECTOR = 4 * LANES
 _LARGEST = float32(65504.0)
@@ -50,8 +50,13 @@ multiply = multiplier(tile, "f16_pages", ISAS[ISA.name].tile_panels)
 
 
 @device
-def weighted_sum(values, value_bytes, weights, scaled, out, weights_stride, out_stride, rows, panels, positions,
-                 accumulate, ahead):
+def weighted_mean(values, value_bytes, weights, scaled, out, weights_stride, out_stride, rows, panels, positions,
+                  accumulate, ahead):
+    """As in llama.cpp, weights are rounded to float16 once they are divided by their sum."""
+    for row in range(rows):
+        inverse = splat_f32(inverse_sum(out + row * out_stride, panels))
+        for i in range(row * weights_stride, row * weights_stride + 4 * positions, _VECTOR):
+            store_f32(weights + i, round_f16(load_f32(weights + i) * inverse))
     multiply(values, weights, out, weights_stride, out_stride, rows, 0, panels, _VALUE_PANEL, positions, accumulate,
              ahead)
 
@@ -69,5 +74,5 @@ PAGES = PageType(
     store_value=store_value,
     put_query=put_query,
     multiply_keys=multiply,
-    weighted_sum=weighted_sum,
+    weighted_mean=weighted_mean,
 )

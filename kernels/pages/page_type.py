@@ -6,7 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from numba import float32
+
+from ..jit import device
+from ..simd import LANES, get_f32
+
 POSITIONS = 128  # of a page
+
+
+@device
+def inverse_sum(results, panels):
+    """1 / the sum of a row's weights, which follows its results; 0 if it is 0, as nothing was seen then."""
+    sum = get_f32(results + 4 * LANES * panels + 4)
+    return float32(0.0) if sum == 0 else float32(1.0) / sum
 
 
 @dataclass(frozen=True)
@@ -30,5 +42,6 @@ class PageType:
     # As matmul.multiplier makes it. One more operand says how many bytes from there what is used next begins.
     multiply_keys: Callable[..., Any]
     # (values, bytes of a page's values, float32 weights, scratch of the same size, out, weights' stride, out's stride,
-    # rows, panels, positions, accumulate, bytes to what is used next): out (+)= weights . values
-    weighted_sum: Callable[..., Any]
+    # rows, panels, positions, accumulate, bytes to what is used next): out (+)= weights / their sum . values.
+    # The sum of all weights of a row, also those of other pages, follows its results and one other float32.
+    weighted_mean: Callable[..., Any]

@@ -16,7 +16,7 @@ from ..simd import LANES, LARGEST_UNSIGNED, SIGNED_OFFSET, absolute, alloca, dot
 from ..simd import get_u8, init_from_bias, load_f32, maximum, minimum, panel_bytes, panel_f32, prefetch_ahead
 from ..simd import prefetch_pages, put_f32, put_i32, put_u8, reduce_add, reduce_add_i32, reduce_max, rint, scale_add
 from ..simd import splat_f32, splat_i32, store_f32, store_i8, to_i32, zeros_f32, zeros_i32
-from .page_type import POSITIONS, PageType
+from .page_type import POSITIONS, PageType, inverse_sum
 
 _VECTOR = 4 * LANES
 _GROUP = 4  # values that a dot product takes at once
@@ -131,8 +131,9 @@ _multiply_values = multiplier(_values_tile, "q8_0_values")
 
 
 @device
-def _split_weights(weights, scales, out, positions):
-    """Weights times scales of a page's positions: high parts [POSITIONS], low parts [POSITIONS], and their scale."""
+def _split_weights(weights, scales, out, positions, factor):
+    """Weights times scales of a page's positions times a factor: high parts [POSITIONS], low parts [POSITIONS], and the
+    scale of both."""
     for i in range(0, 4 * positions, _VECTOR):
         store_f32(weights + i, load_f32(weights + i) * load_f32(scales + i))
     for i in range(positions, (positions + LANES - 1) // LANES * LANES):  # whatever is in scales that nobody wrote
@@ -144,15 +145,16 @@ def _split_weights(weights, scales, out, positions):
         high = code >> splat_i32(int32(_WEIGHT_SHIFT))
         store_i8(out + i, high)
         store_i8(out + POSITIONS + i, code - (high << splat_i32(int32(_WEIGHT_SHIFT))))
-    put_f32(out + 2 * POSITIONS, peak / float32(_WEIGHT_LARGEST) + poison)
+    put_f32(out + 2 * POSITIONS, (peak / float32(_WEIGHT_LARGEST) + poison) * factor)
 
 
 @device
-def weighted_sum(values, value_bytes, weights, split, out, weights_stride, out_stride, rows, panels, positions,
-                 accumulate, ahead):
+def weighted_mean(values, value_bytes, weights, split, out, weights_stride, out_stride, rows, panels, positions,
+                  accumulate, ahead):
     scales = values + value_bytes - 4 * POSITIONS
     for row in range(rows):
-        _split_weights(weights + row * weights_stride, scales, split + row * weights_stride, positions)
+        _split_weights(weights + row * weights_stride, scales, split + row * weights_stride, positions,
+                       inverse_sum(out + row * out_stride, panels))
     _multiply_values(values, split, out, weights_stride, out_stride, rows, 0, panels, _VALUE_PANEL,
                      (positions + _GROUP - 1) // _GROUP, accumulate, ahead)
 
@@ -170,5 +172,5 @@ PAGES = PageType(
     store_value=store_value,
     put_query=put_query,
     multiply_keys=multiplier(_keys_tile, "q8_0_keys"),
-    weighted_sum=weighted_sum,
+    weighted_mean=weighted_mean,
 )
