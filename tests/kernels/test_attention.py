@@ -148,8 +148,8 @@ def cases(draw: st.DrawFn, types: tuple[PageType, PageType] = (F16, F16)) -> Cas
 def test_close_to_float64(keys, values, data, per_job, threads):
     c = data.draw(cases((keys, values)))
     error = abs(c.attend(c.stored(threads=threads), per_job=per_job, threads=threads) - c.exact())
-    # On F16 pages, weights are rounded to float16. On Q8_0 pages, queries have 15 bits and weights at least 14; a code of
-    # a key that is rounded the other way in float32 changes a score a little.
+    # On F16 pages, weights are rounded to float16. On Q8_0 pages, queries have 15 bits and weights at least 14, but a
+    # code of a key that is rounded the other way in float32 changes a score a little.
     assert error.max() <= (2.5e-3 if keys is F16 else 1e-2)
     assert np.median(error) < (2e-4 if keys is F16 else 3e-4)
 
