@@ -30,7 +30,7 @@ class Prefetch:
     direct: TileDistances = _DEFAULT  # weights that are multiplied as they are loaded
     unpacked: TileDistances = _DEFAULT  # weights that are unpacked or converted first
     grouped: TileDistances = _DEFAULT  # weights that are unpacked, with a scale and an offset for each group
-    pages: TileDistances = _DEFAULT  # keys and values: what comes into the second level is prefetched by attention
+    pages: TileDistances = _DEFAULT  # keys and values; attention prefetches what is further ahead
     margin: int = 2048  # in so many last bytes of its panels, a tile prefetches the panels of the next tile
 
 
