@@ -61,7 +61,18 @@ class PageCache:
 
     def open(self, ids: Sequence[int]) -> PageTable:
         """A table for a text, with what is known of its beginning: at most all but the last token."""
-        table = PageTable(shared=self._known_pages(ids))
+        return self._opened(ids, self._known_pages(ids))
+
+    def open_where_room(self, ids: Sequence[int], more: int) -> PageTable | None:
+        """As `open`; None if there are not enough pages for all of the text, and so many more."""
+        known = self._known_pages(ids)
+        available = self.available() - sum(node.users == 0 for node in known)
+        if available < -(-len(ids) // POSITIONS) - len(known) + more:
+            return None
+        return self._opened(ids, known)
+
+    def _opened(self, ids: Sequence[int], known: list[Node]) -> PageTable:
+        table = PageTable(shared=known)
         for node in table.shared:
             self._use(node)
             table.pages.append(node.page)
@@ -80,12 +91,6 @@ class PageCache:
             nodes.append(child)
             node = child
         return nodes
-
-    def has_room(self, ids: Sequence[int], more: int) -> bool:
-        """Whether there are pages for a text that is to be opened, and so many more."""
-        known = self._known_pages(ids)
-        available = self.available() - sum(node.users == 0 for node in known)
-        return available >= -(-len(ids) // POSITIONS) - len(known) + more
 
     def _begin_with_part(self, table: PageTable, node: Node, rest: Sequence[int]) -> None:
         """Take along what a page holds of the tokens that come next: a copy, or the page itself if it holds nothing

@@ -274,3 +274,16 @@ def test_when_there_is_no_page_for_a_copy() -> None:
     assert not cache.grow(second, SIZE + 1)
     cache.close(first, text)
     assert cache.grow(second, SIZE + 1)
+
+
+def test_a_text_that_needs_too_many_pages_takes_none() -> None:
+    """What it shares counts as there, but not as a page that could be had for the rest."""
+    cache = PageCache(4, lambda source, target: None)
+    text = [1] * 2 * SIZE
+    cache.close(computed(cache, text), text)
+    assert cache.open_where_room([*text, *[2] * 2 * SIZE], more=1) is None
+    assert cache.open_where_room([*text, *[2] * 2 * SIZE, 3], more=0) is None
+    assert cache.available() == 4
+    table = cache.open_where_room([*text, *[2] * 2 * SIZE], more=0)
+    assert table is not None
+    assert (table.computed, cache.available()) == (2 * SIZE, 2)
