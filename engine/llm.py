@@ -189,14 +189,9 @@ class LLM:
         with scheduler.lock:
             scheduler.check_open()
             with scheduler.changing():
-                table = scheduler.cache.open([*ids, -1])  # all but a last one
-            known = table.computed
-            try:
-                if known:
-                    prompt_cache.save(Path(path), self._origin, ids[:known], [pool.pages[page] for page in table.pages])
-            finally:
-                with scheduler.changing():
-                    scheduler.cache.close(table, ids)
+                pages, known = scheduler.cache.find(ids)
+            if known:
+                prompt_cache.save(Path(path), self._origin, ids[:known], [pool.pages[page] for page in pages])
         return known
 
     def restore_prompt(self, path: str | os.PathLike[str]) -> list[int]:

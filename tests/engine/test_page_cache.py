@@ -70,6 +70,15 @@ class Pages(RuleBasedStateMachine):
         self.touch([*table.shared, *copied])
         return text
 
+    @rule(ids=IDS)
+    def find(self, ids: list[int]) -> None:
+        """All that is known, which is only looked at."""
+        pages, known = self.cache.find(ids)
+        assert known == self.longest_known([*ids, -1])[0]
+        assert len(pages) == -(-known // SIZE)
+        for position in range(known):
+            assert self.memory[pages[position // SIZE]][position % SIZE] == tuple(ids[: position + 1])
+
     @rule(text=texts, count=st.integers(1, 9), drafted=st.integers(0, 3), seed=st.integers(0, 3))
     def compute(self, text: Text, count: int, drafted: int, seed: int) -> None:
         """The next tokens, and perhaps some that are then taken back."""
