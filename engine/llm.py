@@ -191,7 +191,9 @@ class LLM:
             with scheduler.changing():
                 pages, known = scheduler.cache.find(ids)
             if known:
-                prompt_cache.save(Path(path), self._origin, ids[:known], [pool.pages[page] for page in pages])
+                contents = (pool.first_positions(page, min(POSITIONS, known - number * POSITIONS))
+                            for number, page in enumerate(pages))
+                prompt_cache.save(Path(path), self._origin, ids[:known], contents)
         return known
 
     def restore_prompt(self, path: str | os.PathLike[str]) -> list[int]:
