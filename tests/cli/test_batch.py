@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from lcpu.cli import batch_files, console
-from lcpu.cli.batch import line_seed
 from lcpu.cli.batch_files import Answered, Answers, open_output, read_lines
+from lcpu.cli.batch_run import line_seed
 from lcpu.cli.main import exit_code
 from lcpu.engine.llm import LLM
 from lcpu.kernels.errors import LcpuError
