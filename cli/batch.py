@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
 from . import console, options, prompt, report
 from .batch_files import Answers, open_input, open_output, size_of
 from .batch_run import Run
-from .run import load
+from .run import draft_source, load, without_conflict
 
 _SAMPLE = 1000  # lines of a file that are measured
 _PROMPT_TOKENS, _GENERATED_TOKENS = 1024, 2048  # what a text is taken to need where nothing says so
@@ -42,6 +42,7 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite the file of -o."
 
 
 def batch(
+    settings: typer.Context,
     model: options.Model = None,
     file: Requests = None,
     output: Output = None,
@@ -55,6 +56,8 @@ def batch(
     output_type: options.OutputType = None,
     cache_type_k: options.CacheTypeK = "f16",
     cache_type_v: options.CacheTypeV = "f16",
+    model_draft: options.ModelDraft = None,
+    spec: options.Spec = "auto",
     temperature: options.Temperature = 0.8,
     top_k: options.TopK = 40,
     top_p: options.TopP = 0.95,
@@ -78,6 +81,8 @@ def batch(
     console.show_messages(verbose)
     if resume and force:
         raise options.UsageError("--resume continues the output and --force overwrites it: give one of them")
+    if model_draft is not None and spec != "auto":
+        model_draft, spec = without_conflict(settings, model_draft, spec)
     seed = int.from_bytes(os.urandom(4), "little") if seed < 0 else seed
     unescape = prompt.unescape if escape else prompt.as_unicode
 
@@ -102,10 +107,14 @@ def batch(
         if target is not None:
             stack.enter_context(target)
         cache_tokens = parallel * text_tokens(source, max_tokens, context)
+        sizes: dict[str, Any] = {"parallel": parallel, "cache_tokens": cache_tokens}
         llm = stack.enter_context(load(model, threads, context, output_type, (cache_type_k, cache_type_v),
-                                       check=memory_check, quiet=False, parallel=parallel, cache_tokens=cache_tokens))
-        report.introduce(llm, model, "ngram", threads, context, seed, output_type, verbose=verbose)
-        run = Run(llm, source, Answers(target, ordered=not as_completed), answered, defaults, seed)
+                                       check=memory_check, quiet=False, **sizes))
+        draft = draft_source(stack, llm, model_draft, spec, check=memory_check, quiet=False, **sizes)
+        llm.check_draft(draft)  # or each line would tell what is wrong with it
+        report.introduce(llm, model, draft, threads, context, seed, output_type, verbose=verbose)
+        answers = Answers(target, ordered=not as_completed)
+        run = Run(llm, source, answers, answered, defaults=defaults, seed=seed, draft=draft)
         console.notice(run.run().line(llm.load_seconds))
 
 

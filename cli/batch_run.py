@@ -14,7 +14,8 @@ from .batch_lines import Request, answer, error_answer, read_request
 
 if TYPE_CHECKING:
     from ..engine.generate import Generation, GenerationOptions
-    from ..engine.llm import LLM
+    from ..engine.llm import LLM, DraftSource
+    from ..engine.speculation import Figures
 
 
 @dataclass
@@ -28,10 +29,11 @@ class Totals:
     reused_tokens: int = 0
     generated_tokens: int = 0
     seconds: float = 0.0
+    speculation: Figures | None = None
 
     def line(self, load_seconds: float) -> str:
         """For example: load 0.42 s · 128 answers, 2 failed · prompts 5120 tokens (1024 reused) · generation 12000
-        tokens · 12.3 s, 975.2 tok/s"""
+        tokens · 12.3 s, 975.2 tok/s · 60 of 80 drafted tokens accepted (75%), 2.4 a draft"""
         answers = f"{self.answers} answer{'' if self.answers == 1 else 's'}"
         if self.answered_before:
             answers += f" and {self.answered_before} from before"
@@ -39,7 +41,8 @@ class Totals:
         reused = f" ({self.reused_tokens} reused)" if self.reused_tokens else ""
         return (f"load {load_seconds:.2f} s · {answers}{failed} · prompts {self.prompt_tokens} tokens{reused} · "
                 f"generation {self.generated_tokens} tokens · "
-                f"{self.seconds:.1f} s{report.speed(self.generated_tokens, self.seconds)}")
+                f"{self.seconds:.1f} s{report.speed(self.generated_tokens, self.seconds)}"
+                f"{report.accepted(self.speculation)}")
 
 
 @dataclass
@@ -54,10 +57,10 @@ class _Text:
 class Run:
     """Answers requests as they come."""
 
-    def __init__(self, llm: LLM, source: BinaryIO, answers: Answers, answered: Answered, defaults: GenerationOptions,
-                 seed: int) -> None:
+    def __init__(self, llm: LLM, source: BinaryIO, answers: Answers, answered: Answered, *,
+                 defaults: GenerationOptions, seed: int, draft: DraftSource) -> None:
         self._llm, self._source, self._answers, self._answered = llm, source, answers, answered
-        self._defaults, self._seed = defaults, seed
+        self._defaults, self._seed, self._draft = defaults, seed, draft
         self._texts: dict[Generation, _Text] = {}
         self._totals = Totals()
         self._bytes_read = 0
@@ -102,7 +105,7 @@ class Run:
             self._warn(request)
             settings = {"seed": line_seed(self._seed, number), **(request.settings or {})}
             sampling = replace(self._defaults, **settings)
-            generation = self._llm.stream(self._ids(request), sampling)
+            generation = self._llm.stream(self._ids(request), sampling, self._draft)
         except LcpuError as error:
             self._totals.answers += 1
             self._totals.failed += 1
@@ -139,6 +142,8 @@ class Run:
         totals.prompt_tokens += generation.prompt_tokens - generation.reused_tokens
         totals.reused_tokens += generation.reused_tokens
         totals.generated_tokens += len(generation.generated_ids)
+        figures = generation.speculation
+        totals.speculation = totals.speculation.plus(figures) if totals.speculation else figures
         if generation.error is not None:
             totals.failed += 1
             self._answers.add(number, error_answer(text.request, str(generation.error), ours=True))

@@ -149,6 +149,11 @@ class LLM:
                                  self._kept(ids, options))
         return Generation(self._scheduler, sequence, self.tokenizer, options.stop, when_ended)
 
+    def check_draft(self, draft: DraftSource) -> None:
+        """Raises LcpuError for what `stream` does not take as a draft."""
+        _, when_ended = self._drafters_of(draft)
+        when_ended()
+
     def generate_batch(self, prompts: Sequence[str], *, draft: DraftSource = "ngram", **options: Any) -> list[str]:
         """The texts that follow several prompts, computed together. Options and their defaults as in `generate`.
 

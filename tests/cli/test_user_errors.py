@@ -209,6 +209,11 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "Invalid value for '-np' / '--parallel' (env var: 'LCPU_PARALLEL'): ..."),
     ("batch: out of range", "batch -m model.gguf -f requests.jsonl --top-p 2", 2,
      "Invalid value for '--top-p' (env var: 'LCPU_TOP_P'): ..."),
+    ("batch: a draft model of another vocabulary", "batch -m model.gguf -f requests.jsonl -md other.gguf", 1,
+     "the draft model has another vocabulary: token 285 is 'Z' there and 'z' in the model; take a draft "
+     "model of the same family"),
+    ("batch: a draft model that nothing uses", "batch -m model.gguf -f requests.jsonl -md model.gguf --spec ngram", 2,
+     "-md names a draft model, but --spec ngram has no use for it: leave out one of them"),
     ("bench: no such model", "bench -m none.gguf", 1,
      "none.gguf: no such file: check the path"),
     ("bench: no such shape", "bench --shape llama9", 2,
