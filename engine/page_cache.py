@@ -40,6 +40,11 @@ class PageTable:
     def room(self) -> int:
         return len(self.pages) * POSITIONS
 
+    def go_back(self, positions: int) -> None:
+        """Forget what comes after so many positions, which must not be within the shared pages."""
+        self.computed = positions
+        self.rest = self.rest[: positions - len(self.shared) * POSITIONS]
+
     def clear(self) -> None:
         self.pages, self.shared, self.computed, self.rest = [], [], 0, ()
 
@@ -124,6 +129,7 @@ class PageCache:
         if page is not None:
             table.pages.append(page)
             table.computed += part.size
+            table.rest = tuple(rest[: part.size])  # at once: texts that begin now, too, may want to copy it
 
     def _part(self, shared: list[Node], rest: Sequence[int]) -> _Part:
         """The page that holds most of the tokens that come after the shared pages."""

@@ -250,7 +250,7 @@ class Evaluation:
             self.forget()
             self._table = self._scheduler.cache.open(ids[: first + 1])
             known = self._table.computed
-        self._table.computed = known
+        self._table.go_back(known)
         self._ids = list(ids[:known])
         evaluations = self._scheduler.evaluations
         if self in evaluations:

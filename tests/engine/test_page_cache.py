@@ -114,11 +114,12 @@ class Pages(RuleBasedStateMachine):
 
     @rule(text=texts, share=st.floats(0, 1))
     def go_back(self, text: Text, share: float) -> None:
-        """As an evaluation does, within the pages that are its own. It never records what it has."""
+        """As an evaluation does, within the pages that are its own. The text goes on in another way."""
         table = text.table
-        if text in self.open and not table.rest:
+        if text in self.open:
             least = len(table.shared) * SIZE
-            table.computed = least + int(share * (table.computed - least))
+            table.go_back(least + int(share * (table.computed - least)))
+            text.ids = text.ids[: table.computed]
 
     @rule(text=consumes(texts))
     def end_text(self, text: Text) -> None:
@@ -264,6 +265,20 @@ def test_a_text_that_goes_on_is_shared_to_the_token() -> None:
     third = cache.open([*text[: SIZE + 1], 99, 98])
     assert (third.computed, third.pages[0]) == (SIZE + 1, first.pages[0])
     assert cache.open([9, 9, 9]).computed == 0
+
+
+def test_texts_that_begin_together_share_what_the_first_takes_over() -> None:
+    """It takes a page that nobody has; the others copy it from there before anything is computed."""
+    copies: list[tuple[int, int]] = []
+    cache = PageCache(8, lambda source, target: copies.append((source, target)))
+    text = list(range(SIZE + 3))
+    cache.close(computed(cache, text), text)
+    first, second = cache.open([*text, 90]), cache.open([*text, 91])
+    assert (first.computed, second.computed) == (SIZE + 3, SIZE + 3)
+    assert copies == [(first.pages[1], second.pages[1])]
+    first.go_back(SIZE + 2)
+    second.go_back(SIZE)
+    assert cache.open([*text, 92]).computed == SIZE + 2
 
 
 def test_the_only_page_is_taken_over_in_part() -> None:

@@ -200,6 +200,15 @@ def test_a_shared_prefix_is_computed_once(path: Path, monkeypatch: pytest.Monkey
         assert max(map(len, steps)) == 16
 
 
+def test_a_prefix_that_is_known_is_not_computed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by those either that begin together, of whom only one gets its last page without a copy."""
+    with LLM.load(path, threads=2, cache_tokens=len(PREFIX) + 24 + 16 * 2 * POSITIONS) as llm:
+        llm.logits(PREFIX)
+        steps = count_tokens(llm, monkeypatch)
+        together(llm, [([*PREFIX, 10 + number, 11, 12], options(number, 10)) for number in range(16)])
+        assert sum(map(sum, steps)) == 16 * (3 + 9)
+
+
 def test_interleaved_chats_stay_warm(llm: LLM) -> None:
     chats = {"one": PREFIX[:300], "two": PREFIX[300:550]}
     known = dict.fromkeys(chats, 0)
