@@ -12,6 +12,7 @@ import typer
 from . import console, options, prompt, report
 from .batch_files import Answers, open_input, open_output, size_of
 from .batch_run import Run
+from .prompt_cache import PromptCache
 from .run import draft_source, load, without_conflict
 
 _SAMPLE = 1000  # lines of a file that are measured
@@ -39,6 +40,14 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the file of -o: requests that it answers are left out.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file of -o.")]
+CommonPromptCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompt-cache", metavar="FILE", show_default=False,
+        help="Keep what is computed of the beginning that all prompts have in common, such as a system prompt, in this "
+             "file: a later run whose prompts begin so starts sooner.",
+    ),
+]  # fmt: skip
 
 
 def batch(
@@ -52,6 +61,8 @@ def batch(
     force: Force = False,
     max_tokens: options.MaxTokens = -1,
     context: options.Context = None,
+    prompt_cache: CommonPromptCache = None,
+    prompt_cache_ro: options.PromptCacheReadOnly = False,
     threads: options.Threads = None,
     output_type: options.OutputType = None,
     cache_type_k: options.CacheTypeK = "f16",
@@ -83,6 +94,8 @@ def batch(
         raise options.UsageError("--resume continues the output and --force overwrites it: give one of them")
     if model_draft is not None and spec != "auto":
         model_draft, spec = without_conflict(settings, model_draft, spec)
+    cache = PromptCache(prompt_cache, read_only=prompt_cache_ro)
+    cache.check()
     seed = int.from_bytes(os.urandom(4), "little") if seed < 0 else seed
     unescape = prompt.unescape if escape else prompt.as_unicode
 
@@ -113,8 +126,9 @@ def batch(
         draft = draft_source(stack, llm, model_draft, spec, check=memory_check, quiet=False, **sizes)
         llm.check_draft(draft)  # or each line would tell what is wrong with it
         report.introduce(llm, model, draft, threads, context, seed, output_type, verbose=verbose)
+        cache.restore(llm)
         answers = Answers(target, ordered=not as_completed)
-        run = Run(llm, source, answers, answered, defaults=defaults, seed=seed, draft=draft)
+        run = Run(llm, source, answers, answered, defaults=defaults, seed=seed, draft=draft, cache=cache)
         console.notice(run.run().line(llm.load_seconds))
 
 

@@ -11,6 +11,7 @@ from ..kernels.errors import LcpuError
 from . import chat, console, report
 from .batch_files import Answered, Answers, read_lines, size_of
 from .batch_lines import Request, answer, error_answer, read_request
+from .prompt_cache import CommonPrompt, PromptCache
 
 if TYPE_CHECKING:
     from ..engine.generate import Generation, GenerationOptions
@@ -58,9 +59,10 @@ class Run:
     """Answers requests as they come."""
 
     def __init__(self, llm: LLM, source: BinaryIO, answers: Answers, answered: Answered, *,
-                 defaults: GenerationOptions, seed: int, draft: DraftSource) -> None:
+                 defaults: GenerationOptions, seed: int, draft: DraftSource, cache: PromptCache) -> None:
         self._llm, self._source, self._answers, self._answered = llm, source, answers, answered
         self._defaults, self._seed, self._draft = defaults, seed, draft
+        self._common_prompt = CommonPrompt(cache)
         self._texts: dict[Generation, _Text] = {}
         self._totals = Totals()
         self._bytes_read = 0
@@ -76,9 +78,11 @@ class Run:
                 if generation.finish_reason is not None:
                     del self._texts[generation]
                     self._answer(text, generation)
+                    self._common_prompt.save(self._llm)
                 totals.seconds = time.perf_counter() - started
                 speed = report.speed(totals.generated_tokens, totals.seconds)
                 progress(f"{totals.answers} answers{speed}", self._bytes_read, size)
+        self._common_prompt.save(self._llm, at_end=True)
         return totals
 
     def _generations(self) -> Iterator[Generation | None]:
@@ -105,12 +109,14 @@ class Run:
             self._warn(request)
             settings = {"seed": line_seed(self._seed, number), **(request.settings or {})}
             sampling = replace(self._defaults, **settings)
-            generation = self._llm.stream(self._ids(request), sampling, self._draft)
+            ids = self._ids(request)
+            generation = self._llm.stream(ids, sampling, self._draft)
         except LcpuError as error:
             self._totals.answers += 1
             self._totals.failed += 1
             self._answers.add(number, error_answer(request, str(error)))
             return None
+        self._common_prompt.add(ids)
         self._texts[generation] = _Text(request, sampling, [])
         return generation
 
