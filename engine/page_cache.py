@@ -2,8 +2,8 @@
 
 Whole pages whose tokens are computed form a tree: a page's children are those that followed it in some text. A new
 sequence walks down the tree with its own tokens, shares the whole pages that it meets, and copies the one that it has
-in part, if that is no small part; it may be the last page of a text that still goes on. Pages that no sequence uses
-stay until their room is needed, least recently used ones first.
+in part, which may be the last page of a text that still goes on. Pages that no sequence uses stay until their room is
+needed, least recently used ones first.
 """
 
 from __future__ import annotations
@@ -13,10 +13,6 @@ from dataclasses import dataclass, field
 from weakref import WeakSet
 
 from ..kernels.pages import POSITIONS
-
-# Tokens that a copy must save: it moves a whole page, megabytes, while all threads wait. Texts that share no more than
-# a BOS token or the first words of a template compute these again.
-LEAST_COPIED = 16
 
 
 @dataclass(eq=False)
@@ -119,14 +115,17 @@ class PageCache:
         return nodes
 
     def _begin_with_part(self, table: PageTable, rest: Sequence[int]) -> None:
-        """Take along what a page holds of the tokens that come next: the page itself if it holds nothing else, or a
-        copy if these are enough."""
+        """Take along what a page holds of the tokens that come next: a copy, or the page itself if it holds nothing
+        else."""
         part = self._part(table.shared, rest)
+        page: int | None
+        if part.size == 0:
+            return
         if part.node is not None and part.size == len(part.node.tokens) and _is_spare(part.node):
             self._forget(part.node)
-            page: int | None = part.page
+            page = part.page
         else:
-            page = self._copied(part) if part.size >= LEAST_COPIED else None
+            page = self._copied(part)
         if page is not None:
             table.pages.append(page)
             table.computed += part.size

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from lcpu.engine import page_cache
 from lcpu.engine.page_cache import Node, PageCache, PageTable
 
-SIZE, LEAST = 4, 2  # positions of a page, and tokens that are worth a copy, in these tests
+SIZE = 4  # positions of a page, in these tests
 IDS = st.lists(st.integers(0, 1), min_size=1, max_size=18)
 
 
@@ -21,7 +21,6 @@ IDS = st.lists(st.integers(0, 1), min_size=1, max_size=18)
 def _small_pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page_cache, "POSITIONS", SIZE)
-        patch.setattr(page_cache, "LEAST_COPIED", LEAST)
         yield
 
 
@@ -64,9 +63,8 @@ class Pages(RuleBasedStateMachine):
         copied = [node for node in self.nodes() if node.last_used == self.cache._clock]  # the page that was copied
         if self.copies > copies:  # else a page that is gone has become the text's own
             self.check_given_up(before, copied)
-            assert table.computed % SIZE >= LEAST
-        small = known[0] % SIZE if known[0] % SIZE < LEAST else 0  # which comes along if its page can be had
-        assert (known[0] - small if could_copy else 0) <= table.computed <= known[0] < len(ids)
+        assert table.computed == known[0] if could_copy else table.computed <= known[0]
+        assert table.computed < len(ids)
         text = Text(list(ids), table)
         self.open.append(text)
         self.touch([*table.shared, *copied])
@@ -264,24 +262,9 @@ def test_a_text_that_goes_on_is_shared_to_the_token() -> None:
     assert second.computed == len(text)
     assert second.pages[:2] == first.pages[:2]
     assert copies == [(first.pages[2], second.pages[2])]
-    third = cache.open([*text[: SIZE + LEAST], 99, 98])
-    assert (third.computed, third.pages[0]) == (SIZE + LEAST, first.pages[0])
+    third = cache.open([*text[: SIZE + 1], 99, 98])
+    assert (third.computed, third.pages[0]) == (SIZE + 1, first.pages[0])
     assert cache.open([9, 9, 9]).computed == 0
-
-
-def test_a_few_tokens_are_not_worth_a_copy() -> None:
-    """But a page that nobody has and that holds nothing else is taken."""
-    copies: list[tuple[int, int]] = []
-    cache = PageCache(8, lambda source, target: copies.append((source, target)))
-    first = computed(cache, [1, 2, 3])
-    for common in range(1, 4):
-        table = cache.open([*[1, 2, 3][:common], 9])
-        assert table.computed == (common if common >= LEAST else 0)
-        assert len(copies) == max(0, common - LEAST + 1)
-    cache.close(first, [1, 2, 3])
-    cache.close(computed(cache, [7]), [7])
-    assert cache.open([7, 8]).computed == 1
-    assert len(copies) == 2
 
 
 def test_texts_that_begin_together_share_what_the_first_takes_over() -> None:

@@ -18,7 +18,6 @@ from lcpu.engine.batch import Piece
 from lcpu.engine.generate import Generation, GenerationOptions
 from lcpu.engine.llm import LLM
 from lcpu.engine.model import BATCH
-from lcpu.engine.page_cache import LEAST_COPIED
 from lcpu.kernels.errors import LcpuError
 from lcpu.kernels.pages import POSITIONS
 
@@ -231,27 +230,6 @@ def test_a_prefix_that_is_known_is_not_computed_again(path: Path, monkeypatch: p
         steps = count_tokens(llm, monkeypatch)
         together(llm, [([*PREFIX, 10 + number, 11, 12], options(number, 10)) for number in range(16)])
         assert sum(map(sum, steps)) == 16 * (3 + 9)
-
-
-@pytest.mark.parametrize("types", TYPES, ids=["f16", "q8_0"])
-def test_beginnings_of_any_length(path: Path, types: tuple[str, str]) -> None:
-    """Shared by copying, or computed again where that is little."""
-    work = [([*PREFIX[:common], 10 + common % 200, 11, 12], options(common, 10))
-            for common in (300, 1, LEAST_COPIED - 1, LEAST_COPIED, 90, POSITIONS + 5, POSITIONS + LEAST_COPIED)]
-    with LLM.load(path, threads=1, cache_types=types) as llm:
-        expected = []
-        for request in work:
-            llm._scheduler.cache.reset()
-            expected += alone(llm, [request])
-    with LLM.load(path, threads=2, cache_types=types) as llm:
-        known = []
-        for (ids, chosen), text in zip(work, expected, strict=True):
-            generation = llm.stream(ids, chosen)
-            list(generation)
-            assert generation.generated_ids == text
-            known.append(generation.reused_tokens)
-        assert known == [0, 0, 0, LEAST_COPIED, 90, POSITIONS, POSITIONS + LEAST_COPIED]
-        assert together(llm, work) == expected
 
 
 def test_interleaved_chats_stay_warm(llm: LLM) -> None:
