@@ -60,10 +60,15 @@ def speed(tokens: int, seconds: float) -> str:
 
 def drafts(figures: Figures | None) -> str:
     """For example: · 60 of 80 drafted tokens accepted (75%), 2.4 a draft, 1.62 times as fast"""
+    return f"{accepted(figures)}, {figures.speed_up:.2f} times as fast" if figures and figures.drafts else ""
+
+
+def accepted(figures: Figures | None) -> str:
+    """The same without the speed-up, which is not known of texts that share their steps."""
     if figures is None or not figures.drafts:
         return ""
     return (f" · {figures.accepted} of {figures.drafted} drafted tokens accepted ({figures.acceptance_rate:.0%}), "
-            f"{figures.mean_accepted:.1f} a draft, {figures.speed_up:.2f} times as fast")
+            f"{figures.mean_accepted:.1f} a draft")
 
 
 def document(llm: LLM, path: Path | None, prompt: str, seed: int, text: str, generation: Generation) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -96,11 +96,7 @@ def run(
     with ExitStack() as stack:
         llm = stack.enter_context(load(model, threads, context, output_type, (cache_type_k, cache_type_v),
                                        check=memory_check, quiet=json))
-        draft: DraftSource = None if spec == "none" else "ngram"
-        if model_draft is not None:
-            draft = stack.enter_context(
-                load(model_draft, context=llm.context, beside=llm, check=memory_check, quiet=json)
-            )
+        draft = draft_source(stack, llm, model_draft, spec, check=memory_check, quiet=json)
         if not json:
             report.introduce(llm, model, draft, threads, context, seed, output_type, verbose=verbose)
         cache.restore(llm)
@@ -156,6 +152,14 @@ def load(path: Path | None, threads: int | None = None, context: int | None = No
             progress=None if quiet else progress,
             **sizes,
         )
+
+
+def draft_source(stack: ExitStack, llm: LLM, path: Path | None, spec: options.Spec, *, check: bool, quiet: bool,
+                 **sizes: Any) -> DraftSource:
+    """What drafts for the texts of a model. A draft model is loaded onto its threads, and closed with the stack."""
+    if path is None:
+        return None if spec == "none" else "ngram"
+    return stack.enter_context(load(path, context=llm.context, beside=llm, check=check, quiet=quiet, **sizes))
 
 
 def print_text(llm: LLM, generation: Generation, pieces: Iterable[str], *, before: str) -> None:

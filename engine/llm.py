@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from ..kernels.isa import Isa, active
 from ..kernels.pages import POSITIONS
 from . import prompt_cache
 from .description import describe
+from .drafters import Drafters
 from .file_kind import check_is_model
 from .generate import Generation, GenerationOptions, run_together
 from .gguf_file import GGUFFile
@@ -28,7 +28,7 @@ from .gguf_metadata import Value
 from .model import BATCH, Model, Progress
 from .scheduler import PARALLEL, Evaluation, Scheduler
 from .sequence import TokenSequence, shifted
-from .speculation import Drafter, DraftModel, DraftModelStatistics, NGrams, check_vocabulary
+from .speculation import Drafter
 from .threads import thread_count
 from .tokenizer import Tokenizer, from_metadata
 
@@ -47,8 +47,7 @@ class LLM:
         self.metadata: Mapping[str, Value] = file.metadata
         self.description = describe(file)
         self._file, self._model, self._scheduler = file, model, scheduler
-        self._ngram_statistics = NGrams.new_statistics()
-        self._draft_statistics: WeakKeyDictionary[LLM, DraftModelStatistics] = WeakKeyDictionary()
+        self._drafters = Drafters(tokenizer)
         self._warned_of_bos = False
 
     @classmethod
@@ -145,10 +144,15 @@ class LLM:
         ids = self._checked(ids)
         self._scheduler.check_open()
         options = options or GenerationOptions()
-        drafters, when_ended = self._drafters(draft)
+        drafters, when_ended = self._drafters_of(draft)
         sequence = TokenSequence(ids, self.context, options, self.tokenizer.end_ids, drafters, self._scheduler.costs,
                                  self._kept(ids, options))
         return Generation(self._scheduler, sequence, self.tokenizer, options.stop, when_ended)
+
+    def check_draft(self, draft: DraftSource) -> None:
+        """Raises LcpuError for what `stream` does not take as a draft."""
+        _, when_ended = self._drafters_of(draft)
+        when_ended()
 
     def generate_batch(self, prompts: Sequence[str], *, draft: DraftSource = "ngram", **options: Any) -> list[str]:
         """The texts that follow several prompts, computed together. Options and their defaults as in `generate`.
@@ -189,14 +193,11 @@ class LLM:
         with scheduler.lock:
             scheduler.check_open()
             with scheduler.changing():
-                table = scheduler.cache.open([*ids, -1])  # all but a last one
-            known = table.computed
-            try:
-                if known:
-                    prompt_cache.save(Path(path), self._origin, ids[:known], [pool.pages[page] for page in table.pages])
-            finally:
-                with scheduler.changing():
-                    scheduler.cache.close(table, ids)
+                pages, known = scheduler.cache.find(ids)
+            if known:
+                contents = (pool.first_positions(page, min(POSITIONS, known - number * POSITIONS))
+                            for number, page in enumerate(pages))
+                prompt_cache.save(Path(path), self._origin, ids[:known], contents)
         return known
 
     def restore_prompt(self, path: str | os.PathLike[str]) -> list[int]:
@@ -278,25 +279,19 @@ class LLM:
             return len(ids)
         return min(len(ids), options.keep + (self.tokenizer.add_bos and ids[0] == self.tokenizer.bos_id))
 
-    def _drafters(self, draft: DraftSource) -> tuple[list[Drafter], Callable[[], None]]:
-        """Those of a text, and what to call when it has ended."""
+    def _drafters_of(self, draft: DraftSource) -> tuple[list[Drafter], Callable[[], None]]:
+        """The drafters of a text, and what to call when it has ended."""
         if draft is None:
             return [], lambda: None
-        ngrams = NGrams(self._ngram_statistics)
+        ngrams = self._drafters.ngrams()
         if draft == "ngram":
             return [ngrams], lambda: None
         if not isinstance(draft, LLM):
             raise LcpuError(f'draft is {draft!r}: it must be "ngram", a model, or None')
         if draft is self:
             raise LcpuError("a model cannot draft for itself: leave the draft model out, or load the file twice")
-        if draft not in self._draft_statistics:
-            check_vocabulary(self.tokenizer, draft.tokenizer)
-            self._draft_statistics[draft] = DraftModelStatistics()
-        statistics, size = self._draft_statistics[draft], draft.tokenizer.vocab_size
-        evaluation = Evaluation(draft._scheduler)
-        model = DraftModel(lambda ids: evaluation.logits(ids, len(ids) - 1)[0][0, :size], draft.context, size,
-                           self.tokenizer.vocab_size, statistics)
-        return [ngrams, model], evaluation.close
+        model, when_ended = self._drafters.model(draft._scheduler, draft.tokenizer)
+        return [ngrams, model], when_ended
 
     def _checked(self, ids: Sequence[int]) -> list[int]:
         ids = [operator.index(token) for token in ids]

@@ -40,8 +40,22 @@ class PageTable:
     def room(self) -> int:
         return len(self.pages) * POSITIONS
 
+    def go_back(self, positions: int) -> None:
+        """Forget what comes after so many positions, which must not be within the shared pages."""
+        self.computed = positions
+        self.rest = self.rest[: positions - len(self.shared) * POSITIONS]
+
     def clear(self) -> None:
         self.pages, self.shared, self.computed, self.rest = [], [], 0, ()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A page that holds some of the next tokens of a text."""
+
+    size: int  # how many
+    page: int
+    node: Node | None = None  # None: the page of a text that goes on
 
 
 class PageCache:
@@ -61,14 +75,33 @@ class PageCache:
 
     def open(self, ids: Sequence[int]) -> PageTable:
         """A table for a text, with what is known of its beginning: at most all but the last token."""
-        table = PageTable(shared=self._known_pages(ids))
+        return self._opened(ids, self._known_pages(ids))
+
+    def open_where_room(self, ids: Sequence[int], more: int) -> PageTable | None:
+        """As `open`; None if there are not enough pages for all of the text, and so many more."""
+        known = self._known_pages(ids)
+        available = self.available() - sum(node.users == 0 for node in known)
+        if available < -(-len(ids) // POSITIONS) - len(known) + more:
+            return None
+        return self._opened(ids, known)
+
+    def _opened(self, ids: Sequence[int], known: list[Node]) -> PageTable:
+        table = PageTable(shared=known)
         for node in table.shared:
             self._use(node)
             table.pages.append(node.page)
         table.computed = len(table.pages) * POSITIONS
         self._open.add(table)
-        self._begin_with_part(table, table.shared[-1] if table.shared else self._root, ids[table.computed : -1])
+        self._begin_with_part(table, ids[table.computed : -1])
         return table
+
+    def find(self, ids: Sequence[int]) -> tuple[list[int], int]:
+        """(pages that hold the beginning of a text, how many of its tokens that is). To read them before anything
+        else happens, as nothing keeps them."""
+        shared = self._known_pages([*ids, -1])
+        part = self._part(shared, ids[len(shared) * POSITIONS :])
+        pages = [node.page for node in shared] + [part.page] * (part.size > 0)
+        return pages, len(shared) * POSITIONS + part.size
 
     def _known_pages(self, ids: Sequence[int]) -> list[Node]:
         """The whole pages that hold the beginning of a text, without its last token."""
@@ -81,44 +114,48 @@ class PageCache:
             node = child
         return nodes
 
-    def has_room(self, ids: Sequence[int], more: int) -> bool:
-        """Whether there are pages for a text that is to be opened, and so many more."""
-        known = self._known_pages(ids)
-        available = self.available() - sum(node.users == 0 for node in known)
-        return available >= -(-len(ids) // POSITIONS) - len(known) + more
-
-    def _begin_with_part(self, table: PageTable, node: Node, rest: Sequence[int]) -> None:
+    def _begin_with_part(self, table: PageTable, rest: Sequence[int]) -> None:
         """Take along what a page holds of the tokens that come next: a copy, or the page itself if it holds nothing
         else."""
-        best = max(node.children.values(), key=lambda child: common_prefix(child.tokens, rest), default=None)
-        size = common_prefix(best.tokens, rest) if best else 0
-        other = max(self._beside(table), key=lambda other: common_prefix(other.rest, rest), default=None)
-        if other is not None and common_prefix(other.rest, rest) > size:
-            size = common_prefix(other.rest, rest)
-            page = self._take()
-            if page is not None:
-                self._copy(other.pages[len(other.shared)], page)
-        elif best is None or size == 0:
+        part = self._part(table.shared, rest)
+        page: int | None
+        if part.size == 0:
             return
-        elif size == len(best.tokens) and best.users == 0 and not best.children:
-            self._forget(best)
-            page = best.page
+        if part.node is not None and part.size == len(part.node.tokens) and _is_spare(part.node):
+            self._forget(part.node)
+            page = part.page
         else:
-            self._use(best)  # so that its page is not given to us
-            page = self._take()
-            best.users -= 1
-            if page is not None:
-                self._copy(best.page, page)
-            elif best.users == 0 and not best.children:  # the last page that is left
-                self._forget(best)
-                page = best.page
+            page = self._copied(part)
         if page is not None:
             table.pages.append(page)
-            table.computed += size
+            table.computed += part.size
+            table.rest = tuple(rest[: part.size])  # at once: texts that begin now, too, may want to copy it
 
-    def _beside(self, table: PageTable) -> Iterator[PageTable]:
-        """The texts that still go on and share the same pages, no more and no less."""
-        return (other for other in self._open if other.rest and other.shared == table.shared)
+    def _part(self, shared: list[Node], rest: Sequence[int]) -> _Part:
+        """The page that holds most of the tokens that come after the shared pages."""
+        children = (shared[-1] if shared else self._root).children.values()
+        parts = [_Part(common_prefix(child.tokens, rest), child.page, child) for child in children]
+        parts += [_Part(common_prefix(other.rest, rest), other.pages[len(shared)]) for other in self._beside(shared)]
+        return max(parts, key=lambda part: part.size, default=_Part(0, -1))
+
+    def _beside(self, shared: list[Node]) -> Iterator[PageTable]:
+        """The texts that still go on and share these pages, no more and no less."""
+        return (other for other in self._open if other.rest and other.shared == shared)
+
+    def _copied(self, part: _Part) -> int | None:
+        """A page with the same in it; that page itself if it is the last one that is left; None if there is none."""
+        node = part.node
+        if node is not None:
+            self._use(node)  # so that its page is not given to us
+        page = self._take()
+        if node is not None:
+            node.users -= 1
+        if page is not None:
+            self._copy(part.page, page)
+        elif node is not None and _is_spare(node):
+            self._forget(node)
+            page = part.page
+        return page
 
     def grow(self, table: PageTable, positions: int) -> bool:
         """Give a table room for so many positions. False if there are not enough pages; it then keeps what it got."""
@@ -169,7 +206,7 @@ class PageCache:
             if child.tokens[: len(tokens)] == tokens:
                 self._free.append(page)
                 return child
-            if child.tokens == tokens[: len(child.tokens)] and child.users == 0 and not child.children:
+            if child.tokens == tokens[: len(child.tokens)] and _is_spare(child):
                 self._forget(child)  # the beginning of ours
                 self._free.append(child.page)
         node = parent.children[tokens] = Node(page, tokens, parent)
@@ -184,7 +221,7 @@ class PageCache:
         """A free page, or that of the least recently used node that nobody uses."""
         if self._free:
             return self._free.pop()
-        unused = [node for node in self._nodes(self._root) if node.users == 0 and not node.children]
+        unused = [node for node in self._nodes(self._root) if _is_spare(node)]
         if not unused:
             return None
         oldest = min(unused, key=lambda node: node.last_used)
@@ -202,6 +239,11 @@ class PageCache:
             node = waiting.pop()
             waiting += node.children.values()
             yield node
+
+
+def _is_spare(node: Node) -> bool:
+    """Whether the page can be given to another text."""
+    return node.users == 0 and not node.children
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from ..kernels.errors import LcpuError
 from ..kernels.memory import zeros
 from ..kernels.pages import PAGES, POSITIONS, PageType
 from .hyperparameters import Hyperparameters
+from .page_owners import owners
 
 
 class PagePool:
@@ -67,6 +70,18 @@ class PagePool:
     def copy(self, source: int, target: int) -> None:
         """Make a page hold what another holds."""
         self.pages[target] = self.pages[source]
+
+    def first_positions(self, page: int, count: int) -> np.ndarray:
+        """uint8 [page_bytes]: a page with zeros for all that does not belong to its first positions, such as what an
+        earlier text left there. The page itself is as it was, and what is returned must not be changed."""
+        if count == POSITIONS and self._owners.max() < count:
+            return self.pages[page]
+        heads = self.pages[page].reshape(-1, len(self._owners))
+        return np.where(self._owners < count, heads, np.uint8(0)).reshape(-1)
+
+    @cached_property
+    def _owners(self) -> np.ndarray:
+        return owners(self.keys.name, self.values.name, self._head_dim)
 
 
 def page_type(name: str, head_dim: int) -> PageType:

@@ -5,7 +5,7 @@ A text is the same with and without one. So a file is used only if the same mode
     "lcpu prompt cache", uint32 version, uint32 size of the description (little-endian, like all numbers)
     description  JSON: what `Origin` has, and the number of tokens
     ids          int32 for each token
-    pages        as the pool has them, for each 128 tokens; in the last one, what is behind the tokens means nothing
+    pages        as the pool has them, for each 128 tokens, with zeros behind the last token
     digest       BLAKE2b, 32 bytes, of all that
 """
 
@@ -16,10 +16,11 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -82,16 +83,16 @@ def check_writable(path: Path) -> None:
         raise LcpuError(f"{path}: its folder cannot be written to: name another file, or add --prompt-cache-ro")
 
 
-def save(path: Path, origin: Origin, ids: Sequence[int], pages: Sequence[np.ndarray]) -> None:
+def save(path: Path, origin: Origin, ids: Sequence[int], pages: Iterable[np.ndarray]) -> None:
     """Write a prompt cache, or nothing at all. pages: uint8 [page_bytes] each. Raises LcpuError if it cannot."""
     description = json.dumps(asdict(origin) | {"tokens": len(ids)}).encode()
-    parts: list[bytes | memoryview] = [_MAGIC, _NUMBERS.pack(VERSION, len(description)), description,
-                                       np.asarray(ids, "<i4").tobytes(), *(page.data for page in pages)]
+    head: list[bytes | memoryview] = [_MAGIC, _NUMBERS.pack(VERSION, len(description)), description,
+                                      np.asarray(ids, "<i4").tobytes()]
     digest = hashlib.blake2b(digest_size=_DIGEST)
     try:
         remove_dead_parts(target_of(path).parent)
         with whole_file(path) as file:
-            for part in parts:
+            for part in chain(head, (page.data for page in pages)):
                 digest.update(part)
                 file.write(part)
             file.write(digest.digest())

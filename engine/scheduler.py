@@ -135,9 +135,11 @@ class Scheduler:
                 return
             if any(_is_ahead(other, sequence) for other in runnable):
                 continue
-            if runnable and not self.cache.has_room(sequence.ids, more=len(runnable)):
+            cache, ids = self.cache, sequence.ids
+            table = cache.open_where_room(ids, more=len(runnable)) if runnable else cache.open(ids)
+            if table is None:
                 return
-            sequence.start(self.cache.open(sequence.ids))
+            sequence.start(table)
             self._running.append(sequence)
             self._waiting.remove(sequence)
 
@@ -209,7 +211,7 @@ class Scheduler:
             if sequence.finish_reason is not None:
                 self._give_up_pages(sequence)
                 self._running.remove(sequence)
-            elif sequence.table is not None:
+            else:
                 self.cache.record(sequence.table, sequence.ids)
 
 
@@ -248,7 +250,7 @@ class Evaluation:
             self.forget()
             self._table = self._scheduler.cache.open(ids[: first + 1])
             known = self._table.computed
-        self._table.computed = known
+        self._table.go_back(known)
         self._ids = list(ids[:known])
         evaluations = self._scheduler.evaluations
         if self in evaluations:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
+from lcpu.engine.speculation import Proposal, Speculator
 
 EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, HEAD_DIM, LAYERS, CONTEXT = 32, 64, 4, 2, 8, 2, 64
 OTHER_PATHS = "tests/test_every_isa.py"
@@ -121,6 +122,18 @@ def write_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def tiny_gguf(write_tiny: Callable[..., Path]) -> Path:
     """A tiny llama model to read; do not change it."""
     return write_tiny()
+
+
+@pytest.fixture
+def always_draft(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts of five tokens wherever something can be guessed, whether they pay or not."""
+
+    def length(self: Speculator, proposal: Proposal, room: int, budget: float, proposing: float,
+               others: int) -> tuple[int, float]:
+        count = min(room, proposal.max_tokens, 5)
+        return (count, 2.0) if count > 0 else (0, 1.0)
+
+    monkeypatch.setattr(Speculator, "_best_length", length)
 
 
 @pytest.fixture(scope="session")

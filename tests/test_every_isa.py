@@ -12,7 +12,8 @@ import pytest
 from lcpu.kernels import isa
 
 ROOT = Path(__file__).parents[1]
-TESTS = [path for path in ("tests/kernels", "tests/engine/test_identity.py") if (ROOT / path).exists()]
+PATHS = ("tests/kernels", "tests/engine/test_identity.py", "tests/engine/test_page_owners.py")
+TESTS = [path for path in PATHS if (ROOT / path).exists()]
 OTHERS = [name for name in isa.available() if name != isa.active().name]
 
 pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks for one path")

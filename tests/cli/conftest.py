@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from lcpu.cli.main import exit_code
 from lcpu.engine.llm import LLM
 from lcpu.kernels.probe import Peaks
 
+from .batches import Batch, written
 from .fake_model import FakeModel
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
@@ -80,6 +82,21 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes, bool], None
         monkeypatch.setattr(sys, "stdin", stream)
 
     return set_stdin
+
+
+@pytest.fixture
+def batch(tmp_path: Path, tiny_gguf: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+          stdin: Callable[..., None]) -> Batch:
+    """batch(lines or None, flags) -> exit code, answers on stdout, stderr; lines go through stdin."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(lines: list[Any] | None, flags: str = "-s 1") -> tuple[int, list[Any], str]:
+        stdin(written(lines) if lines is not None else "", lines is None)
+        code = exit_code(["batch", "-m", str(tiny_gguf), *flags.split()])
+        out, err = capsys.readouterr()
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    return run
 
 
 @pytest.fixture

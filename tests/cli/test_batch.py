@@ -18,49 +18,15 @@ from typing import Any
 import pytest
 
 from lcpu.cli import batch_files, console
-from lcpu.cli.batch import line_seed
 from lcpu.cli.batch_files import Answered, Answers, open_output, read_lines
+from lcpu.cli.batch_run import line_seed
 from lcpu.cli.main import exit_code
 from lcpu.engine.llm import LLM
 from lcpu.kernels.errors import LcpuError
 
+from .batches import LINES, Batch, answers_in, written
+
 pytestmark = pytest.mark.usefixtures("compiled")
-
-Batch = Callable[..., tuple[int, list[Any], str]]
-
-LINES: list[dict[str, Any]] = [
-    {"prompt": "abc", "max_tokens": 20},
-    {"prompt": "the quick brown fox", "max_tokens": 5, "id": "fox", "temperature": 1.5},
-    {"prompt": "hello there", "temperature": 0, "max_tokens": 30},
-    {"prompt": "abc", "max_tokens": 20, "seed": 9},
-    {"prompt": [1, 262, 263], "max_tokens": 3, "top_k": 1},
-    {"prompt": "x", "max_tokens": 0},
-    {"prompt": "zebra", "repeat_penalty": 1.3, "max_tokens": 12, "stop": ["e"]},
-]
-
-
-def written(lines: list[Any]) -> str:
-    return "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
-
-
-@pytest.fixture
-def batch(tmp_path: Path, tiny_gguf: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-          stdin: Callable[..., None]) -> Batch:
-    """batch(lines or None, flags) -> exit code, answers on stdout, stderr; lines go through stdin."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(lines: list[Any] | None, flags: str = "-s 1") -> tuple[int, list[Any], str]:
-        stdin(written(lines) if lines is not None else "", lines is None)
-        code = exit_code(["batch", "-m", str(tiny_gguf), *flags.split()])
-        out, err = capsys.readouterr()
-        return code, [json.loads(line) for line in out.splitlines()], err
-
-    return run
-
-
-def answers_in(path: Path | str) -> list[Any]:
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
-
 
 def test_answers_are_what_run_gives(batch: Batch, tiny_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, answers, err = batch(LINES, "-s 1 -np 3")
@@ -464,12 +430,14 @@ def test_verbose(batch: Batch) -> None:
     assert "tokens (keys F16, values F16)\n" in err
 
 
-def test_the_cache_has_room_for_all_at_once(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_has_room_for_all_at_once(batch: Batch, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so has that of a draft model."""
     asked: list[Any] = []
     load = LLM.load.__func__
 
     def recorded(cls: Any, *arguments: Any, **options: Any) -> Any:
         asked.append((options["parallel"], options["cache_tokens"]))
+        assert options["beside"] is None or options["context"] == 64
         return load(cls, *arguments, **options)
 
     monkeypatch.setattr(LLM, "load", classmethod(recorded))
@@ -478,8 +446,10 @@ def test_the_cache_has_room_for_all_at_once(batch: Batch, monkeypatch: pytest.Mo
     batch(None, "-f in.jsonl -o 1 -n 100")
     batch(None, "-f in.jsonl -o 2 -n 100 -c 64 -np 2")
     batch(None, "-f in.jsonl -o 3")
+    batch(LINES, f"-n 100 -np 2 -md {tiny_gguf}")
     size = len(written([{"prompt": "x" * 1000, "max_tokens": 1}])) // 2
-    assert asked == [(4, 4 * 1124), (16, 16 * (size + 100)), (2, 128), (16, 16 * (size + 2048))]
+    assert asked == [(4, 4 * 1124), (16, 16 * (size + 100)), (2, 128), (16, 16 * (size + 2048)),
+                     *[(2, 2 * 1124)] * 2]
 
 
 def test_open_output_takes_devices(tmp_path: Path) -> None:

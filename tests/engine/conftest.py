@@ -13,7 +13,6 @@ import pytest
 from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
 from lcpu.engine.gguf_file import GGUFFile
 from lcpu.engine.llm import LLM
-from lcpu.engine.speculation import Proposal, Speculator
 
 from . import ternary
 
@@ -129,15 +128,3 @@ def tiny_llm(tiny_gguf: Path) -> Iterator[LLM]:
     """The tiny model, loaded on two threads, for tests that leave it as it is."""
     with LLM.load(tiny_gguf, threads=2) as llm:
         yield llm
-
-
-@pytest.fixture
-def always_draft(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drafts of five tokens wherever something can be guessed, whether they pay or not."""
-
-    def length(self: Speculator, proposal: Proposal, room: int, budget: float, proposing: float,
-               others: int) -> tuple[int, float]:
-        count = min(room, proposal.max_tokens, 5)
-        return (count, 2.0) if count > 0 else (0, 1.0)
-
-    monkeypatch.setattr(Speculator, "_best_length", length)

@@ -70,6 +70,15 @@ class Pages(RuleBasedStateMachine):
         self.touch([*table.shared, *copied])
         return text
 
+    @rule(ids=IDS)
+    def find(self, ids: list[int]) -> None:
+        """All that is known, which is only looked at."""
+        pages, known = self.cache.find(ids)
+        assert known == self.longest_known([*ids, -1])[0]
+        assert len(pages) == -(-known // SIZE)
+        for position in range(known):
+            assert self.memory[pages[position // SIZE]][position % SIZE] == tuple(ids[: position + 1])
+
     @rule(text=texts, count=st.integers(1, 9), drafted=st.integers(0, 3), seed=st.integers(0, 3))
     def compute(self, text: Text, count: int, drafted: int, seed: int) -> None:
         """The next tokens, and perhaps some that are then taken back."""
@@ -105,11 +114,12 @@ class Pages(RuleBasedStateMachine):
 
     @rule(text=texts, share=st.floats(0, 1))
     def go_back(self, text: Text, share: float) -> None:
-        """As an evaluation does, within the pages that are its own. It never records what it has."""
+        """As an evaluation does, within the pages that are its own. The text goes on in another way."""
         table = text.table
-        if text in self.open and not table.rest:
+        if text in self.open:
             least = len(table.shared) * SIZE
-            table.computed = least + int(share * (table.computed - least))
+            table.go_back(least + int(share * (table.computed - least)))
+            text.ids = text.ids[: table.computed]
 
     @rule(text=consumes(texts))
     def end_text(self, text: Text) -> None:
@@ -257,6 +267,20 @@ def test_a_text_that_goes_on_is_shared_to_the_token() -> None:
     assert cache.open([9, 9, 9]).computed == 0
 
 
+def test_texts_that_begin_together_share_what_the_first_takes_over() -> None:
+    """It takes a page that nobody has; the others copy it from there before anything is computed."""
+    copies: list[tuple[int, int]] = []
+    cache = PageCache(8, lambda source, target: copies.append((source, target)))
+    text = list(range(SIZE + 3))
+    cache.close(computed(cache, text), text)
+    first, second = cache.open([*text, 90]), cache.open([*text, 91])
+    assert (first.computed, second.computed) == (SIZE + 3, SIZE + 3)
+    assert copies == [(first.pages[1], second.pages[1])]
+    first.go_back(SIZE + 2)
+    second.go_back(SIZE)
+    assert cache.open([*text, 92]).computed == SIZE + 2
+
+
 def test_the_only_page_is_taken_over_in_part() -> None:
     cache = PageCache(1, lambda source, target: None)
     cache.close(computed(cache, [1] * SIZE), [1] * SIZE)
@@ -274,3 +298,16 @@ def test_when_there_is_no_page_for_a_copy() -> None:
     assert not cache.grow(second, SIZE + 1)
     cache.close(first, text)
     assert cache.grow(second, SIZE + 1)
+
+
+def test_a_text_that_needs_too_many_pages_takes_none() -> None:
+    """What it shares counts as there, but not as a page that could be had for the rest."""
+    cache = PageCache(4, lambda source, target: None)
+    text = [1] * 2 * SIZE
+    cache.close(computed(cache, text), text)
+    assert cache.open_where_room([*text, *[2] * 2 * SIZE], more=1) is None
+    assert cache.open_where_room([*text, *[2] * 2 * SIZE, 3], more=0) is None
+    assert cache.available() == 4
+    table = cache.open_where_room([*text, *[2] * 2 * SIZE], more=0)
+    assert table is not None
+    assert (table.computed, cache.available()) == (2 * SIZE, 2)

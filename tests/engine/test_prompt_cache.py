@@ -104,6 +104,33 @@ def test_beside_texts_that_go_on(path: Path, saved: Path, llm: LLM) -> None:
         assert texts(other, PROMPT) == (texts(llm, PROMPT)[0], 299)
 
 
+SHORT_HEADS = SHAPE | {"heads": 8, "kv_heads": 8, "head_dim": 8}  # they fill no vector: what is beside them gets stored
+
+
+@pytest.mark.parametrize(("types", "shape"), [*((types, SHAPE) for types in TYPES), (TYPES[0], SHORT_HEADS)],
+                         ids=["f16", "q8_0", "q8_0-f16", "short heads"])
+def test_nothing_else_is_in_a_file(write_llama: WriteLlama, tmp_path: Path, types: tuple[str, str],
+                                   shape: dict[str, int]) -> None:
+    """Neither of a text that had the pages before, nor of what followed the prompt, nor of texts beside it."""
+    path, files = write_llama("f32", **shape), [tmp_path / name for name in ("alone.bin", "after.bin")]
+    with LLM.load(path, threads=1, cache_tokens=0, cache_types=types) as llm:
+        llm.logits(PROMPT)
+        assert llm.save_prompt(files[0], PROMPT) == 300
+        expected = texts(llm, PROMPT)[0]
+    with LLM.load(path, threads=2, cache_tokens=0, cache_types=types) as llm:
+        llm.logits([*PROMPT[::-1], *PROMPT[:210]])
+        llm.logits(PROMPT[:100])
+        beside = llm.stream(PROMPT[100:150], GenerationOptions(max_tokens=30))
+        generation = llm.stream(PROMPT, GenerationOptions(max_tokens=30, seed=1, ignore_eos=True))
+        for _ in llm.stream_batch([beside, generation]):
+            pass
+        assert llm.save_prompt(files[1], PROMPT) == 300
+    assert files[0].read_bytes() == files[1].read_bytes()
+    with LLM.load(path, threads=1, cache_tokens=0, cache_types=types) as llm:
+        assert llm.restore_prompt(files[1]) == PROMPT
+        assert texts(llm, PROMPT) == (expected, 299)
+
+
 def test_only_what_is_known_is_saved(path: Path, tmp_path: Path) -> None:
     with LLM.load(path, threads=1) as llm:
         assert llm.save_prompt(tmp_path / "none.bin", PROMPT) == 0

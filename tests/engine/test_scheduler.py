@@ -110,6 +110,19 @@ def count_tokens(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return steps
 
 
+def count_given_up(llm: LLM) -> list[None]:
+    """Grows each time that a text gives up its pages to others."""
+    given_up: list[None] = []
+    free_pages = llm._scheduler.free_pages
+
+    def counting(*beside: Any, **also: Any) -> None:
+        given_up.append(None)
+        free_pages(*beside, **also)
+
+    llm._scheduler.free_pages = counting  # type: ignore[method-assign]
+    return given_up
+
+
 # ---- texts do not depend on who runs beside them ----
 
 
@@ -127,19 +140,29 @@ def test_all_at_once(path: Path, expected: Expected, types: tuple[str, str], thr
 def test_with_pages_for_three(path: Path, expected: Expected, types: tuple[str, str]) -> None:
     """Sequences give up their pages again and again, in the middle of prompts and of texts."""
     with LLM.load(path, threads=2, cache_types=types, context=256, cache_tokens=3 * POSITIONS) as llm:
-        given_up = 0
-        free_pages = llm._scheduler.free_pages
-
-        def counting(*beside: Any, **also: Any) -> None:
-            nonlocal given_up
-            given_up += 1
-            free_pages(*beside, **also)
-
-        llm._scheduler.free_pages = counting  # type: ignore[method-assign]
+        given_up = count_given_up(llm)
         assert together(llm, requests()) == expected(types, False)
         longer = requests(count=24, tokens=60)
         assert together(llm, longer) == alone(llm, longer)
-        assert given_up > 5
+        assert len(given_up) > 5
+
+
+@pytest.mark.usefixtures("always_draft")
+@pytest.mark.parametrize("types", TYPES, ids=["f16", "q8_0"])
+def test_a_draft_model_where_pages_are_few(path: Path, expected: Expected, types: tuple[str, str]) -> None:
+    """Both models give pages up again and again, also between a draft and the step that verifies it."""
+    three, two = 3 * POSITIONS, 2 * POSITIONS
+    with (LLM.load(path, threads=2, cache_types=types, context=256, cache_tokens=three) as llm,
+          LLM.load(path, beside=llm, context=256, cache_tokens=two) as same):
+        given_up = count_given_up(llm), count_given_up(same)
+        assert together(llm, requests(), same) == expected(types, False)
+        assert together(llm, requests()[::-1], same)[::-1] == expected(types, False)
+        longer, found, accepted = requests(count=24, tokens=60), {}, {}
+        for index, generation, _ in at_once(llm, longer, same):
+            found[index], accepted[index] = generation.generated_ids, generation.speculation.accepted
+        assert [found[index] for index in range(24)] == alone(llm, longer)
+        assert min(map(len, given_up)) > 5
+        assert sum(accepted.values()) > 200
 
 
 @pytest.mark.usefixtures("always_draft")
@@ -198,6 +221,15 @@ def test_a_shared_prefix_is_computed_once(path: Path, monkeypatch: pytest.Monkey
         together(llm, work)
         assert sum(map(sum, steps)) == len(PREFIX) + 16 * (3 + 9)
         assert max(map(len, steps)) == 16
+
+
+def test_a_prefix_that_is_known_is_not_computed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by those either that begin together, of whom only one gets its last page without a copy."""
+    with LLM.load(path, threads=2, cache_tokens=len(PREFIX) + 24 + 16 * 2 * POSITIONS) as llm:
+        llm.logits(PREFIX)
+        steps = count_tokens(llm, monkeypatch)
+        together(llm, [([*PREFIX, 10 + number, 11, 12], options(number, 10)) for number in range(16)])
+        assert sum(map(sum, steps)) == 16 * (3 + 9)
 
 
 def test_interleaved_chats_stay_warm(llm: LLM) -> None:

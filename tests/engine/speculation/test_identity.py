@@ -63,7 +63,7 @@ class Free(CostModel):
 def drafts_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that they are made whatever this machine is busy with."""
     monkeypatch.setattr("lcpu.engine.scheduler.CostModel", Flat)
-    monkeypatch.setattr("lcpu.engine.llm.DraftModelStatistics", lambda: DraftModelStatistics(costs=Free()))
+    monkeypatch.setattr("lcpu.engine.drafters.DraftModelStatistics", lambda: DraftModelStatistics(costs=Free()))
 
 
 @pytest.fixture(params=[1, 2])
@@ -96,7 +96,7 @@ def test_fifty_stories(pair: tuple[LLM, LLM], expected: dict[tuple[str, float], 
     target, draft_model = pair
     draft: LLM | str = draft_model if kind == "model" else "ngram"
     if kind == "contrary":
-        monkeypatch.setattr("lcpu.engine.llm.NGrams", Contrary)
+        monkeypatch.setattr("lcpu.engine.drafters.NGrams", Contrary)
     drafted = 0
     for prompt in PROMPTS if temperature == 0 and kind != "contrary" else PROMPTS[::5]:
         found, more = ids(target, prompt, temperature, draft)
@@ -127,7 +127,7 @@ MODELS = {
 def test_formats_and_architectures(write_llama: Callable[..., Path], model: str,
                                    monkeypatch: pytest.MonkeyPatch) -> None:
     kinds, architecture, shape = MODELS[model]
-    monkeypatch.setattr("lcpu.engine.llm.NGrams", Contrary)
+    monkeypatch.setattr("lcpu.engine.drafters.NGrams", Contrary)
     with LLM.load(write_llama(kinds, architecture=architecture, **shape), threads=2) as llm:
         for temperature in (0.0, 1.0):
             plain, _ = ids(llm, "one two", temperature, None)
