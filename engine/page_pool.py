@@ -10,7 +10,6 @@ from ..kernels.errors import LcpuError
 from ..kernels.memory import zeros
 from ..kernels.pages import PAGES, POSITIONS, PageType
 from .hyperparameters import Hyperparameters
-from .page_owners import owners
 
 
 class PagePool:
@@ -30,7 +29,8 @@ class PagePool:
         self.page_bytes = 0
         self.position_bytes = 0  # that reading one position takes, without what pages have beside it
         self._layer_bytes = h.head_count_kv * (self.key_bytes + self.value_bytes)
-        self._layer_position_bytes = int(h.head_count_kv * h.head_dim * (self.keys.value_size + self.values.value_size))
+        self._layer_position_bytes = h.head_count_kv * sum(
+            each.value_size * h.head_dim + each.scale_size for each in (self.keys, self.values))
         self._pages: np.ndarray | None = None
         self._head_dim = h.head_dim
 
@@ -81,7 +81,8 @@ class PagePool:
 
     @cached_property
     def _owners(self) -> np.ndarray:
-        return owners(self.keys.name, self.values.name, self._head_dim)
+        """The position of each byte of a head's keys and values: int64 [bytes]"""
+        return np.concatenate([self.keys.key_owners(self._head_dim), self.values.value_owners(self._head_dim)])
 
 
 def page_type(name: str, head_dim: int) -> PageType:

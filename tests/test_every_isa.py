@@ -12,7 +12,7 @@ import pytest
 from lcpu.kernels import isa
 
 ROOT = Path(__file__).parents[1]
-PATHS = ("tests/kernels", "tests/engine/test_identity.py", "tests/engine/test_page_owners.py")
+PATHS = ("tests/kernels", "tests/engine/test_identity.py")
 TESTS = [path for path in PATHS if (ROOT / path).exists()]
 OTHERS = [name for name in isa.available() if name != isa.active().name]
 

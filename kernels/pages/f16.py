@@ -1,5 +1,6 @@
 """Pages of F16: keys and values as float16, in the layout of F16 weights."""
 
+import numpy as np
 from numba import float32
 
 from ..formats.floats import float_tile
@@ -8,7 +9,7 @@ from ..jit import device
 from ..matmul import multiplier, padded_width
 from ..simd import ISA, LANES, alloca, get_f32, load_f32, maximum, minimum, panel_f16, prefetch_pages, put_f16
 from ..simd import round_f16, splat_f32, store_f16, store_f32
-from .page_type import POSITIONS, PageType, inverse_sum
+from .page_type import NOBODY, POSITIONS, PageType, inverse_sum
 
 _VECTOR = 4 * LANES
 _LARGEST = float32(65504.0)
@@ -61,14 +62,30 @@ def weighted_mean(values, value_bytes, weights, scaled, out, weights_stride, out
              ahead)
 
 
+def key_owners(head_dim: int) -> np.ndarray:
+    """[panel][dimension][position of the panel][2 bytes]"""
+    panels = np.arange(POSITIONS).reshape(-1, 1, LANES, 1)
+    return np.broadcast_to(panels, (len(panels), head_dim, LANES, 2)).reshape(-1)
+
+
+def value_owners(head_dim: int) -> np.ndarray:
+    """[panel][position][dimension of the panel][2 bytes], with whole vectors for the last dimensions"""
+    dimensions = np.arange(padded_width(head_dim)).reshape(-1, 1, LANES, 1)
+    owners = np.where(dimensions < head_dim, np.arange(POSITIONS).reshape(1, -1, 1, 1), NOBODY)
+    return np.broadcast_to(owners, (*owners.shape[:3], 2)).reshape(-1)
+
+
 PAGES = PageType(
     "f16",
     multiple=1,
     balanced=False,
     key_block=1,
-    value_size=2.0,
+    value_size=2,
+    scale_size=0,
     key_bytes=lambda head_dim: 2 * head_dim * POSITIONS,
     value_bytes=lambda head_dim: 2 * padded_width(head_dim) * POSITIONS,
+    key_owners=key_owners,
+    value_owners=value_owners,
     query_bytes=lambda head_dim: 4 * padded_width(head_dim),
     store_key=store_key,
     store_value=store_value,

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numba import float32
 
 from ..jit import device
 from ..simd import LANES, get_f32
 
 POSITIONS = 128  # of a page
+NOBODY = POSITIONS  # the owner of bytes that nothing reads
 
 
 @device
@@ -32,9 +34,12 @@ class PageType:
     multiple: int  # a head must have a multiple of so many dimensions
     balanced: bool  # whether keys and queries are multiplied by factors first (see engine/key_balance.py)
     key_block: int  # dimensions of a block of a key
-    value_size: float  # bytes that a value takes, with its share of a scale
+    value_size: int  # bytes of a value
+    scale_size: int  # bytes of the scale of a key or of the values of one position
     key_bytes: Callable[[int], int]
     value_bytes: Callable[[int], int]
+    key_owners: Callable[[int], np.ndarray]  # the position that each byte of the keys belongs to, or NOBODY: int64
+    value_owners: Callable[[int], np.ndarray]
     query_bytes: Callable[[int], int]  # of a query as multiply_keys takes it
     store_key: Callable[..., Any]  # (keys, position in the page, float32 key, head_dim, float32 factors)
     store_value: Callable[..., Any]  # (values, position in the page, float32 value, head_dim, bytes of a page's values)

@@ -8,6 +8,7 @@ Dimensions of keys can differ by a factor of a thousand, where a projection has 
 all. So a key is multiplied by factors that make its dimensions alike, and a query by their inverses.
 """
 
+import numpy as np
 from numba import float32, int32
 
 from ..jit import device
@@ -16,7 +17,7 @@ from ..simd import LANES, LARGEST_UNSIGNED, SIGNED_OFFSET, absolute, alloca, dot
 from ..simd import get_u8, init_from_bias, load_f32, maximum, minimum, panel_bytes, panel_f32, prefetch_ahead
 from ..simd import prefetch_pages, put_f32, put_i32, put_u8, reduce_add, reduce_add_i32, reduce_max, rint, scale_add
 from ..simd import splat_f32, splat_i32, store_f32, store_i8, to_i32, zeros_f32, zeros_i32
-from .page_type import POSITIONS, PageType, inverse_sum
+from .page_type import NOBODY, POSITIONS, PageType, inverse_sum
 
 _VECTOR = 4 * LANES
 _GROUP = 4  # values that a dot product takes at once
@@ -159,14 +160,30 @@ def weighted_mean(values, value_bytes, weights, split, out, weights_stride, out_
                      (positions + _GROUP - 1) // _GROUP, accumulate, ahead)
 
 
+def key_owners(head_dim: int) -> np.ndarray:
+    """[panel]: the scales of all positions [LANES][4 bytes], then [group of dimensions][LANES][4]"""
+    lanes = np.repeat(np.arange(POSITIONS), 4).reshape(-1, 1, _VECTOR)
+    return np.broadcast_to(lanes, (len(lanes), 1 + head_dim // _GROUP, _VECTOR)).reshape(-1)
+
+
+def value_owners(head_dim: int) -> np.ndarray:
+    """[panel][group of positions][dimension of the panel][4], then a scale for each position [4 bytes]"""
+    dimensions = np.arange(padded_width(head_dim)).reshape(-1, 1, LANES, 1)
+    codes = np.where(dimensions < head_dim, np.arange(POSITIONS).reshape(1, -1, 1, _GROUP), NOBODY)
+    return np.concatenate([codes.reshape(-1), np.repeat(np.arange(POSITIONS), 4)])
+
+
 PAGES = PageType(
     "q8_0",
     multiple=16,
     balanced=True,
     key_block=_GROUP,
-    value_size=34 / 32,
+    value_size=1,
+    scale_size=4,
     key_bytes=lambda head_dim: (head_dim + 4) * POSITIONS,
     value_bytes=lambda head_dim: (padded_width(head_dim) + 4) * POSITIONS,
+    key_owners=key_owners,
+    value_owners=value_owners,
     query_bytes=lambda head_dim: 2 * head_dim + 8,
     store_key=store_key,
     store_value=store_value,
