@@ -26,6 +26,11 @@ class Part:
     rows: int
 
 
+def role(name: str) -> str:
+    """What a tensor is in its layer: "ffn_up" for "blk.0.ffn_up.weight"."""
+    return name.removesuffix(".weight").rsplit(".", 1)[-1]
+
+
 class Tensors:
     """Looks tensors up by the names that an architecture has for them."""
 
