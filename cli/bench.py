@@ -7,76 +7,29 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from ..kernels.errors import LcpuError
 from . import bench_options as options
-from . import bench_plot, bench_values, console
-from .bench_report import Report, Row, Run, counted
+from . import bench_plot, bench_profile, bench_values, console
+from .bench_plan import Plan
+from .bench_profile import ProfileRow
+from .bench_report import FORMATS, Report, Row, Run, columns, counted
 from .options import MemoryCheck, UsageError, from_environment
 
 if TYPE_CHECKING:
-    from ..engine.benchmark import Case
     from ..engine.gguf_file import GGUFFile
     from ..kernels.probe import Peaks
 
 T = TypeVar("T")
 Opener = Callable[[], "GGUFFile"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured for each model."""
-
-    threads: list[int]  # 0 or -1: the engine's choice
-    prompts: list[int]
-    generated: list[int]
-    both: list[tuple[int, int]]
-    costs: list[int]
-    depths: list[int]
-    batches: list[int]
-    ubatches: list[int]
-    acceptances: list[float]  # of speculative decoding; if there are any, nothing else is measured
-    drafts: list[int]
-    sequences: list[int]  # at once; then nothing else is measured
-    shared_prompt: bool
-    cache_types: list[tuple[str, str]]
-    repetitions: int
-    warm_up: bool
-    delay: int
-    check_memory: bool
-    progress: bool
-
-    def settings(self) -> list[tuple[int, int, Case]]:
-        """(logical batch, physical batch, test) of all tests, in llama-bench's order."""
-        from ..engine.benchmark import Case, batch_cost
-        from ..engine.benchmark_speculation import speculative
-
-        if self.acceptances:
-            return [(self.batches[0], self.ubatches[0], speculative(*each))
-                    for each in product(filter(None, self.generated), self.drafts, self.acceptances)]
-        if self.sequences:
-            batch, ubatch = self.batches[0], self.ubatches[0]
-            return [(batch, ubatch, Case(prompt, generated, batch=min(batch, ubatch), sequences=count,
-                                         shared_prompt=self.shared_prompt))
-                    for prompt, generated, count in product(self.prompts, self.generated, self.sequences)
-                    if prompt or generated]
-        found = []
-        for batch, ubatch, depth in product(self.batches, self.ubatches, self.depths):
-            most = min(batch, ubatch)
-            cases = [Case(prompt=count, depth=depth, batch=most) for count in self.prompts if count]
-            cases += [Case(generated=count, depth=depth, batch=most) for count in self.generated if count]
-            cases += [Case(prompt, count, depth, most) for prompt, count in self.both]
-            cases += [batch_cost(size, depth) for size in self.costs]
-            found += [(batch, ubatch, case) for case in cases]
-        return found
 
 
 def bench(
@@ -100,8 +53,10 @@ def bench(
     acceptance: options.Acceptances = None,
     draft: options.Drafts = None,
     model_draft: options.DraftModel = None,
+    profile: options.Profile = False,
     repetitions: options.Repetitions = None,
     output: options.Output = "md",
+    json: options.Json = False,
     plot: options.Plot = None,
     no_warmup: options.NoWarmUp = False,
     delay: options.Delay = 0,
@@ -138,8 +93,10 @@ def bench(
         delay=delay,
         check_memory=memory_check,
         progress=progress,
+        profile=profile,
     )
-    _check(plan)
+    plan.check()
+    written = _output(output, json, profile, plot)
     if shape and from_environment(context, "model"):
         model = None  # --shape on the command line wins over LCPU_MODEL
     names = bench_values.names(shape), bench_values.names(type_name)
@@ -149,9 +106,10 @@ def bench(
     draft_opener = _draft_opener(model_draft)
     if plot is not None:
         bench_plot.check(plot)
-    columns = {"n_batch": batch, "n_ubatch": ubatch, "step cost": batch_cost, "speed-up": spec,
-               "type_k": cache_type_k, "type_v": cache_type_v}
-    report = Report(output, [name for name, wanted in columns.items() if wanted], parallel=bool(plan.sequences))
+    optional = {"n_batch": batch, "n_ubatch": ubatch, "step cost": batch_cost, "speed-up": spec,
+                "type_k": cache_type_k, "type_v": cache_type_v}
+    shown = columns([name for name, wanted in optional.items() if wanted], parallel=bool(plan.sequences))
+    report: Report[Any] = Report(bench_profile.FORMATS[written]) if profile else Report(FORMATS[written], shown)
     try:
         for opener, count, types in jobs:
             for row in _rows(opener, draft_opener, count, types, plan):
@@ -163,15 +121,15 @@ def bench(
         bench_plot.draw(plot, report.rows)
 
 
-def _check(plan: Plan) -> None:
-    if plan.acceptances and any([*plan.prompts, *plan.both, *plan.costs, *plan.depths]):
-        raise UsageError("--spec measures generation with drafts and nothing else: leave out -p, -pg, -tgb and -d")
-    if plan.sequences and (plan.acceptances or any([*plan.both, *plan.costs, *plan.depths])):
-        raise UsageError("-np measures many sequences at once and nothing else: leave out --spec, -pg, -tgb and -d")
-    if plan.shared_prompt and not plan.sequences:
-        raise UsageError("-pps shares the prompt of many sequences: say how many with -np, or leave it out")
-    if not any([*plan.prompts, *plan.generated, *plan.both, *plan.costs]):
-        raise UsageError("nothing to measure: -p, -n, -pg and -tgb are all 0 or left out; give one of them a number")
+def _output(output: str, json: bool, profile: bool, plot: Path | None) -> str:
+    """The format to write: the name in FORMATS."""
+    if json and output not in ("md", "json"):
+        raise UsageError(f"--json is short for -o json, which is not -o {output}: leave one out")
+    if profile and plot is not None:
+        raise UsageError("--plot draws speeds, and not where the time goes: leave out --plot or --profile")
+    if profile and output not in bench_profile.FORMATS:
+        raise UsageError(f"-o {output} has no room for a profile: take -o {', '.join(bench_profile.FORMATS)}")
+    return "json" if json else output
 
 
 def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str], check_memory: bool) -> list[Opener]:
@@ -227,12 +185,14 @@ def _usage(check: Callable[..., T], *values: object) -> T:
         raise UsageError(str(error)) from None
 
 
-def _rows(opener: Opener, draft: Opener | None, threads: int, types: tuple[str, str], plan: Plan) -> Iterator[Row]:
+def _rows(opener: Opener, draft: Opener | None, threads: int, types: tuple[str, str],
+          plan: Plan) -> Iterator[Row | ProfileRow]:
     """Loads a model with a number of threads and types of the cache, and runs all tests of the plan."""
     from ..engine.benchmark import Benchmark, machine_peaks
     from ..engine.benchmark_parallel import ParallelBenchmark, cache_tokens
     from ..engine.benchmark_speculation import SpeculationBenchmark
     from ..engine.model import Model
+    from ..engine.profile import profile
 
     settings = plan.settings()
     with ExitStack() as stack:
@@ -260,8 +220,13 @@ def _rows(opener: Opener, draft: Opener | None, threads: int, types: tuple[str, 
             label = f"{run.description}, {counted(threads)}, test {number + 1}/{len(settings)}, {case.name}"
             say = partial(_say, label) if plan.progress else _say_nothing
             started_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-            result = benchmark.run(case, plan.repetitions, warm_up=plan.warm_up, progress=say)
-            yield Row(run, result, n_batch, n_ubatch, started_at)
+            if plan.profile:
+                assert not isinstance(benchmark, SpeculationBenchmark)
+                for found in profile(benchmark, model, case, plan.repetitions, warm_up=plan.warm_up, progress=say):
+                    yield ProfileRow(run, case, found, n_batch, n_ubatch, started_at)
+            else:
+                result = benchmark.run(case, plan.repetitions, warm_up=plan.warm_up, progress=say)
+                yield Row(run, result, n_batch, n_ubatch, started_at)
 
 
 def _run(file: GGUFFile, threads: int, load_seconds: float, peaks: Peaks) -> Run:

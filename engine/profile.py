@@ -30,8 +30,8 @@ Phase = Literal["prompt", "generation"]
 class Operation:
     """What the operations of one name take in a step, in the mean of all steps.
 
-    bytes: that they must read at least once. operations: of which a multiplication and an addition are two. Both are
-    None where they are not known: they are for matrices and attention.
+    bytes: that they must read at least once. arithmetic: how many operations on numbers; a multiplication and an
+    addition are two. Both are None where they are not known: they are for matrices and attention.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Operation:
     work: tuple[float, ...]  # seconds, of each thread
     waiting: tuple[float, ...]  # at barriers
     bytes: float | None = None
-    operations: float | None = None
+    arithmetic: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -115,7 +115,7 @@ class Profiler:
         return Operation(name, len(instructions), len(numbers), tuple(seconds[:, 0].tolist()),
                          tuple(seconds[:, 1].tolist()),
                          bytes=sum(each for each, _ in work) / self.steps if work else None,
-                         operations=sum(each for _, each in work) / self.steps if work else None)
+                         arithmetic=sum(each for _, each in work) / self.steps if work else None)
 
     def _count(self, pieces: list[Piece]) -> None:
         self._shapes[sum(len(piece.tokens) for piece in pieces), sum(piece.outputs for piece in pieces)] += 1
@@ -125,7 +125,7 @@ class Profiler:
             self._seen += sum(range(piece.start + 1, end + 1))
 
     def _work(self, instruction: Instruction) -> tuple[float, float] | None:
-        """The bytes and operations of an instruction in all steps, if they are known."""
+        """The bytes and the arithmetic of an instruction in all steps, if they are known."""
         model = self._model
         if instruction.name == "attention":
             layers = model.h.block_count

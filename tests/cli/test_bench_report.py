@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 
 from lcpu import __version__
-from lcpu.cli.bench_report import FORMATS, Report, Row, Run
+from lcpu.cli.bench_report import FORMATS, Report, Row, Run, columns
 from lcpu.engine.benchmark import Case, Result, batch_cost
 from lcpu.engine.benchmark_speculation import speculative
 from lcpu.kernels.probe import Peaks
@@ -54,7 +54,7 @@ def written(capsys: pytest.CaptureFixture[str]):
     """written(output, optional columns, rows) -> what goes to stdout, and nothing may go to stderr."""
 
     def write(output: str, optional: tuple[str, ...] = (), rows: list[Row] = ROWS, parallel: bool = False) -> str:
-        report = Report(output, optional, parallel=parallel)
+        report = Report(FORMATS[output], columns(optional, parallel=parallel))
         for row in rows:
             report.add(row)
         report.end()
@@ -208,7 +208,7 @@ def test_columns_for_what_was_asked(written):
 
 def test_rows_appear_as_they_are_measured(capsys):
     for output in FORMATS:
-        report = Report(output)
+        report = Report(FORMATS[output], columns())
         assert capsys.readouterr().out == ""
         for row in ROWS:
             report.add(row)

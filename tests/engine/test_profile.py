@@ -140,9 +140,9 @@ def test_operations_are_those_that_tokens_need(model: Model) -> None:
     expected = attention_operations(model, sum(range(101, 131)))
     for name, matrix in model.matrices.items():
         expected += weight_operations(model, matrix, 1 if name == "output.weight" else 30)
-    assert total(found.operations, "operations") * 2 == pytest.approx(expected)
+    assert total(found.operations, "arithmetic") * 2 == pytest.approx(expected)
     unknown = {each.name for each in found.operations if each.bytes is None}
-    assert {each.name for each in found.operations if each.operations is None} == unknown
+    assert {each.name for each in found.operations if each.arithmetic is None} == unknown
     assert unknown == {"embed", "attn_norm", "rope", "store", "ffn_norm", "silu_multiply", "outputs", "output_norm"}
 
 
@@ -155,7 +155,7 @@ def test_many_sequences(model: Model) -> None:
     assert said == ["warm-up", "prompt, run 1/1", "generation, run 1/1"]
     layers, seen = model.h.block_count, 3 * sum(range(151, 155))
     attention = next(each for each in generation.operations if each.name == "attention")
-    assert attention.operations == pytest.approx(attention_operations(model, seen) / 4)
+    assert attention.arithmetic == pytest.approx(attention_operations(model, seen) / 4)
     assert attention.instructions == layers
 
 
