@@ -25,7 +25,11 @@ from .bench_report import FORMATS, Report, Row, Run, columns, counted
 from .options import MemoryCheck, UsageError, from_environment
 
 if TYPE_CHECKING:
+    from ..engine.benchmark import Result
     from ..engine.gguf_file import GGUFFile
+    from ..engine.model import Model
+    from ..engine.peaks import PeakMeter
+    from ..engine.profile import Profile
     from ..kernels.probe import Peaks
 
 T = TypeVar("T")
@@ -68,6 +72,8 @@ def bench(
     A test processes a prompt (pp), generates tokens (tg), or does both. N,... is a list such as 1,2,4, or a range such
     as 1-4, 8-64+8 or 128-1024*2. Flags may be repeated.
     """
+    from ..engine.peaks import PeakMeter
+
     if not spec and from_environment(context, "model_draft"):
         model_draft = None  # LCPU_MODEL_DRAFT is a setting for `run`
     if not spec and (acceptance or draft or model_draft):
@@ -110,9 +116,10 @@ def bench(
                 "type_k": cache_type_k, "type_v": cache_type_v}
     shown = columns([name for name, wanted in optional.items() if wanted], parallel=bool(plan.sequences))
     report: Report[Any] = Report(bench_profile.FORMATS[written]) if profile else Report(FORMATS[written], shown)
+    meter = PeakMeter()
     try:
         for opener, count, types in jobs:
-            for row in _rows(opener, draft_opener, count, types, plan):
+            for row in _rows(opener, draft_opener, count, types, plan, meter):
                 report.add(row)
             gc.collect()  # the memory of a model, before the next one is loaded
     finally:
@@ -185,48 +192,53 @@ def _usage(check: Callable[..., T], *values: object) -> T:
         raise UsageError(str(error)) from None
 
 
-def _rows(opener: Opener, draft: Opener | None, threads: int, types: tuple[str, str],
-          plan: Plan) -> Iterator[Row | ProfileRow]:
+def _rows(opener: Opener, draft: Opener | None, threads: int, types: tuple[str, str], plan: Plan,
+          meter: PeakMeter) -> Iterator[Row | ProfileRow]:
     """Loads a model with a number of threads and types of the cache, and runs all tests of the plan."""
-    from ..engine.benchmark import Benchmark, machine_peaks
-    from ..engine.benchmark_parallel import ParallelBenchmark, cache_tokens
-    from ..engine.benchmark_speculation import SpeculationBenchmark
+    from ..engine.benchmark import with_shares
     from ..engine.model import Model
-    from ..engine.profile import profile
 
     settings = plan.settings()
     with ExitStack() as stack:
         file = stack.enter_context(opener())
         with console.LoadProgress() as progress:
-            peaks = machine_peaks(threads, progress)  # before the model is loaded: this takes memory for a moment
+            meter.measure(threads, progress)
             started = time.perf_counter()
-            context = max(case.context for _, _, case in settings)
-            tokens = max(cache_tokens(case) for _, _, case in settings) if plan.sequences else 0
-            load = partial(Model, context=context, threads=threads, cache_tokens=tokens, cache_types=types,
-                           check_memory=plan.check_memory, context_flags="-p, -n, -d", progress=progress)
+            load = partial(Model, context=max(case.context for _, _, case in settings), threads=threads,
+                           cache_tokens=plan.cache_tokens(), cache_types=types, check_memory=plan.check_memory,
+                           context_flags="-p, -n, -d", progress=progress)
             model = load(file)
             stack.callback(model.close)
-            run = replace(_run(file, threads, time.perf_counter() - started, peaks), cache_types=types)
-            draft_model = None
-            if draft is not None:
-                draft_model = load(stack.enter_context(draft()), team=model.team)
-        benchmark: Benchmark | SpeculationBenchmark | ParallelBenchmark = Benchmark(model, peaks)
-        if plan.acceptances:
-            benchmark = SpeculationBenchmark(model, draft_model)
-        elif plan.sequences:
-            benchmark = ParallelBenchmark(model)
+            run = replace(_run(file, threads, time.perf_counter() - started, meter.best(threads)), cache_types=types)
+            draft_model = load(stack.enter_context(draft()), team=model.team) if draft is not None else None
+        measure = _measuring(model, draft_model, plan)
         for number, (n_batch, n_ubatch, case) in enumerate(settings):
             time.sleep(plan.delay)
             label = f"{run.description}, {counted(threads)}, test {number + 1}/{len(settings)}, {case.name}"
-            say = partial(_say, label) if plan.progress else _say_nothing
             started_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-            if plan.profile:
-                assert not isinstance(benchmark, SpeculationBenchmark)
-                for found in profile(benchmark, model, case, plan.repetitions, warm_up=plan.warm_up, progress=say):
-                    yield ProfileRow(run, case, found, n_batch, n_ubatch, started_at)
+            found = measure(case, progress=partial(_say, label) if plan.progress else _say_nothing)
+            result = None if isinstance(found, list) else found
+            run = replace(run, peaks=meter.after_test(threads, model, result, last=number + 1 == len(settings)))
+            if isinstance(found, list):
+                yield from (ProfileRow(run, case, each, n_batch, n_ubatch, started_at) for each in found)
             else:
-                result = benchmark.run(case, plan.repetitions, warm_up=plan.warm_up, progress=say)
-                yield Row(run, result, n_batch, n_ubatch, started_at)
+                yield Row(run, with_shares(found, model, run.peaks), n_batch, n_ubatch, started_at)
+
+
+def _measuring(model: Model, draft_model: Model | None, plan: Plan) -> Callable[..., Result | list[Profile]]:
+    """measure(case, progress=...) runs a test or profiles it."""
+    from ..engine.benchmark import Benchmark
+    from ..engine.benchmark_parallel import ParallelBenchmark
+    from ..engine.benchmark_speculation import SpeculationBenchmark
+    from ..engine.profile import profile
+
+    benchmark: Benchmark | ParallelBenchmark = ParallelBenchmark(model) if plan.sequences else Benchmark(model)
+    run: Callable[..., Result | list[Profile]] = benchmark.run
+    if plan.acceptances:
+        run = SpeculationBenchmark(model, draft_model).run
+    elif plan.profile:
+        run = partial(profile, benchmark, model)
+    return partial(run, repetitions=plan.repetitions, warm_up=plan.warm_up)
 
 
 def _run(file: GGUFFile, threads: int, load_seconds: float, peaks: Peaks) -> Run:

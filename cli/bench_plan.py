@@ -60,6 +60,12 @@ class Plan:
             found += [(batch, ubatch, case) for case in cases]
         return found
 
+    def cache_tokens(self) -> int:
+        """Tokens that the cache must hold, where that is more than one sequence has."""
+        from ..engine.benchmark_parallel import cache_tokens
+
+        return max(cache_tokens(case) for _, _, case in self.settings()) if self.sequences else 0
+
     def check(self) -> None:
         """Raises UsageError for flags that exclude each other, or that leave nothing to measure."""
         if self.acceptances and any([*self.prompts, *self.both, *self.costs, *self.depths]):

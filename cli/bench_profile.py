@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .bench_options import BATCH, UBATCH
-from .bench_report import Format, Run, counted, footer, json_formats, peak_fields, settings
+from .bench_report import Format, Run, counted, footer, json_formats, peak_fields, settings, spread_fields
 
 if TYPE_CHECKING:
     from ..engine.benchmark import Case
@@ -43,6 +43,7 @@ def _fields(row: ProfileRow) -> dict[str, Any]:
         "step_ns": round(1e9 * profile.step_seconds),
         "launch_ns": round(1e9 * profile.launch_seconds),
         **peak_fields(row.run.peaks),
+        **spread_fields(profile.samples_ns),
         "operations": [_operation_fields(profile, operation) for operation in profile.operations],
         "samples_ns": profile.samples_ns,
     }
@@ -128,7 +129,11 @@ def _line(widths: Sequence[int], cells: Sequence[str]) -> str:
     return f"| {' | '.join(padded)} |\n"
 
 
+def _end(rows: Sequence[ProfileRow]) -> str:
+    return footer([(row.run, row.case.name, row.profile.samples_ns) for row in rows])
+
+
 FORMATS: dict[str, Format[ProfileRow]] = {
-    "md": Format(_table, between="\n", end=lambda rows: footer([row.run for row in rows])),
+    "md": Format(_table, between="\n", end=_end),
     **json_formats(_fields),
 }

@@ -31,6 +31,7 @@ _PARALLEL_COLUMNS = {"PP": 6, "TG": 6, "B": 4, "N_KV": 6, "T_PP s": 8, "S_PP t/s
 _NOT_PARALLEL = ("test", "t/s", "of bandwidth", "of peak")
 OPTIONAL_COLUMNS = ("n_batch", "n_ubatch", "type_k", "type_v", "step cost", "speed-up")
 _WIDTHS = _COLUMNS | _PARALLEL_COLUMNS
+LARGEST_SPREAD = 0.1  # of the runs of a test, on a quiet machine
 _SQL_TABLE = "lcpu_bench"  # not llama_bench: both may go into one database, and their columns differ
 _SQL_TYPES: dict[type, str] = {int: "INTEGER", str: "TEXT"}  # and REAL
 
@@ -88,6 +89,14 @@ def peak_fields(peaks: Peaks) -> Fields:
     return {"memory_bandwidth": peaks.bandwidth, "int8_peak": peaks.int8, "float32_peak": peaks.float32}
 
 
+def spread_fields(samples_ns: Sequence[int]) -> Fields:
+    """How far the runs of a test lie apart, and whether that is so far that something else must have disturbed them."""
+    from ..engine.benchmark import spread
+
+    found = spread(samples_ns)
+    return {"spread": found, "disturbed": int(found is not None and found > LARGEST_SPREAD)}
+
+
 def fields(row: Row) -> Fields:
     """llama-bench's fields, and then lcpu's own."""
     run, result, case = row.run, row.result, row.result.case
@@ -109,6 +118,7 @@ def fields(row: Row) -> Fields:
         "bandwidth_share": result.bandwidth_share,
         "peak_share": result.peak_share,
         **peak_fields(run.peaks),
+        **spread_fields(result.samples_ns),
     }
 
 
@@ -196,14 +206,20 @@ def _table_row(columns: Sequence[str], row: Row) -> str:
 
 
 def _table_end(rows: Sequence[Row]) -> str:
-    return footer([row.run for row in rows])
+    return footer([(row.run, row.result.case.name, row.result.samples_ns) for row in rows])
 
 
-def footer(runs: Sequence[Run]) -> str:
-    """A line with the peaks that the shares refer to."""
-    lines = [f"measured, {counted(peaks.threads)}: {peaks.bandwidth / 1e9:.1f} GB/s from memory, "
+def footer(tests: Sequence[tuple[Run, str, Sequence[int]]]) -> str:
+    """The peaks that the shares refer to, and which tests, by their names and times, something else has disturbed."""
+    best = {run.threads: run.peaks for run, _, _ in tests}  # they only grow
+    lines = [f"measured, {counted(threads)}: {peaks.bandwidth / 1e9:.1f} GB/s from memory, "
              f"{peaks.int8 / 1e9:.0f} int8 and {peaks.float32 / 1e9:.0f} float32 Gop/s"
-             for peaks in dict.fromkeys(run.peaks for run in runs)]  # fmt: skip
+             for threads, peaks in best.items()]  # fmt: skip
+    disturbed = [f"{name} with {counted(run.threads)}" for run, name, samples_ns in tests
+                 if spread_fields(samples_ns)["disturbed"]]
+    if disturbed:
+        lines.append(f"disturbed: {', '.join(dict.fromkeys(disturbed))}: the runs differ by more than "
+                     f"{LARGEST_SPREAD:.0%}; measure again when nothing else uses the machine")
     return "\n" + "\n".join([*lines, f"build: lcpu {__version__}"]) + "\n"
 
 

@@ -10,17 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 import numpy as np
 
 from ..kernels.activations import BFloat16Pairs, Float32
-from ..kernels.jit import announcing
-from ..kernels.probe import Peaks, peaks
+from ..kernels.probe import Peaks
 from .batch import Piece
-from .model import BATCH, Model, Progress
+from .model import BATCH, Model
 from .work import attention_operations, is_output_layer, weight_bytes, weight_operations
 
 STEPS = 32  # of a batch-cost case, in each repetition
@@ -126,8 +125,8 @@ class Result:
 class Benchmark:
     """Runs cases on a loaded model, and keeps count of the filled positions of its cache."""
 
-    def __init__(self, model: Model, peaks: Peaks) -> None:
-        self._model, self._peaks = model, peaks
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self._random = np.random.default_rng(0)
         self._cached = 0
         self._pages = np.arange(model.pool.most)
@@ -142,16 +141,7 @@ class Benchmark:
             sample, single = self._measure(case)
             samples.append(sample)
             singles.append(single)
-        seconds = fmean(samples) / 1e9
-        return Result(
-            case,
-            tuple(samples),
-            step_cost=sum(samples) / sum(singles) if case.step else None,
-            bandwidth_share=bytes_read(self._model, case) / seconds / self._peaks.bandwidth
-            if not case.prompt else None,
-            peak_share=least_prefill_seconds(self._model, case, self._peaks) / seconds
-            if not case.generated else None,
-        )
+        return Result(case, tuple(samples), step_cost=sum(samples) / sum(singles) if case.step else None)
 
     def prepare(self, case: Case, *, warm_up: bool, progress: Callable[[str], None]) -> None:
         """Fill the cache up to the depth of a case, and take some of its steps."""
@@ -217,12 +207,6 @@ class Benchmark:
         return self._random.integers(0, self._model.h.vocab_size, count).tolist()
 
 
-def machine_peaks(threads: int, progress: Progress | None = None) -> Peaks:
-    """The peak rates of this machine, measured once. progress("compiling", 0, 0) is called if kernels are compiled."""
-    with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
-        return peaks(threads)
-
-
 def processor_name() -> str:
     """The name of the processor, or at least of its family."""
     if sys.platform == "darwin":
@@ -234,6 +218,23 @@ def processor_name() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
+
+
+def with_shares(result: Result, model: Model, peaks: Peaks) -> Result:
+    """The result with its shares of the machine's peaks, if all steps of its case are of one kind."""
+    case, seconds = result.case, result.avg_ns / 1e9
+    if case.sequences or case.acceptance is not None:
+        return result
+    return replace(
+        result,
+        bandwidth_share=bytes_read(model, case) / seconds / peaks.bandwidth if not case.prompt else None,
+        peak_share=least_prefill_seconds(model, case, peaks) / seconds if not case.generated else None,
+    )
+
+
+def spread(samples_ns: Sequence[int]) -> float | None:
+    """The difference of the slowest and the fastest run, as a share of the median; None for a single one."""
+    return (max(samples_ns) - min(samples_ns)) / median(samples_ns) if len(samples_ns) > 1 else None
 
 
 def bytes_read(model: Model, case: Case) -> int:

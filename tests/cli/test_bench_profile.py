@@ -64,7 +64,8 @@ def test_the_table(written):
     assert lines[0].endswith("2 threads, pp600+tg2, generation, -b 64 -ub 32: 0.3000 ms a step, 3333.33 t/s")
     assert cells(lines[4]) == ["rope", "44", "0.2500", "83.3%", "", "", "44", "0.0000"]
     assert lines[7:] == ["", "measured, 2 threads: 12.3 GB/s from memory, 500 int8 and 100 float32 Gop/s",
-                         "build: lcpu 0.1.0"]  # fmt: skip
+                         "disturbed: pp600+tg2 with 2 threads: the runs differ by more than 10%; measure again when "
+                         "nothing else uses the machine", "build: lcpu 0.1.0"]  # fmt: skip
 
 
 def test_json(written):
@@ -73,6 +74,8 @@ def test_json(written):
     assert (first["test"], first["phase"], first["n_prompt"], first["n_threads"]) == ("pp600+tg2", "prompt", 600, 2)
     assert (first["steps"], first["step_ns"], first["launch_ns"]) == (4, 80_000_000, 43_000_000)
     assert (first["avg_ts"], first["samples_ns"]) == (3750, [150_000_000, 170_000_000])
+    assert (first["spread"], first["disturbed"]) == (0.125, 1)
+    assert (second["spread"], second["disturbed"]) == (None, 0)
     assert (first["memory_bandwidth"], first["int8_peak"]) == (12.34e9, 500.2e9)
     assert first["operations"] == [
         {"name": "ffn_gate, ffn_up", "count": 44, "ns": 32_000_000, "share": 0.4, "bytes": 400e6, "arithmetic": 1.6e9,

@@ -20,10 +20,8 @@ from lcpu.engine.gguf_file import GGUFFile
 from lcpu.engine.model import Model
 from lcpu.engine.profile import Operation, Profile, Profiler
 from lcpu.engine.work import attention_operations, weight_operations
-from lcpu.kernels.probe import Peaks
 from lcpu.kernels.profile import clock_rate, timed
 
-PEAKS = Peaks(threads=1, bandwidth=1e9, int8=4e9, float32=1e9, bf16=2e9)
 LLAMA = {"embed", "attn_norm", "attn_q, attn_k, attn_v", "rope", "store", "attention", "attn_output", "ffn_norm",
          "ffn_gate, ffn_up", "silu_multiply", "ffn_down", "outputs", "output_norm"}  # fmt: skip
 
@@ -45,7 +43,7 @@ def embedded() -> Iterator[Model]:
 
 
 def measured(model: Model, case: Case, repetitions: int = 2) -> list[Profile]:
-    return profile.profile(Benchmark(model, PEAKS), model, case, repetitions, warm_up=False)
+    return profile.profile(Benchmark(model), model, case, repetitions, warm_up=False)
 
 
 def test_the_logits_have_the_same_bits(model: Model) -> None:
@@ -76,26 +74,27 @@ def test_every_instruction_is_in_it(model: Model) -> None:
 
 
 def test_the_parts_are_the_whole(embedded: Model) -> None:
-    """With the launch, they add up to the time of an ordinary step: timing them costs next to nothing."""
-    case = Case(generated=64)
-    runner = Benchmark(embedded, PEAKS)
-    runner.run(case, 1)
-    ratios, launches = [], []
-    for _ in range(15):
-        ordinary = runner.run(case, 1, warm_up=False).avg_ns / 64e9
-        (found,) = profile.profile(runner, embedded, case, 1, warm_up=False)
-        ratios.append(sum(operation.seconds for operation in found.operations) / ordinary)
-        launches.append(found.launch_seconds / found.step_seconds)
-    assert min(launches) > 0
-    assert median(launches) < 0.4  # of a step that takes less than a tenth of a millisecond
-    assert median(ratios) + median(launches) == pytest.approx(1, abs=0.1)
+    """With the launch, they add up to the time of an ordinary step: timing them costs next to nothing.
+
+    The fastest of many short runs are compared, which other processes have not disturbed.
+    """
+    steps = 8
+    runner, case = Benchmark(embedded), Case(generated=steps)
+    runner.run(case, 5)
+    ordinary = min(runner.run(case, 100, warm_up=False).samples_ns) / steps / 1e9
+    found = min((profile.profile(runner, embedded, case, 1, warm_up=False)[0] for _ in range(100)),
+                key=lambda each: each.step_seconds)
+    operations = sum(operation.seconds for operation in found.operations)
+    assert operations + found.launch_seconds == pytest.approx(found.step_seconds)
+    assert 0 < found.launch_seconds < 0.4 * found.step_seconds  # a step takes less than a tenth of a millisecond
+    assert found.step_seconds == pytest.approx(ordinary, rel=0.1)
 
 
 def test_the_parts_of_a_long_step_are_nearly_all_of_it(embedded: Model) -> None:
-    (found,) = measured(embedded, Case(prompt=256), 5)
-    operations = sum(operation.seconds for operation in found.operations)
-    assert 0.9 < operations / found.step_seconds < 1
-    assert found.tokens_per_second == pytest.approx(256 / found.step_seconds)
+    found = [measured(embedded, Case(prompt=256), 1)[0] for _ in range(7)]
+    shares = [sum(operation.seconds for operation in each.operations) / each.step_seconds for each in found]
+    assert 0.95 < median(shares) < 1
+    assert found[0].tokens_per_second == pytest.approx(256 / found[0].step_seconds)
 
 
 def test_times_of_an_operation_in_all_layers_and_steps(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
