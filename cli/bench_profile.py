@@ -60,8 +60,8 @@ def _operation_fields(profile: Profile, operation: Operation) -> dict[str, Any]:
         "bytes_per_second": _rate(operation.bytes, operation.seconds),
         "arithmetic_per_second": _rate(operation.arithmetic, operation.seconds),
         "barriers": operation.barriers,
+        "waiting_ns": round(1e9 * operation.waiting),
         "work_ns": [round(1e9 * seconds) for seconds in operation.work],  # of each thread
-        "waiting_ns": [round(1e9 * seconds) for seconds in operation.waiting],
     }
 
 
@@ -82,7 +82,7 @@ def _table(columns: Sequence[str], row: ProfileRow) -> str:
                         sum(each.bytes or 0 for each in profile.operations),
                         sum(each.arithmetic or 0 for each in profile.operations),
                         sum(each.barriers for each in profile.operations),
-                        [sum(waits) for waits in zip(*(each.waiting for each in profile.operations), strict=True)]))
+                        sum(each.waiting for each in profile.operations)))
     widths = [max(least, *(len(line[i]) for line in lines)) for i, least in enumerate(_LEAST_WIDTHS)]
     rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return f"{_title(row)}\n\n" + "".join(_line(widths, cells) for cells in [_COLUMNS, rules, *lines])
@@ -103,7 +103,7 @@ def _title(row: ProfileRow) -> str:
 
 
 def _cells(name: str, count: int | None, seconds: float, step: float, nbytes: float | None = None,
-           arithmetic: float | None = None, barriers: int | None = None, waiting: Sequence[float] = ()) -> list[str]:
+           arithmetic: float | None = None, barriers: int | None = None, waiting: float | None = None) -> list[str]:
     digits = _digits(step)
     bandwidth, rate = _rate(nbytes, seconds), _rate(arithmetic, seconds)
     return [
@@ -114,7 +114,7 @@ def _cells(name: str, count: int | None, seconds: float, step: float, nbytes: fl
         "" if bandwidth is None else f"{bandwidth / 1e9:.1f}",
         "" if rate is None else f"{rate / 1e9:.1f}",
         "" if barriers is None else str(barriers),
-        f"{1e3 * sum(waiting) / len(waiting):.{digits}f}" if waiting else "",
+        "" if waiting is None else f"{1e3 * waiting:.{digits}f}",
     ]
 
 

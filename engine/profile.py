@@ -28,7 +28,7 @@ Phase = Literal["prompt", "generation"]
 
 @dataclass(frozen=True)
 class Operation:
-    """What the operations of one name take in a step, in the mean of all steps.
+    """What the operations of one name take in a step, in the mean of all steps. Together they are a step's program.
 
     bytes: that they must read at least once. arithmetic: how many operations on numbers; a multiplication and an
     addition are two. Both are None where they are not known: they are for matrices and attention.
@@ -37,15 +37,15 @@ class Operation:
     name: str
     instructions: int
     barriers: int
+    seconds: float
     work: tuple[float, ...]  # seconds, of each thread
-    waiting: tuple[float, ...]  # at barriers
     bytes: float | None = None
     arithmetic: float | None = None
 
     @property
-    def seconds(self) -> float:
-        """Work and waiting, in the mean of all threads."""
-        return fmean(self.work) + fmean(self.waiting)
+    def waiting(self) -> float:
+        """Seconds in which a thread does not work, in the mean: it waits at a barrier, or leaves one late."""
+        return self.seconds - fmean(self.work)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Profile:
 
     @property
     def launch_seconds(self) -> float:
-        """What a step takes beside its operations: Python fills the batch and starts the threads, which come late."""
+        """What a step takes beside its program: Python fills the batch and starts the threads."""
         return self.step_seconds - sum(operation.seconds for operation in self.operations)
 
     @property
@@ -79,7 +79,7 @@ class Profiler:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._timed = timed(model.program, model.team.threads)
-        self._ticks = np.zeros_like(self._timed.ticks)
+        self._elapsed, self._work = np.zeros_like(self._timed.elapsed), np.zeros_like(self._timed.work)
         self._shapes: Counter[tuple[int, int]] = Counter()  # (tokens, outputs) of steps
         self._ends = self._seen = 0  # positions, by sequences and by tokens
         self.samples_ns: list[int] = []
@@ -91,7 +91,8 @@ class Profiler:
             start = time.perf_counter_ns()
             self._model.step(pieces, self._timed.program)
             sample += time.perf_counter_ns() - start
-            self._ticks += self._timed.ticks
+            self._elapsed += self._timed.elapsed
+            self._work += self._timed.work
             self._count(pieces)
         self.samples_ns.append(sample)
 
@@ -101,21 +102,21 @@ class Profiler:
 
     def operations(self) -> tuple[Operation, ...]:
         """The means of all steps so far. Raises LcpuError if the processor has no clock."""
-        seconds = self._ticks / clock_rate() / self.steps
         groups: dict[str, list[int]] = {}
         for number, instructions in enumerate(self._timed.operations):
             name = ", ".join(dict.fromkeys(instruction.name for instruction in instructions))
             groups.setdefault(name, []).append(number)
-        found = [self._operation(name, numbers, seconds[:, numbers].sum(axis=1)) for name, numbers in groups.items()]
+        found = [self._operation(name, numbers) for name, numbers in groups.items()]
         return tuple(sorted(found, key=lambda operation: -operation.seconds))
 
-    def _operation(self, name: str, numbers: list[int], seconds: np.ndarray) -> Operation:
+    def _operation(self, name: str, numbers: list[int]) -> Operation:
         instructions = [instruction for number in numbers for instruction in self._timed.operations[number]]
-        work = [known for instruction in instructions if (known := self._work(instruction))]
-        return Operation(name, len(instructions), len(numbers), tuple(seconds[:, 0].tolist()),
-                         tuple(seconds[:, 1].tolist()),
-                         bytes=sum(each for each, _ in work) / self.steps if work else None,
-                         arithmetic=sum(each for _, each in work) / self.steps if work else None)
+        loads = [known for instruction in instructions if (known := self._load(instruction))]
+        ticks = clock_rate() * self.steps
+        return Operation(name, len(instructions), len(numbers), float(self._elapsed[numbers].sum() / ticks),
+                         tuple((self._work[:, numbers].sum(axis=1) / ticks).tolist()),
+                         bytes=sum(each for each, _ in loads) / self.steps if loads else None,
+                         arithmetic=sum(each for _, each in loads) / self.steps if loads else None)
 
     def _count(self, pieces: list[Piece]) -> None:
         self._shapes[sum(len(piece.tokens) for piece in pieces), sum(piece.outputs for piece in pieces)] += 1
@@ -124,7 +125,7 @@ class Profiler:
             self._ends += end
             self._seen += sum(range(piece.start + 1, end + 1))
 
-    def _work(self, instruction: Instruction) -> tuple[float, float] | None:
+    def _load(self, instruction: Instruction) -> tuple[float, float] | None:
         """The bytes and the arithmetic of an instruction in all steps, if they are known."""
         model = self._model
         if instruction.name == "attention":

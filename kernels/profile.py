@@ -1,7 +1,8 @@
 """Where the time of a program goes, measured while it runs as it always does.
 
 An operation is all that lies between two barriers. The timed copy of a program has two more instructions for each, in
-which every thread writes down the time: when it begins an operation, and when its share is done, before the barrier.
+which every thread writes down the time: when it begins an operation, and when its share is done, before the barrier. A
+barrier is over when the last thread has come, however long others need to notice: this time is the next operation's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from .errors import LcpuError
-from .jit import address_of, kernel, native
+from .jit import kernel, native
 from .program import Instruction, Program
 from .simd import clock, put_i64
 
@@ -38,29 +39,31 @@ class TimedProgram:
 
     program: Program
     operations: tuple[tuple[Instruction, ...], ...]  # the other's instructions, from barrier to barrier
-    times: np.ndarray  # int64 [threads][2 * operations + 1]: begin and end of each, and the end of the last barrier
+    times: np.ndarray  # int64 [threads][operations][2]: begin and end of each; the clocks of all processors agree
 
     @property
-    def ticks(self) -> np.ndarray:
-        """int64 [threads][operations][2]: of work, and of waiting at the barrier after it. `clock_rate` in a second."""
-        return np.diff(self.times).reshape(len(self.times), -1, 2)
+    def elapsed(self) -> np.ndarray:
+        """int64 [operations], ticks: from the barrier before each one, or the program's begin, to the one after it."""
+        return np.diff(self.times[:, :, 1].max(axis=0), prepend=self.times[:, 0, 0].min())
+
+    @property
+    def work(self) -> np.ndarray:
+        """int64 [threads][operations], ticks: what each thread has worked of that time."""
+        return self.times[:, :, 1] - self.times[:, :, 0]
 
 
 def timed(program: Program, threads: int) -> TimedProgram:
     """The timed copy of a program, for a team of so many threads."""
     operations = _operations(program)
-    times = np.zeros((threads, 2 * len(operations) + 1), np.int64)
+    times = np.zeros((threads, len(operations), 2), np.int64)
     copy = Program()
 
-    def stamp(index: int, barrier: bool) -> None:
-        copy.add(write_time, barrier=barrier, times=address_of(times) + 8 * index, thread_bytes=times.strides[0])
-
     for number, operation in enumerate(operations):
-        stamp(2 * number, barrier=False)
+        begin, end = times[:, number, 0], times[:, number, 1]
+        copy.add(write_time, barrier=False, times=begin, thread_bytes=times.strides[0])
         for instruction in operation:
             copy.add(instruction.kernel, barrier=False, name=instruction.name, **instruction.operands)
-        stamp(2 * number + 1, barrier=True)
-    stamp(2 * len(operations), barrier=True)
+        copy.add(write_time, barrier=True, times=end, thread_bytes=times.strides[0])
     return TimedProgram(copy.finish(), operations, times)
 
 

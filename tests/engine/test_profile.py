@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -21,6 +21,8 @@ from lcpu.engine.model import Model
 from lcpu.engine.profile import Operation, Profile, Profiler
 from lcpu.engine.work import attention_operations, weight_operations
 from lcpu.kernels.profile import clock_rate, timed
+
+from .test_experts import MIXTRAL, Mixture
 
 LLAMA = {"embed", "attn_norm", "attn_q, attn_k, attn_v", "rope", "store", "attention", "attn_output", "ffn_norm",
          "ffn_gate, ffn_up", "silu_multiply", "ffn_down", "outputs", "output_norm"}  # fmt: skip
@@ -68,7 +70,7 @@ def test_every_instruction_is_in_it(model: Model) -> None:
             (operation.seconds for operation in each.operations), reverse=True)  # fmt: skip
         projections = next(each for each in prompt.operations if each.name.startswith("attn_q"))
         assert (projections.instructions, projections.barriers) == (3 * model.h.block_count, model.h.block_count)
-        assert len(projections.work) == len(projections.waiting) == model.team.threads
+        assert len(projections.work) == model.team.threads
     assert (prompt.phase, prompt.tokens, prompt.steps, len(prompt.samples_ns)) == ("prompt", 20, 2, 2)
     assert (generation.phase, generation.tokens, generation.steps) == ("generation", 3, 6)
 
@@ -98,23 +100,22 @@ def test_the_parts_of_a_long_step_are_nearly_all_of_it(embedded: Model) -> None:
 
 
 def test_times_of_an_operation_in_all_layers_and_steps(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From made-up times: thread t works 1 + t ticks in the first operation, one more in each that follows."""
+    """From made-up times: operation i takes 100 + i ticks, of which thread t works i + t."""
     real, threads = timed(model.program, model.team.threads), model.team.threads
-    count = len(real.operations)
-    work = np.arange(1, count + 1) + np.arange(threads)[:, None]
-    ticks = np.stack([work, 1000 - work], axis=2)
-    fake = SimpleNamespace(program=None, operations=real.operations, ticks=ticks)
+    numbers = np.arange(len(real.operations))
+    fake = SimpleNamespace(program=None, operations=real.operations, elapsed=100 + numbers,
+                           work=numbers + np.arange(threads)[:, None])
     monkeypatch.setattr(profile, "timed", lambda program, threads: fake)
-    monkeypatch.setattr(profile, "clock_rate", lambda: 100.0)
+    monkeypatch.setattr(profile, "clock_rate", lambda: 1000.0)
     profiler = Profiler(model)
     for start in (0, 7):
         profiler.run([[Piece([1] * 7, start, range(1), 1)], [Piece([1] * 7, start, range(1), 1)]])
-    found = {operation.name: operation for operation in profiler.operations()}
-    numbers = [i for i in range(count) if real.operations[i][0].name == "ffn_down"]
-    expected = [sum(i + 1 + thread for i in numbers) / 100 for thread in range(threads)]
-    assert found["ffn_down"].work == pytest.approx(expected)
-    assert found["ffn_down"].waiting == pytest.approx([10 * len(numbers) - each for each in expected])
-    assert found["ffn_down"].seconds == pytest.approx(10 * len(numbers))
+    found = {operation.name: operation for operation in profiler.operations()}["ffn_down"]
+    own = [i for i in numbers if real.operations[i][0].name == "ffn_down"]
+    assert len(own) == model.h.block_count
+    assert found.seconds == pytest.approx(sum(100 + i for i in own) / 1000)
+    assert found.work == pytest.approx([sum(i + thread for i in own) / 1000 for thread in range(threads)])
+    assert found.waiting == pytest.approx(found.seconds - np.mean(found.work))
     assert len(profiler.samples_ns) == 2
     assert profiler.steps == 4
 
@@ -145,6 +146,18 @@ def test_operations_are_those_that_tokens_need(model: Model) -> None:
     assert unknown == {"embed", "attn_norm", "rope", "store", "ffn_norm", "silu_multiply", "outputs", "output_norm"}
 
 
+def test_experts(write_llama: Callable[..., Path]) -> None:
+    """Of the matrices of all experts, a step reads as many as its tokens have."""
+    with GGUFFile.open(write_llama(tensors=Mixture().tensors(), **MIXTRAL)) as file:
+        model = Model(file, 64, 2)
+        case = Case(generated=3)
+        (found,) = measured(model, case, 1)
+        model.close()
+    assert total(found.operations, "bytes") * 3 == pytest.approx(benchmark.bytes_read(model, case))
+    names = {operation.name for operation in found.operations}
+    assert names > {"ffn_gate_inp", "route", "ffn_gate_exps, ffn_up_exps", "ffn_down_exps", "add_weighted"}
+
+
 def test_many_sequences(model: Model) -> None:
     case = Case(150, 4, sequences=3, shared_prompt=True)
     assert cache_tokens(case) <= 4096
@@ -166,5 +179,5 @@ def test_ticks_are_of_the_clock(embedded: Model) -> None:
     for _ in range(7):
         started = time.perf_counter()
         embedded.step([Piece(tokens, 0, range(4), 1)], copy.program)
-        ratios.append(copy.ticks.sum() / clock_rate() / (time.perf_counter() - started))
+        ratios.append(copy.elapsed.sum() / clock_rate() / (time.perf_counter() - started))
     assert 0.9 < median(ratios) < 1
