@@ -86,7 +86,7 @@ def settings(run: Run, case: Case, n_batch: int, n_ubatch: int, test_time: str) 
 
 
 def peak_fields(peaks: Peaks) -> Fields:
-    return {"memory_bandwidth": peaks.bandwidth, "int8_peak": peaks.int8, "float32_peak": peaks.float32}
+    return {"memory_bandwidth": peaks.bandwidth or None, "int8_peak": peaks.int8, "float32_peak": peaks.float32}
 
 
 def spread_fields(samples_ns: Sequence[int]) -> Fields:
@@ -212,15 +212,20 @@ def _table_end(rows: Sequence[Row]) -> str:
 def footer(tests: Sequence[tuple[Run, str, Sequence[int]]]) -> str:
     """The peaks that the shares refer to, and which tests, by their names and times, something else has disturbed."""
     best = {run.threads: run.peaks for run, _, _ in tests}  # they only grow
-    lines = [f"measured, {counted(threads)}: {peaks.bandwidth / 1e9:.1f} GB/s from memory, "
-             f"{peaks.int8 / 1e9:.0f} int8 and {peaks.float32 / 1e9:.0f} float32 Gop/s"
-             for threads, peaks in best.items()]  # fmt: skip
+    lines = [f"measured, {counted(threads)}: {_bandwidth(peaks)}, {peaks.int8 / 1e9:.0f} int8 and "
+             f"{peaks.float32 / 1e9:.0f} float32 Gop/s" for threads, peaks in best.items()]
     disturbed = [f"{name} with {counted(run.threads)}" for run, name, samples_ns in tests
                  if spread_fields(samples_ns)["disturbed"]]
     if disturbed:
         lines.append(f"disturbed: {', '.join(dict.fromkeys(disturbed))}: the runs differ by more than "
                      f"{LARGEST_SPREAD:.0%}; measure again when nothing else uses the machine")
     return "\n" + "\n".join([*lines, f"build: lcpu {__version__}"]) + "\n"
+
+
+def _bandwidth(peaks: Peaks) -> str:
+    if not peaks.bandwidth:
+        return "too little memory is left to measure its bandwidth"
+    return f"{peaks.bandwidth / 1e9:.1f} GB/s from memory"
 
 
 # ---- the others, for programs ----

@@ -225,11 +225,11 @@ def with_shares(result: Result, model: Model, peaks: Peaks) -> Result:
     case, seconds = result.case, result.avg_ns / 1e9
     if case.sequences or case.acceptance is not None:
         return result
-    return replace(
-        result,
-        bandwidth_share=bytes_read(model, case) / seconds / peaks.bandwidth if not case.prompt else None,
-        peak_share=least_prefill_seconds(model, case, peaks) / seconds if not case.generated else None,
-    )
+    if not case.generated:
+        return replace(result, peak_share=least_prefill_seconds(model, case, peaks) / seconds)
+    if not case.prompt and peaks.bandwidth:
+        return replace(result, bandwidth_share=bytes_read(model, case) / seconds / peaks.bandwidth)
+    return result
 
 
 def spread(samples_ns: Sequence[int]) -> float | None:

@@ -38,7 +38,7 @@ class Peaks:
     """The rates that `threads` threads reached. A multiplication and an addition are two operations."""
 
     threads: int
-    bandwidth: float  # bytes read from memory per second
+    bandwidth: float  # bytes read from memory per second; 0 if it was not measured
     int8: float  # operations per second on int8 numbers
     float32: float
     bf16: float  # the same as float32 on processors without an instruction for bfloat16

@@ -212,6 +212,13 @@ def test_the_last_peaks_are_the_best(written):
                          f"build: lcpu {__version__}"]  # fmt: skip
 
 
+def test_a_bandwidth_that_was_not_measured(written):
+    rows = [replace(ROWS[1], run=replace(run(), peaks=replace(run().peaks, bandwidth=0.0)))]
+    assert written("md", rows=rows).splitlines()[4] == (
+        "measured, 1 thread: too little memory is left to measure its bandwidth, 500 int8 and 100 float32 Gop/s")
+    assert json.loads(written("json", rows=rows))[0]["memory_bandwidth"] is None
+
+
 @pytest.mark.parametrize(("slowest", "note"), [(109, []), (111, ["pp8 with 1 thread"])])
 def test_disturbed_runs(written, slowest, note):
     """Of tests with several runs; each is named once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -204,6 +204,11 @@ def test_many_sequences_and_drafts_have_no_share(recorder):
     for case in (Case(8, sequences=2), Case(generated=8, acceptance=0.5)):
         result = Result(case, (1000,))
         assert with_shares(result, recorder(), PEAKS) == result
+
+
+def test_without_a_bandwidth_there_is_no_share_of_it(recorder):
+    result = Result(Case(generated=3), (1000,))
+    assert with_shares(result, recorder(), replace(PEAKS, bandwidth=0.0)) == result
 
 
 def test_the_spread_of_runs():
