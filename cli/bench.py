@@ -7,76 +7,33 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from ..kernels.errors import LcpuError
 from . import bench_options as options
-from . import bench_plot, bench_values, console
-from .bench_report import Report, Row, Run, counted
+from . import bench_plot, bench_profile, bench_values, console
+from .bench_plan import Plan
+from .bench_profile import ProfileRow
+from .bench_report import FORMATS, Report, Row, Run, columns, counted
 from .options import MemoryCheck, UsageError, from_environment
 
 if TYPE_CHECKING:
-    from ..engine.benchmark import Case
+    from ..engine.benchmark import Result
     from ..engine.gguf_file import GGUFFile
+    from ..engine.model import Model
+    from ..engine.peaks import PeakMeter
+    from ..engine.profile import Profile
     from ..kernels.probe import Peaks
 
 T = TypeVar("T")
 Opener = Callable[[], "GGUFFile"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured for each model."""
-
-    threads: list[int]  # 0 or -1: the engine's choice
-    prompts: list[int]
-    generated: list[int]
-    both: list[tuple[int, int]]
-    costs: list[int]
-    depths: list[int]
-    batches: list[int]
-    ubatches: list[int]
-    acceptances: list[float]  # of speculative decoding; if there are any, nothing else is measured
-    drafts: list[int]
-    sequences: list[int]  # at once; then nothing else is measured
-    shared_prompt: bool
-    cache_types: list[tuple[str, str]]
-    repetitions: int
-    warm_up: bool
-    delay: int
-    check_memory: bool
-    progress: bool
-
-    def settings(self) -> list[tuple[int, int, Case]]:
-        """(logical batch, physical batch, test) of all tests, in llama-bench's order."""
-        from ..engine.benchmark import Case, batch_cost
-        from ..engine.benchmark_speculation import speculative
-
-        if self.acceptances:
-            return [(self.batches[0], self.ubatches[0], speculative(*each))
-                    for each in product(filter(None, self.generated), self.drafts, self.acceptances)]
-        if self.sequences:
-            batch, ubatch = self.batches[0], self.ubatches[0]
-            return [(batch, ubatch, Case(prompt, generated, batch=min(batch, ubatch), sequences=count,
-                                         shared_prompt=self.shared_prompt))
-                    for prompt, generated, count in product(self.prompts, self.generated, self.sequences)
-                    if prompt or generated]
-        found = []
-        for batch, ubatch, depth in product(self.batches, self.ubatches, self.depths):
-            most = min(batch, ubatch)
-            cases = [Case(prompt=count, depth=depth, batch=most) for count in self.prompts if count]
-            cases += [Case(generated=count, depth=depth, batch=most) for count in self.generated if count]
-            cases += [Case(prompt, count, depth, most) for prompt, count in self.both]
-            cases += [batch_cost(size, depth) for size in self.costs]
-            found += [(batch, ubatch, case) for case in cases]
-        return found
 
 
 def bench(
@@ -100,8 +57,10 @@ def bench(
     acceptance: options.Acceptances = None,
     draft: options.Drafts = None,
     model_draft: options.DraftModel = None,
+    profile: options.Profile = False,
     repetitions: options.Repetitions = None,
     output: options.Output = "md",
+    json: options.Json = False,
     plot: options.Plot = None,
     no_warmup: options.NoWarmUp = False,
     delay: options.Delay = 0,
@@ -113,6 +72,8 @@ def bench(
     A test processes a prompt (pp), generates tokens (tg), or does both. N,... is a list such as 1,2,4, or a range such
     as 1-4, 8-64+8 or 128-1024*2. Flags may be repeated.
     """
+    from ..engine.peaks import PeakMeter
+
     if not spec and from_environment(context, "model_draft"):
         model_draft = None  # LCPU_MODEL_DRAFT is a setting for `run`
     if not spec and (acceptance or draft or model_draft):
@@ -138,8 +99,10 @@ def bench(
         delay=delay,
         check_memory=memory_check,
         progress=progress,
+        profile=profile,
     )
-    _check(plan)
+    plan.check()
+    written = _output(output, json, profile, plot)
     if shape and from_environment(context, "model"):
         model = None  # --shape on the command line wins over LCPU_MODEL
     names = bench_values.names(shape), bench_values.names(type_name)
@@ -149,12 +112,14 @@ def bench(
     draft_opener = _draft_opener(model_draft)
     if plot is not None:
         bench_plot.check(plot)
-    columns = {"n_batch": batch, "n_ubatch": ubatch, "step cost": batch_cost, "speed-up": spec,
-               "type_k": cache_type_k, "type_v": cache_type_v}
-    report = Report(output, [name for name, wanted in columns.items() if wanted], parallel=bool(plan.sequences))
+    optional = {"n_batch": batch, "n_ubatch": ubatch, "step cost": batch_cost, "speed-up": spec,
+                "type_k": cache_type_k, "type_v": cache_type_v}
+    shown = columns([name for name, wanted in optional.items() if wanted], parallel=bool(plan.sequences))
+    report: Report[Any] = Report(bench_profile.FORMATS[written]) if profile else Report(FORMATS[written], shown)
+    meter = PeakMeter()
     try:
         for opener, count, types in jobs:
-            for row in _rows(opener, draft_opener, count, types, plan):
+            for row in _rows(opener, draft_opener, count, types, plan, meter):
                 report.add(row)
             gc.collect()  # the memory of a model, before the next one is loaded
     finally:
@@ -163,15 +128,15 @@ def bench(
         bench_plot.draw(plot, report.rows)
 
 
-def _check(plan: Plan) -> None:
-    if plan.acceptances and any([*plan.prompts, *plan.both, *plan.costs, *plan.depths]):
-        raise UsageError("--spec measures generation with drafts and nothing else: leave out -p, -pg, -tgb and -d")
-    if plan.sequences and (plan.acceptances or any([*plan.both, *plan.costs, *plan.depths])):
-        raise UsageError("-np measures many sequences at once and nothing else: leave out --spec, -pg, -tgb and -d")
-    if plan.shared_prompt and not plan.sequences:
-        raise UsageError("-pps shares the prompt of many sequences: say how many with -np, or leave it out")
-    if not any([*plan.prompts, *plan.generated, *plan.both, *plan.costs]):
-        raise UsageError("nothing to measure: -p, -n, -pg and -tgb are all 0 or left out; give one of them a number")
+def _output(output: str, json: bool, profile: bool, plot: Path | None) -> str:
+    """The format to write: the name in FORMATS."""
+    if json and output not in ("md", "json"):
+        raise UsageError(f"--json is short for -o json, which is not -o {output}: leave one out")
+    if profile and plot is not None:
+        raise UsageError("--plot draws speeds, and not where the time goes: leave out --plot or --profile")
+    if profile and output not in bench_profile.FORMATS:
+        raise UsageError(f"-o {output} has no room for a profile: take -o {', '.join(bench_profile.FORMATS)}")
+    return "json" if json else output
 
 
 def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str], check_memory: bool) -> list[Opener]:
@@ -227,41 +192,53 @@ def _usage(check: Callable[..., T], *values: object) -> T:
         raise UsageError(str(error)) from None
 
 
-def _rows(opener: Opener, draft: Opener | None, threads: int, types: tuple[str, str], plan: Plan) -> Iterator[Row]:
+def _rows(opener: Opener, draft: Opener | None, threads: int, types: tuple[str, str], plan: Plan,
+          meter: PeakMeter) -> Iterator[Row | ProfileRow]:
     """Loads a model with a number of threads and types of the cache, and runs all tests of the plan."""
-    from ..engine.benchmark import Benchmark, machine_peaks
-    from ..engine.benchmark_parallel import ParallelBenchmark, cache_tokens
-    from ..engine.benchmark_speculation import SpeculationBenchmark
+    from ..engine.benchmark import with_shares
     from ..engine.model import Model
 
     settings = plan.settings()
     with ExitStack() as stack:
         file = stack.enter_context(opener())
         with console.LoadProgress() as progress:
-            peaks = machine_peaks(threads, progress)  # before the model is loaded: this takes memory for a moment
+            meter.measure(threads, progress)
             started = time.perf_counter()
-            context = max(case.context for _, _, case in settings)
-            tokens = max(cache_tokens(case) for _, _, case in settings) if plan.sequences else 0
-            load = partial(Model, context=context, threads=threads, cache_tokens=tokens, cache_types=types,
-                           check_memory=plan.check_memory, context_flags="-p, -n, -d", progress=progress)
+            load = partial(Model, context=max(case.context for _, _, case in settings), threads=threads,
+                           cache_tokens=plan.cache_tokens(), cache_types=types, check_memory=plan.check_memory,
+                           context_flags="-p, -n, -d", progress=progress)
             model = load(file)
             stack.callback(model.close)
-            run = replace(_run(file, threads, time.perf_counter() - started, peaks), cache_types=types)
-            draft_model = None
-            if draft is not None:
-                draft_model = load(stack.enter_context(draft()), team=model.team)
-        benchmark: Benchmark | SpeculationBenchmark | ParallelBenchmark = Benchmark(model, peaks)
-        if plan.acceptances:
-            benchmark = SpeculationBenchmark(model, draft_model)
-        elif plan.sequences:
-            benchmark = ParallelBenchmark(model)
+            run = replace(_run(file, threads, time.perf_counter() - started, meter.best(threads)), cache_types=types)
+            draft_model = load(stack.enter_context(draft()), team=model.team) if draft is not None else None
+        measure = _measuring(model, draft_model, plan)
         for number, (n_batch, n_ubatch, case) in enumerate(settings):
             time.sleep(plan.delay)
             label = f"{run.description}, {counted(threads)}, test {number + 1}/{len(settings)}, {case.name}"
-            say = partial(_say, label) if plan.progress else _say_nothing
             started_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-            result = benchmark.run(case, plan.repetitions, warm_up=plan.warm_up, progress=say)
-            yield Row(run, result, n_batch, n_ubatch, started_at)
+            found = measure(case, progress=partial(_say, label) if plan.progress else _say_nothing)
+            result = None if isinstance(found, list) else found
+            run = replace(run, peaks=meter.after_test(threads, model, result, last=number + 1 == len(settings)))
+            if isinstance(found, list):
+                yield from (ProfileRow(run, case, each, n_batch, n_ubatch, started_at) for each in found)
+            else:
+                yield Row(run, with_shares(found, model, run.peaks), n_batch, n_ubatch, started_at)
+
+
+def _measuring(model: Model, draft_model: Model | None, plan: Plan) -> Callable[..., Result | list[Profile]]:
+    """measure(case, progress=...) runs a test or profiles it."""
+    from ..engine.benchmark import Benchmark
+    from ..engine.benchmark_parallel import ParallelBenchmark
+    from ..engine.benchmark_speculation import SpeculationBenchmark
+    from ..engine.profile import profile
+
+    benchmark: Benchmark | ParallelBenchmark = ParallelBenchmark(model) if plan.sequences else Benchmark(model)
+    run: Callable[..., Result | list[Profile]] = benchmark.run
+    if plan.acceptances:
+        run = SpeculationBenchmark(model, draft_model).run
+    elif plan.profile:
+        run = partial(profile, benchmark, model)
+    return partial(run, repetitions=plan.repetitions, warm_up=plan.warm_up)
 
 
 def _run(file: GGUFFile, threads: int, load_seconds: float, peaks: Peaks) -> Run:

@@ -97,7 +97,12 @@ DraftModel = Annotated[
     typer.Option("-md", "--model-draft", metavar="FILE", envvar="LCPU_MODEL_DRAFT", show_default=False,
                  help="GGUF draft model for --spec. Without one, drafting takes no time."),
 ]  # fmt: skip
+Profile = Annotated[
+    bool,
+    typer.Option("--profile", help="Show where the time of the steps goes, by operation, and nothing else."),
+]
 Output = Annotated[Literal["md", "csv", "json", "jsonl", "sql"], typer.Option("-o", "--output", help="Output format.")]
+Json = Annotated[bool, typer.Option("--json", help="Short for -o json.")]
 NoWarmUp = Annotated[bool, typer.Option("--no-warmup", help="Skip the untimed first run of each test.")]
 Delay = Annotated[int, typer.Option("--delay", metavar="SECONDS", min=0, help="Seconds to wait before each test.")]
 Plot = Annotated[

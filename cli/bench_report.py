@@ -7,14 +7,16 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .. import __version__
 from . import console
 
 if TYPE_CHECKING:
-    from ..engine.benchmark import Result
+    from ..engine.benchmark import Case, Result
     from ..kernels.probe import Peaks
+
+R = TypeVar("R")
 
 Value = int | float | str | None
 Fields = dict[str, Value]
@@ -29,6 +31,7 @@ _PARALLEL_COLUMNS = {"PP": 6, "TG": 6, "B": 4, "N_KV": 6, "T_PP s": 8, "S_PP t/s
 _NOT_PARALLEL = ("test", "t/s", "of bandwidth", "of peak")
 OPTIONAL_COLUMNS = ("n_batch", "n_ubatch", "type_k", "type_v", "step cost", "speed-up")
 _WIDTHS = _COLUMNS | _PARALLEL_COLUMNS
+LARGEST_SPREAD = 0.1  # of the runs of a test, on a quiet machine
 _SQL_TABLE = "lcpu_bench"  # not llama_bench: both may go into one database, and their columns differ
 _SQL_TYPES: dict[type, str] = {int: "INTEGER", str: "TEXT"}  # and REAL
 
@@ -60,9 +63,8 @@ class Row:
     test_time: str  # RFC 3339
 
 
-def fields(row: Row) -> Fields:
-    """llama-bench's fields as far as they apply here, with its names and in its order; then lcpu's own."""
-    run, result, case = row.run, row.result, row.result.case
+def settings(run: Run, case: Case, n_batch: int, n_ubatch: int, test_time: str) -> Fields:
+    """What is measured: llama-bench's fields as far as they apply here, with its names and in its order."""
     return {
         "build_commit": __version__,
         "cpu_info": run.cpu,
@@ -71,15 +73,35 @@ def fields(row: Row) -> Fields:
         "model_type": run.description,
         "model_size": run.size,
         "model_n_params": run.params,
-        "n_batch": row.n_batch,
-        "n_ubatch": row.n_ubatch,
+        "n_batch": n_batch,
+        "n_ubatch": n_ubatch,
         "n_threads": run.threads,
         "type_k": run.cache_types[0],
         "type_v": run.cache_types[1],
         "n_prompt": case.prompt,
         "n_gen": case.generated,
         "n_depth": case.depth,
-        "test_time": row.test_time,
+        "test_time": test_time,
+    }
+
+
+def peak_fields(peaks: Peaks) -> Fields:
+    return {"memory_bandwidth": peaks.bandwidth or None, "int8_peak": peaks.int8, "float32_peak": peaks.float32}
+
+
+def spread_fields(samples_ns: Sequence[int]) -> Fields:
+    """How far the runs of a test lie apart, and whether that is so far that something else must have disturbed them."""
+    from ..engine.benchmark import spread
+
+    found = spread(samples_ns)
+    return {"spread": found, "disturbed": int(found is not None and found > LARGEST_SPREAD)}
+
+
+def fields(row: Row) -> Fields:
+    """llama-bench's fields, and then lcpu's own."""
+    run, result, case = row.run, row.result, row.result.case
+    return {
+        **settings(run, case, row.n_batch, row.n_ubatch, row.test_time),
         "avg_ns": round(result.avg_ns),
         "stddev_ns": round(result.stddev_ns),
         "avg_ts": result.avg_ts,
@@ -95,9 +117,8 @@ def fields(row: Row) -> Fields:
         **_parallel_fields(result),
         "bandwidth_share": result.bandwidth_share,
         "peak_share": result.peak_share,
-        "memory_bandwidth": run.peaks.bandwidth,
-        "int8_peak": run.peaks.int8,
-        "float32_peak": run.peaks.float32,
+        **peak_fields(run.peaks),
+        **spread_fields(result.samples_ns),
     }
 
 
@@ -120,7 +141,7 @@ def counted(threads: int) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
-def _with_samples(row: Row) -> dict[str, Value | Sequence[float]]:
+def _with_samples(row: Row) -> dict[str, Any]:
     return {**fields(row), "samples_ns": row.result.samples_ns, "samples_ts": row.result.samples_ts}
 
 
@@ -185,11 +206,26 @@ def _table_row(columns: Sequence[str], row: Row) -> str:
 
 
 def _table_end(rows: Sequence[Row]) -> str:
-    """A line with the peaks that the shares refer to."""
-    lines = [f"measured, {counted(peaks.threads)}: {peaks.bandwidth / 1e9:.1f} GB/s from memory, "
-             f"{peaks.int8 / 1e9:.0f} int8 and {peaks.float32 / 1e9:.0f} float32 Gop/s"
-             for peaks in dict.fromkeys(row.run.peaks for row in rows)]  # fmt: skip
+    return footer([(row.run, row.result.case.name, row.result.samples_ns) for row in rows])
+
+
+def footer(tests: Sequence[tuple[Run, str, Sequence[int]]]) -> str:
+    """The peaks that the shares refer to, and which tests, by their names and times, something else has disturbed."""
+    best = {run.threads: run.peaks for run, _, _ in tests}  # they only grow
+    lines = [f"measured, {counted(threads)}: {_bandwidth(peaks)}, {peaks.int8 / 1e9:.0f} int8 and "
+             f"{peaks.float32 / 1e9:.0f} float32 Gop/s" for threads, peaks in best.items()]
+    disturbed = [f"{name} with {counted(run.threads)}" for run, name, samples_ns in tests
+                 if spread_fields(samples_ns)["disturbed"]]
+    if disturbed:
+        lines.append(f"disturbed: {', '.join(dict.fromkeys(disturbed))}: the runs differ by more than "
+                     f"{LARGEST_SPREAD:.0%}; measure again when nothing else uses the machine")
     return "\n" + "\n".join([*lines, f"build: lcpu {__version__}"]) + "\n"
+
+
+def _bandwidth(peaks: Peaks) -> str:
+    if not peaks.bandwidth:
+        return "too little memory is left to measure its bandwidth"
+    return f"{peaks.bandwidth / 1e9:.1f} GB/s from memory"
 
 
 # ---- the others, for programs ----
@@ -209,13 +245,13 @@ def _csv_row(columns: Sequence[str], row: Row) -> str:
     return _csv_line(list(fields(row).values()), csv.QUOTE_ALL)
 
 
-def _json_row(columns: Sequence[str], row: Row) -> str:
-    lines = json.dumps(_with_samples(row), ensure_ascii=False, indent=2).splitlines()
+def _json_row(content: dict[str, Any]) -> str:
+    lines = json.dumps(content, ensure_ascii=False, indent=2).splitlines()
     return "\n".join("  " + line for line in lines)
 
 
-def _json_line(columns: Sequence[str], row: Row) -> str:
-    return json.dumps(_with_samples(row), ensure_ascii=False) + "\n"
+def _json_line(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
 def _sql_head(columns: Sequence[str], row: Row) -> str:
@@ -238,36 +274,46 @@ def _sql_value(value: Value) -> str:
 
 
 @dataclass(frozen=True)
-class Format:
+class Format(Generic[R]):
     """What is written before the first row, for each row, between two rows, and after the last row."""
 
-    row: Callable[[Sequence[str], Row], str]
-    head: Callable[[Sequence[str], Row], str] = lambda columns, row: ""
+    row: Callable[[Sequence[str], R], str]
+    head: Callable[[Sequence[str], R], str] = lambda columns, row: ""
     between: str = ""
-    end: Callable[[Sequence[Row]], str] = lambda rows: ""
+    end: Callable[[Sequence[R]], str] = lambda rows: ""
+
+
+def json_formats(content: Callable[[R], dict[str, Any]]) -> dict[str, Format[R]]:
+    """One document, or one for each row."""
+    return {
+        "json": Format(lambda columns, row: _json_row(content(row)), head=lambda columns, row: "[\n", between=",\n",
+                       end=lambda rows: "\n]\n"),
+        "jsonl": Format(lambda columns, row: _json_line(content(row))),
+    }
 
 
 FORMATS = {
     "md": Format(_table_row, head=_table_head, end=_table_end),
     "csv": Format(_csv_row, head=_csv_head),
-    "json": Format(_json_row, head=lambda columns, row: "[\n", between=",\n", end=lambda rows: "\n]\n"),
-    "jsonl": Format(_json_line),
+    **json_formats(_with_samples),
     "sql": Format(_sql_row, head=_sql_head),
 }
 
 
-class Report:
+def columns(optional: Sequence[str] = (), *, parallel: bool = False) -> list[str]:
+    """Those of the table. optional: which of OPTIONAL_COLUMNS it has; parallel: whether it is of many sequences."""
+    found = [name for name in _COLUMNS if name not in OPTIONAL_COLUMNS or name in optional]
+    return [name for name in found if name not in _NOT_PARALLEL] + list(_PARALLEL_COLUMNS) if parallel else found
+
+
+class Report(Generic[R]):
     """Writes rows to stdout as they are measured. Nothing is written before the first one."""
 
-    def __init__(self, output: str, optional: Sequence[str] = (), *, parallel: bool = False) -> None:
-        """output: a name of FORMATS; optional: which OPTIONAL_COLUMNS the table has; parallel: of many sequences."""
-        self._format = FORMATS[output]
-        self._columns = [name for name in _COLUMNS if name not in OPTIONAL_COLUMNS or name in optional]
-        if parallel:
-            self._columns = [name for name in self._columns if name not in _NOT_PARALLEL] + list(_PARALLEL_COLUMNS)
-        self.rows: list[Row] = []
+    def __init__(self, format: Format[R], columns: Sequence[str] = ()) -> None:
+        self._format, self._columns = format, columns
+        self.rows: list[R] = []
 
-    def add(self, row: Row) -> None:
+    def add(self, row: R) -> None:
         before = self._format.between if self.rows else self._format.head(self._columns, row)
         self.rows.append(row)
         console.write(before + self._format.row(self._columns, row))

@@ -9,25 +9,24 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 import numpy as np
 
 from ..kernels.activations import BFloat16Pairs, Float32
-from ..kernels.jit import announcing
-from ..kernels.probe import Peaks, peaks
-from ..kernels.simd import LANES
+from ..kernels.probe import Peaks
 from .batch import Piece
-from .model import BATCH, Model, Progress
-from .tensors import Matrix
+from .model import BATCH, Model
+from .work import attention_operations, is_output_layer, weight_bytes, weight_operations
 
 STEPS = 32  # of a batch-cost case, in each repetition
 WARM_UP_STEPS = 4
 SPECULATION_PROMPT = 4  # tokens of the prompt in cases with speculative decoding
-_OUTPUT_LAYERS = ("output.weight", "token_embd.weight")  # computed only for tokens whose logits are needed
+
+Steps = Iterator[list[Piece]]
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ class Result:
 class Benchmark:
     """Runs cases on a loaded model, and keeps count of the filled positions of its cache."""
 
-    def __init__(self, model: Model, peaks: Peaks) -> None:
-        self._model, self._peaks = model, peaks
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self._random = np.random.default_rng(0)
         self._cached = 0
         self._pages = np.arange(model.pool.most)
@@ -135,45 +134,43 @@ class Benchmark:
     def run(self, case: Case, repetitions: int, *, warm_up: bool = True,
             progress: Callable[[str], None] = lambda what: None) -> Result:
         """Measure. progress(what) is called before each run; the model's context must hold the case's."""
-        if case.depth > self._cached:
-            # Once is enough: cases write only after it, and it does not matter which tokens are in the cache.
-            progress(f"filling the cache up to {case.depth} tokens")
-            self._prefill(self._tokens(case.depth - self._cached), self._cached, case.batch)
-        if warm_up:
-            progress("warm-up")
-            self._warm_up(case)
+        self.prepare(case, warm_up=warm_up, progress=progress)
         samples, singles = [], []
         for repetition in range(repetitions):
             progress(f"run {repetition + 1}/{repetitions}")
             sample, single = self._measure(case)
             samples.append(sample)
             singles.append(single)
-        seconds = fmean(samples) / 1e9
-        return Result(
-            case,
-            tuple(samples),
-            step_cost=sum(samples) / sum(singles) if case.step else None,
-            bandwidth_share=bytes_read(self._model, case) / seconds / self._peaks.bandwidth
-            if not case.prompt else None,
-            peak_share=least_prefill_seconds(self._model, case, self._peaks) / seconds
-            if not case.generated else None,
-        )
+        return Result(case, tuple(samples), step_cost=sum(samples) / sum(singles) if case.step else None)
 
-    def _warm_up(self, case: Case) -> None:
-        if case.prompt:
-            self._prefill(self._tokens(case.prompt), case.depth, case.batch)
-        if case.generated:
+    def prepare(self, case: Case, *, warm_up: bool, progress: Callable[[str], None]) -> None:
+        """Fill the cache up to the depth of a case, and take some of its steps."""
+        if case.depth > self._cached:
+            # Once is enough: cases write only after it, and it does not matter which tokens are in the cache.
+            progress(f"filling the cache up to {case.depth} tokens")
+            self._run(self._prefill(self._tokens(case.depth - self._cached), self._cached, case.batch))
+        if warm_up:
+            progress("warm-up")
+            self._run(self._prefill(self._tokens(case.prompt), case.depth, case.batch))
             size = case.step or 1
-            self._generate(self._tokens(min(case.generated, WARM_UP_STEPS * size)), case.depth, size)
+            self._run(self._generate(self._tokens(min(case.generated, WARM_UP_STEPS * size)), case.depth, size))
+
+    def prompt(self, case: Case) -> Steps:
+        """The steps of a case's prompt, with the logits of its last token."""
+        return self._prefill(self._tokens(case.prompt), case.depth, case.batch)
+
+    def generation(self, case: Case) -> Steps:
+        """The steps of what a case generates."""
+        return self._generate(self._tokens(case.generated), case.depth + case.prompt, case.step or 1)
 
     def _measure(self, case: Case) -> tuple[int, int]:
         """Nanoseconds of the case, and for batch cost also of the same number of steps of one token."""
-        prompt, generated = self._tokens(case.prompt), self._tokens(case.generated)
         if case.step:
-            return self._compare(generated, case.depth, case.step)
+            return self._compare(self._tokens(case.generated), case.depth, case.step)
+        prompt, generation = self.prompt(case), self.generation(case)
         start = time.perf_counter_ns()
-        self._prefill(prompt, case.depth, case.batch)
-        self._generate(generated, case.depth + case.prompt, 1)
+        self._run(prompt)
+        self._run(generation)
         return time.perf_counter_ns() - start, 0
 
     def _compare(self, tokens: Sequence[int], position: int, size: int) -> tuple[int, int]:
@@ -181,38 +178,33 @@ class Benchmark:
         several = single = 0
         for first in range(0, len(tokens), size):
             start = time.perf_counter_ns()
-            self._generate(tokens[first : first + 1], position + first, 1)
+            self._run(self._generate(tokens[first : first + 1], position + first, 1))
             between = time.perf_counter_ns()
-            self._generate(tokens[first : first + size], position + first, size)
+            self._run(self._generate(tokens[first : first + size], position + first, size))
             single += between - start
             several += time.perf_counter_ns() - between
         return several, single
 
-    def _prefill(self, tokens: Sequence[int], position: int, batch: int) -> None:
-        """Process a prompt, with the logits of its last token."""
+    def _prefill(self, tokens: Sequence[int], position: int, batch: int) -> Steps:
+        """Steps of a prompt, with the logits of its last token."""
         for first in range(0, len(tokens), batch):
             piece = tokens[first : first + batch]
             last = first + len(piece) == len(tokens)
-            self._step(piece, position + first, 1 if last else 0)
+            yield [Piece(piece, position + first, self._pages, 1 if last else 0)]
 
-    def _generate(self, tokens: Sequence[int], position: int, size: int) -> None:
+    def _generate(self, tokens: Sequence[int], position: int, size: int) -> Steps:
         """Steps of `size` tokens, with the logits of all of them."""
         for first in range(0, len(tokens), size):
             piece = tokens[first : first + size]
-            self._step(piece, position + first, len(piece))
+            yield [Piece(piece, position + first, self._pages, len(piece))]
 
-    def _step(self, tokens: Sequence[int], position: int, outputs: int) -> None:
-        self._model.step([Piece(tokens, position, self._pages, outputs)])
-        self._cached = max(self._cached, position + len(tokens))
+    def _run(self, steps: Steps) -> None:
+        for pieces in steps:
+            self._model.step(pieces)
+            self._cached = max(self._cached, pieces[0].start + len(pieces[0].tokens))
 
     def _tokens(self, count: int) -> list[int]:
         return self._random.integers(0, self._model.h.vocab_size, count).tolist()
-
-
-def machine_peaks(threads: int, progress: Progress | None = None) -> Peaks:
-    """The peak rates of this machine, measured once. progress("compiling", 0, 0) is called if kernels are compiled."""
-    with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
-        return peaks(threads)
 
 
 def processor_name() -> str:
@@ -228,36 +220,40 @@ def processor_name() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
-def bytes_read(model: Model, case: Case) -> int:
-    """Bytes that a case without a prompt must read: each step reads all weights and all cached keys and values.
+def with_shares(result: Result, model: Model, peaks: Peaks) -> Result:
+    """The result with its shares of the machine's peaks, if all steps of its case are of one kind."""
+    case, seconds = result.case, result.avg_ns / 1e9
+    if case.sequences or case.acceptance is not None:
+        return result
+    if not case.generated:
+        return replace(result, peak_share=least_prefill_seconds(model, case, peaks) / seconds)
+    if not case.prompt and peaks.bandwidth:
+        return replace(result, bandwidth_share=bytes_read(model, case) / seconds / peaks.bandwidth)
+    return result
 
-    Of experts, as many as the tokens of a step have if they share none.
-    """
+
+def spread(samples_ns: Sequence[int]) -> float | None:
+    """The difference of the slowest and the fastest run, as a share of the median; None for a single one."""
+    return (max(samples_ns) - min(samples_ns)) / median(samples_ns) if len(samples_ns) > 1 else None
+
+
+def bytes_read(model: Model, case: Case) -> int:
+    """Bytes that a case without a prompt must read: each step reads all weights and all cached keys and values."""
     size = case.step or 1
     ends = range(case.depth + size, case.depth + case.generated + 1, size)
-    # The bytes of panels, without the padding of the last one.
-    weights = sum(min(len(matrix.parts), size * _used(model, matrix)) * matrix.rows * matrix.panels.shape[1] // LANES
-                  for matrix in model.matrices.values())
+    weights = sum(weight_bytes(model, matrix, size) for matrix in model.matrices.values())
     return len(ends) * weights + model.pool.position_bytes * sum(ends)
 
 
 def least_prefill_seconds(model: Model, case: Case, peaks: Peaks) -> float:
     """How long a prompt would take if each operation ran at the peak rate for its number type.
 
-    There are two operations for each weight and token (for the output layer, one token only), with integers if the
-    activations of the weight's format are integers. Attention, in float32, multiplies queries with keys and
-    probabilities with values.
+    The output layer computes one token only. Products are of integers if the activations of the weight's format are;
+    attention is in float32.
     """
-    h = model.h
-    seen = sum(range(case.depth + 1, case.depth + case.prompt + 1))  # positions, by all tokens together
-    seconds = 2 * 2 * h.block_count * h.head_count * h.head_dim * seen / peaks.float32
+    seen = sum(range(case.depth + 1, case.depth + case.prompt + 1))
+    seconds = attention_operations(model, seen) / peaks.float32
     for name, matrix in model.matrices.items():
         peak = {Float32: peaks.float32, BFloat16Pairs: peaks.bf16}.get(type(matrix.format.activation), peaks.int8)
-        tokens = 1 if name in _OUTPUT_LAYERS else case.prompt
-        seconds += 2 * _used(model, matrix) * matrix.rows * matrix.k * tokens / peak
+        seconds += weight_operations(model, matrix, 1 if is_output_layer(name) else case.prompt) / peak
     return seconds
-
-
-def _used(model: Model, matrix: Matrix) -> int:
-    """How many parts of a matrix a token is multiplied with: of experts, those that it has."""
-    return model.h.expert_used_count if len(matrix.parts) > 1 else 1

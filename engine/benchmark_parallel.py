@@ -7,7 +7,7 @@ random and nothing is sampled.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from ..kernels.errors import LcpuError
 from ..kernels.pages import POSITIONS
 from .batch import Piece
-from .benchmark import WARM_UP_STEPS, Case, Result
+from .benchmark import WARM_UP_STEPS, Case, Result, Steps
 from .model import Model
 
 
@@ -32,14 +32,7 @@ class ParallelBenchmark:
 
         Raises LcpuError if the cache does not hold all of them.
         """
-        if cache_tokens(case) > self._model.pool.count * POSITIONS:
-            raise LcpuError(f"{case.name}: the cache needs {cache_tokens(case)} tokens, and memory is left for "
-                            f"{self._model.pool.count * POSITIONS}: take fewer sequences (-np) or shorter ones "
-                            "(-p, -n), or store keys and values in Q8_0 (-ctk q8_0 -ctv q8_0)")
-        if warm_up:
-            progress("warm-up")
-            self._measure(replace(case, generated=min(case.generated, WARM_UP_STEPS),
-                                  prompt=min(case.prompt, POSITIONS)))
+        self.prepare(case, warm_up=warm_up, progress=progress)
         samples, prompt_samples = [], []
         for repetition in range(repetitions):
             progress(f"run {repetition + 1}/{repetitions}")
@@ -48,25 +41,45 @@ class ParallelBenchmark:
             prompt_samples.append(prompt)
         return Result(case, tuple(samples), prompt_samples_ns=tuple(prompt_samples))
 
+    def prepare(self, case: Case, *, warm_up: bool, progress: Callable[[str], None]) -> None:
+        """Take some steps of a case. Raises LcpuError if the cache does not hold all of its sequences."""
+        if cache_tokens(case) > self._model.pool.count * POSITIONS:
+            raise LcpuError(f"{case.name}: the cache needs {cache_tokens(case)} tokens, and memory is left for "
+                            f"{self._model.pool.count * POSITIONS}: take fewer sequences (-np) or shorter ones "
+                            "(-p, -n), or store keys and values in Q8_0 (-ctk q8_0 -ctv q8_0)")
+        if warm_up:
+            progress("warm-up")
+            self._measure(replace(case, generated=min(case.generated, WARM_UP_STEPS),
+                                  prompt=min(case.prompt, POSITIONS)))
+
     def _measure(self, case: Case) -> tuple[int, int]:
         """Nanoseconds of the prompts, and of what is generated after them."""
-        pages = _pages(case)
-        prompts = pages[:1] if case.shared_prompt else pages
         start = time.perf_counter_ns()
+        for pieces in self.prompt(case):
+            self._model.step(pieces)
+        between = time.perf_counter_ns()
+        for pieces in self.generation(case):
+            self._model.step(pieces)
+        return between - start, time.perf_counter_ns() - between
+
+    def prompt(self, case: Case) -> Steps:
+        """The steps of all prompts of a case, or of the one that its sequences share."""
+        pages = _pages(case)
         if case.prompt:
-            for pieces in self._prefill(prompts, case.prompt, case.batch):
-                self._model.step(pieces)
+            yield from self._prefill(pages[:1] if case.shared_prompt else pages, case.prompt, case.batch)
             if case.shared_prompt and case.prompt % POSITIONS:  # a page that all go on to write is copied
                 last = case.prompt // POSITIONS
                 for own in pages[1:]:
                     self._model.pool.copy(pages[0][last], own[last])
-        between = time.perf_counter_ns()
+
+    def generation(self, case: Case) -> Steps:
+        """The steps after the prompts, each with one token of every sequence."""
+        pages = _pages(case)
         for position in range(case.prompt, case.prompt + case.generated):
             tokens = self._tokens(case.sequences)
-            self._model.step([Piece([token], position, own, 1) for token, own in zip(tokens, pages, strict=True)])
-        return between - start, time.perf_counter_ns() - between
+            yield [Piece([token], position, own, 1) for token, own in zip(tokens, pages, strict=True)]
 
-    def _prefill(self, pages: Sequence[Sequence[int]], count: int, batch: int) -> Iterator[list[Piece]]:
+    def _prefill(self, pages: Sequence[Sequence[int]], count: int, batch: int) -> Steps:
         """The steps of prompts of so many tokens, one prompt after another; the logits of each one's last token."""
         pieces: list[Piece] = []
         room = batch

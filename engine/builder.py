@@ -39,7 +39,7 @@ from .memory import Needs
 from .page_pool import PagePool
 from .rope import RopeTable
 from .rows import Memory, Rows
-from .tensors import Matrix, Tensors, padded
+from .tensors import Matrix, Tensors, padded, role
 
 LARGEST_CONTEXT = 1 << 24  # positions of a sequence
 _SHARES = 8  # pieces of a matmul for each thread: the other threads take over the pieces of a slow one
@@ -149,9 +149,9 @@ class Builder:
             raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}, which is for matrices: "
                             "an embedding table must have a type with a scale in each block")
         x = self.new_rows("x", width, self._tokens)
-        self.program.add(format.dequantize, count=x.count, indices=self.batch.tokens, table=self.file.data(name),
-                         blocks=width // format.block, block_bytes=format.block_bytes, block_values=format.block,
-                         out=x.array, out_stride=x.stride)
+        self.program.add(format.dequantize, name="embed", count=x.count, indices=self.batch.tokens,
+                         table=self.file.data(name), blocks=width // format.block, block_bytes=format.block_bytes,
+                         block_values=format.block, out=x.array, out_stride=x.stride)
         return x
 
     def rms_norm(self, x: Rows, name: str, *, plus_one: bool = False) -> Rows:
@@ -159,8 +159,8 @@ class Builder:
         source, out = x.array, self.new_rows("norm", x.width, x.count)
         weight = self.tensors.vector(name, x.width)
         weight[: x.width] += 1 if plus_one else 0
-        self.program.add(elementwise.rms_norm, count=x.count, x=source, weight=weight, out=out.array, stride=x.stride,
-                         vectors=x.vectors, width=x.width, epsilon=self.h.norm_epsilon)
+        self.program.add(elementwise.rms_norm, name=role(name), count=x.count, x=source, weight=weight,
+                         out=out.array, stride=x.stride, vectors=x.vectors, width=x.width, epsilon=self.h.norm_epsilon)
         return out
 
     def linear(self, x: Rows, name: str, width: int, *, add_to: Rows | None = None) -> Rows:
@@ -175,13 +175,13 @@ class Builder:
         inputs = [self.input(x, matrix.format.activation) for matrix in matrices]
         results = []
         for matrix, source in zip(matrices, inputs, strict=True):
-            role = matrix.name.removesuffix(".weight").rsplit(".", 1)[-1]
-            out = add_to.changed() if add_to else self.new_rows(role, matrix.rows, x.count)
+            out = add_to.changed() if add_to else self.new_rows(role(matrix.name), matrix.rows, x.count)
             panels, panel_stride = len(matrix.panels), matrix.panels.strides[0]
-            self.program.add(matrix.format.matmul, barrier=matrix is matrices[-1], count=x.count,
-                             weights=matrix.panels, x=source, out=out.array, x_stride=source.strides[0],
-                             out_stride=out.stride, panels=panels, panel_stride=panel_stride, blocks=matrix.blocks,
-                             share=self.share(panels, panel_stride), accumulate=add_to is not None)
+            self.program.add(matrix.format.matmul, barrier=matrix is matrices[-1], name=role(matrix.name),
+                             count=x.count, weights=matrix.panels, x=source, out=out.array,
+                             x_stride=source.strides[0], out_stride=out.stride, panels=panels,
+                             panel_stride=panel_stride, blocks=matrix.blocks, share=self.share(panels, panel_stride),
+                             accumulate=add_to is not None)
             results.append(out)
         for (name, width), out in zip(outputs, results, strict=True):
             if self.has(f"{name}.bias"):
@@ -230,8 +230,8 @@ class Builder:
         """Norm each head of a row on its own, in place."""
         head_dim = self.h.head_dim
         weight = self.tensors.vector(name, head_dim)
-        self.program.add(elementwise.rms_norm_heads, count=x.count, x=x.array, weight=weight, stride=x.stride,
-                         heads=heads, head_dim=head_dim, epsilon=self.h.norm_epsilon)
+        self.program.add(elementwise.rms_norm_heads, name=role(name), count=x.count, x=x.array, weight=weight,
+                         stride=x.stride, heads=heads, head_dim=head_dim, epsilon=self.h.norm_epsilon)
         return x.changed()
 
     def rope_table(self, h: Hyperparameters | None = None) -> RopeTable:
@@ -268,7 +268,7 @@ class Builder:
                                  "pages": lambda: address_of(pool.pages) + first, "page_bytes": lambda: pool.page_bytes,
                                  "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes,
                                  "balance": self._key_factors(k, layer) if pool.keys.balanced else 0}
-        self.program.add(store(pool.keys, pool.values), count=k.count, positions=self.batch.positions,
+        self.program.add(store(pool.keys, pool.values), name="store", count=k.count, positions=self.batch.positions,
                          slots=self.batch.slots, k=k.array, v=v.array, stride=k.stride, heads=heads,
                          head_dim=h.head_dim, **pages)
         group = h.head_count // heads
@@ -276,7 +276,7 @@ class Builder:
         scratch_bytes, partial_bytes = scratch_size(pool.keys, rows, h.head_dim), partial_size(rows, h.head_dim)
         most_spans = -(-pool.most * POSITIONS // SPAN)
         out = self.new_rows("attention", q.width, q.count)
-        self.program.add(attention(pool.keys, pool.values), count=self._jobs, jobs=self.batch.jobs,
+        self.program.add(attention(pool.keys, pool.values), name="attention", count=self._jobs, jobs=self.batch.jobs,
                          deepest=self._deepest, q=q.array, out=out.array, stride=q.stride, kv_heads=heads, group=group,
                          head_dim=h.head_dim, query_bytes=pool.keys.query_bytes(h.head_dim),
                          key_blocks=h.head_dim // pool.keys.key_block, scratch_bytes=scratch_bytes,
@@ -339,8 +339,8 @@ class Builder:
     def outputs(self, x: Rows) -> Rows:
         """The rows of the batch that want logits."""
         out = self.new_rows("outputs", x.width, self._outputs)
-        self.program.add(elementwise.gather, count=out.count, indices=self.batch.outputs, x=x.array, out=out.array,
-                         stride=x.stride, vectors=x.vectors)
+        self.program.add(elementwise.gather, name="outputs", count=out.count, indices=self.batch.outputs, x=x.array,
+                         out=out.array, stride=x.stride, vectors=x.vectors)
         return out
 
 

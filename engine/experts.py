@@ -19,7 +19,7 @@ from ..kernels.matmul import GROUP_BYTES, GROUPS
 from ..kernels.simd import LANES
 from .builder import Builder
 from .rows import Rows
-from .tensors import Matrix
+from .tensors import Matrix, role
 
 Scoring = Literal["softmax", "sigmoid", "softmax of chosen"]
 
@@ -112,13 +112,12 @@ def _products(b: Builder, routing: _Routing, matrices: list[Matrix], inputs: lis
     """Every row times the matrices of its expert [+ bias]; threads go from one to the next without waiting."""
     results = []
     for matrix, source in zip(matrices, inputs, strict=True):
-        role = matrix.name.removesuffix(".weight").rsplit(".", 1)[-1]
-        out = b.new_rows(role, matrix.rows, routing.count, routing.capacity)
+        out = b.new_rows(role(matrix.name), matrix.rows, routing.count, routing.capacity)
         panels, panel_stride = len(matrix.panels) // len(matrix.parts), matrix.panels.strides[0]
-        b.program.add(matrix.format.matmul_experts, barrier=matrix is matrices[-1], groups=routing.groups,
-                      weights=matrix.panels, x=source, out=out.array, x_stride=source.strides[0],
-                      out_stride=out.stride, panels=panels, panel_stride=panel_stride, blocks=matrix.blocks,
-                      share=b.share(panels * routing.used, panel_stride))
+        b.program.add(matrix.format.matmul_experts, barrier=matrix is matrices[-1], name=role(matrix.name),
+                      groups=routing.groups, weights=matrix.panels, x=source, out=out.array,
+                      x_stride=source.strides[0], out_stride=out.stride, panels=panels, panel_stride=panel_stride,
+                      blocks=matrix.blocks, share=b.share(panels * routing.used, panel_stride))
         results.append(out)
     for matrix, out in zip(matrices, results, strict=True):
         bias = matrix.name.removesuffix("weight") + "bias"

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..kernels.errors import LcpuError
 from ..kernels.jit import announcing
+from ..kernels.program import Program
 from ..kernels.team import Team
 from . import architectures, hyperparameters, key_balance
 from .batch import Batch, Piece
@@ -76,7 +77,7 @@ class Model:
         self.batch, self.pool = self._builder.batch, self._builder.pool
         self.pool.allocate()
         with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
-            self._program = self._builder.program.finish()
+            self.program = self._builder.program.finish()
             self.team, self._own_team = team or Team(threads), team is None
             try:
                 self._pack(progress or (lambda stage, done, total: None))
@@ -101,17 +102,17 @@ class Model:
         """The packed weights, by tensor name: all that a step reads of the model but norms and embedded rows."""
         return self._builder.matrices
 
-    def step(self, pieces: Sequence[Piece]) -> np.ndarray:
+    def step(self, pieces: Sequence[Piece], program: Program | None = None) -> np.ndarray:
         """Compute up to BATCH tokens in all, of any sequences, and remember their keys and values.
 
         Returns the logits of the last tokens of each piece that wants them, piece after piece: float32
-        [outputs][vocab], a view that the next step overwrites.
+        [outputs][vocab], a view that the next step overwrites. program: a timed copy of the model's own.
         """
         end = max(piece.start + len(piece.tokens) for piece in pieces)
         for table in self._builder.rope_tables:
             table.extend(end)
         self.batch.fill(pieces)
-        self.team.run(self._program)
+        self.team.run(program or self.program)
         return self._logits.array[: sum(piece.outputs for piece in pieces), : self.h.vocab_size]
 
     @property

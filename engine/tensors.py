@@ -43,6 +43,11 @@ class Matrix:
         return self.k // self.format.block
 
 
+def role(name: str) -> str:
+    """What a tensor is in its layer: "ffn_up" for "blk.0.ffn_up.weight"."""
+    return name.removesuffix(".weight").rsplit(".", 1)[-1]
+
+
 class Tensors:
     """Looks tensors up by the names that an architecture has for them."""
 

@@ -1,14 +1,14 @@
 """The peak rates of this machine: how fast it reads memory, and how fast it multiplies int8 and float32 numbers.
 
 Benchmarks give their results as shares of these. They are measured with the operations that matmuls use, so they hold
-for the SIMD path in use: no kernel on that path can be faster.
+for the SIMD path in use: no kernel on that path can be faster. Other programs disturb some of the measurements, so the
+fastest counts, and who wants a peak to compare with measures several times (`engine.peaks`).
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numba import float32
@@ -21,15 +21,16 @@ from .simd import prefetch_unpacked, splat_f32, store_f32, store_tile, zeros, ze
 from .team import Team
 
 _VECTOR = 4 * LANES
-_MEMORY = 512 << 20  # bytes to read: several times a last-level cache
+MEMORY = 512 << 20  # bytes to read, one window after another: several times a last-level cache
+_WINDOW = 128 << 20  # bytes that are timed together: another program may disturb one of them
 _PIECE = 1 << 20  # bytes that a thread reads at a time
 _STREAMS = 8  # places that it reads from in turn: some processors are faster with several streams, others with one
 _PANELS, _TOKENS = 2, 6  # 12 sums hide the latency of every processor's multiply-add, and fit in 16 registers
 _STEPS = 64  # of 4 int8, 2 bfloat16 or 1 float32 products for each sum: their operands stay in the first-level cache
 _SWEEPS = 16  # passes over these operands before a thread takes more work
-_PASSES = 5  # measurements of reading
-_SHORT_PASSES = 15  # measurements of computing ...
-_SHORT_PASS_SECONDS = 0.01  # ... of about this length each
+_PASSES = 2  # measurements of reading each window
+_SHORT_PASSES = 10  # measurements of computing ...
+_SHORT_PASS_SECONDS = 0.005  # ... of about this length each
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,14 @@ class Peaks:
     """The rates that `threads` threads reached. A multiplication and an addition are two operations."""
 
     threads: int
-    bandwidth: float  # bytes read from memory per second
+    bandwidth: float  # bytes read from memory per second; 0 if it was not measured
     int8: float  # operations per second on int8 numbers
     float32: float
     bf16: float  # the same as float32 on processors without an instruction for bfloat16
+
+    def best(self, other: Peaks) -> Peaks:
+        """The higher of both of each rate."""
+        return Peaks(self.threads, *map(max, astuple(self)[1:], astuple(other)[1:]))
 
 
 @kernel
@@ -96,15 +101,14 @@ multiply_bf16 = kernel(bind(_multiply, "multiply_bf16", start=zeros_f32, load=pa
 multiply_float32 = kernel(bind(_multiply, "multiply_float32", start=zeros_f32, load=panel_f32, dot=fma_tokens))
 
 
-@cache
-def peaks(threads: int) -> Peaks:
-    """Measure, in less than a second. The result is kept for each number of threads."""
+def measure(threads: int, *, memory: bool = True) -> Peaks:
+    """Measure once, in half a second. memory: whether MEMORY bytes may be taken for a moment; else bandwidth is 0."""
     with Team(threads) as team:
         lanes = _PANELS * _TOKENS * LANES * _STEPS * _SWEEPS  # in one share; each has one or more products
         float32 = _rate(team, multiply_float32, 2 * lanes)
         return Peaks(
             threads,
-            bandwidth=_bandwidth(team),
+            bandwidth=_bandwidth(team) if memory else 0.0,
             int8=_rate(team, multiply_int8, 2 * 4 * lanes),
             float32=float32,
             bf16=_rate(team, multiply_bf16, 2 * 2 * lanes) if ISA.bf16 else float32,
@@ -112,17 +116,18 @@ def peaks(threads: int) -> Peaks:
 
 
 def _bandwidth(team: Team) -> float:
-    buffer = zeroed((_MEMORY,), np.uint8, huge_pages=True)
+    buffer = zeroed((MEMORY,), np.uint8, huge_pages=True)
     out = np.zeros((team.threads, _STREAMS * _VECTOR), np.uint8)
     writing = Program()
-    writing.add(write_memory, buffer=buffer, pieces=_MEMORY // _PIECE)
+    writing.add(write_memory, buffer=buffer, pieces=MEMORY // _PIECE)
     team.run(writing.finish())
     times = []
-    for read in READ_MEMORY:
-        reading = Program()
-        reading.add(read, buffer=buffer, pieces=_MEMORY // _PIECE, out=out)
-        times.append(_fastest(team, reading.finish(), _PASSES))
-    return _MEMORY / min(times)
+    for read in _PASSES * READ_MEMORY:
+        for first in range(0, MEMORY, _WINDOW):
+            reading = Program()
+            reading.add(read, buffer=buffer[first:], pieces=_WINDOW // _PIECE, out=out)
+            times.append(_fastest(team, reading.finish(), 1))
+    return _WINDOW / min(times)
 
 
 def _rate(team: Team, multiply: Kernel, share_operations: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,16 @@ RECORD_BYTES = 8 * (2 + OPERANDS)  # kernel address, whether a barrier follows, 
 COUNTER_BYTES = 64  # a cache line for each instruction's share counter
 
 
+@dataclass(frozen=True)
+class Instruction:
+    """A kernel and its operands. barrier: whether all threads meet after it. name: what it computes, for a profile."""
+
+    kernel: Kernel
+    operands: dict[str, Any]
+    barrier: bool
+    name: str
+
+
 class Program:
     """Instructions as the flat int64 array `records` [instructions][2 + OPERANDS], with a counter for each.
 
@@ -20,20 +31,21 @@ class Program:
     """
 
     def __init__(self) -> None:
-        self._instructions: list[tuple[Kernel, bool, list[Any]]] = []
+        self.instructions: list[Instruction] = []
         self._keep: list[Any] = []
         self.records = np.zeros((0, 2 + OPERANDS), np.int64)
         self.counters = np.zeros((0, COUNTER_BYTES // 8), np.int64)
 
-    def add(self, kernel: Kernel, *, barrier: bool = True, **operands: Any) -> None:
+    def add(self, kernel: Kernel, *, barrier: bool = True, name: str = "", **operands: Any) -> None:
         """Append an instruction. Operands go by name: integers, floats (as float32 bits), arrays (as addresses), and
         functions that give one of these when the program is finished.
 
-        Without a barrier, the next instruction may start before this one has ended on every thread.
+        Without a barrier, the next instruction may start before this one has ended on every thread. name: by default
+        the kernel's.
         """
         if tuple(sorted(operands)) != tuple(sorted(kernel.operands)):
             raise TypeError(f"{kernel} was given {', '.join(operands)}")
-        self._instructions.append((kernel, barrier, [operands[name] for name in kernel.operands]))
+        self.instructions.append(Instruction(kernel, operands, barrier, name or kernel.name))
 
     def _encode(self, value: Any) -> int:
         if callable(value):
@@ -48,17 +60,18 @@ class Program:
     @property
     def kernels(self) -> list[Kernel]:
         """Each kernel once, in order of first use."""
-        return list(dict.fromkeys(kernel for kernel, _, _ in self._instructions))
+        return list(dict.fromkeys(instruction.kernel for instruction in self.instructions))
 
     def finish(self) -> Program:
         """Compile what is not compiled yet and lay out the records. The last instruction always ends at a barrier."""
-        self.records = np.zeros((len(self._instructions), 2 + OPERANDS), np.int64)
-        self.counters = np.zeros((len(self._instructions), COUNTER_BYTES // 8), np.int64)
-        for record, (kernel, barrier, operands) in zip(self.records, self._instructions, strict=True):
-            encoded = [self._encode(operand) for operand in operands]
+        self.records = np.zeros((len(self.instructions), 2 + OPERANDS), np.int64)
+        self.counters = np.zeros((len(self.instructions), COUNTER_BYTES // 8), np.int64)
+        for record, instruction in zip(self.records, self.instructions, strict=True):
+            kernel = instruction.kernel
+            encoded = [self._encode(instruction.operands[name]) for name in kernel.operands]
             if kernel.in_memory:
                 encoded = [self._encode(np.array(encoded, np.int64))]
-            record[:2] = kernel.address, barrier
+            record[:2] = kernel.address, instruction.barrier
             record[2 : 2 + len(encoded)] = encoded
         if len(self.records):
             self.records[-1, 1] = True

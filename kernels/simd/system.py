@@ -47,6 +47,12 @@ def pause(context):
     return types.void(), generate
 
 
+@intrinsic
+def clock(context):
+    """A counter of the processor that goes at one speed: x86's time stamps (rdtsc), Arm's virtual timer (CNTVCT)."""
+    return types.int64(), lambda context, b, sig, args: call_function(b, "llvm.readcyclecounter", I64)
+
+
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # of this process only
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
 

@@ -106,8 +106,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(FakeModel, "loaded", loaded, raising=False)
     monkeypatch.setattr("lcpu.engine.model.Model", FakeModel)
-    monkeypatch.setattr("lcpu.engine.benchmark.machine_peaks",
-                        lambda threads, progress: Peaks(threads, 1e9, 2e9, 3e9, 6e9))
+    monkeypatch.setattr("lcpu.engine.peaks.measure",
+                        lambda threads, memory: Peaks(threads, 1e9, 2e9, 3e9, 6e9))
     return loaded
 
 

@@ -71,6 +71,14 @@ def test_defaults_are_llama_bench_s(models, capsys):
     assert model.closed
 
 
+def test_json_is_short_for_an_output(models, capsys):
+    written = []
+    for flags in (["--json"], ["-o", "json"]):
+        assert exit_code(["bench", "-p", "4", "-n", "0", *flags]) == 0
+        written.append([row["test"] for row in json.loads(capsys.readouterr().out)])
+    assert written == [["pp4"], ["pp4"]]
+
+
 @pytest.mark.parametrize(("arguments", "expected"), [
     ("-p 0", ["tg128"]),
     ("-n 0", ["pp512"]),
@@ -214,6 +222,7 @@ def test_delay(models, monkeypatch):
     ("--type q4_0", "--type is the type of random weights: name their shape with --shape"),
     ("--shape llama9", "no shape is named 'llama9': choose one of smollm2-135m, "),
     ("--shape llama3-8b --type q4", "no type is named 'q4': choose one of f32, "),
+    ("--json -o csv", "--json is short for -o json, which is not -o csv: leave one out"),
     ("--nonsense", "No such option"),
 ])
 def test_wrong_values(models, refused, arguments, message):

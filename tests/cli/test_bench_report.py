@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
 from lcpu import __version__
-from lcpu.cli.bench_report import FORMATS, Report, Row, Run
+from lcpu.cli.bench_report import FORMATS, Report, Row, Run, columns
 from lcpu.engine.benchmark import Case, Result, batch_cost
 from lcpu.engine.benchmark_speculation import speculative
 from lcpu.kernels.probe import Peaks
@@ -21,7 +22,7 @@ LLAMA_BENCH = (  # its fields that mean something here, in its order
 ).split()
 OURS = ("test isa load_seconds step_tokens step_cost draft_tokens acceptance speed_up pl is_pp_shared n_kv t_pp "
         "speed_pp t_tg speed_tg bandwidth_share peak_share memory_bandwidth int8_peak "
-        "float32_peak").split()  # fmt: skip
+        "float32_peak spread disturbed").split()  # fmt: skip
 TEXTS = {"build_commit", "cpu_info", "backends", "model_filename", "model_type", "type_k", "type_v", "test_time",
          "test", "isa"}  # fmt: skip
 FILE = "it's \"a\", model.gguf"
@@ -54,7 +55,7 @@ def written(capsys: pytest.CaptureFixture[str]):
     """written(output, optional columns, rows) -> what goes to stdout, and nothing may go to stderr."""
 
     def write(output: str, optional: tuple[str, ...] = (), rows: list[Row] = ROWS, parallel: bool = False) -> str:
-        report = Report(output, optional, parallel=parallel)
+        report = Report(FORMATS[output], columns(optional, parallel=parallel))
         for row in rows:
             report.add(row)
         report.end()
@@ -90,6 +91,8 @@ def test_json(written):
     assert {row[name] for row in rows for name in ("draft_tokens", "acceptance", "speed_up")} == {None}
     assert [row["bandwidth_share"] for row in rows] == [None, 0.931, 0.7]
     assert [row["peak_share"] for row in rows] == [0.5004, None, None]
+    assert [row["spread"] for row in rows] == [pytest.approx(2 / 3), None, 0]
+    assert [row["disturbed"] for row in rows] == [1, 0, 0]
     assert (rows[0]["memory_bandwidth"], rows[0]["int8_peak"], rows[0]["float32_peak"]) == (12.34e9, 500.2e9, 100e9)
 
 
@@ -195,8 +198,33 @@ def test_table(written):
         "",
         "measured, 1 thread: 12.3 GB/s from memory, 500 int8 and 100 float32 Gop/s",
         "measured, 2 threads: 12.3 GB/s from memory, 500 int8 and 100 float32 Gop/s",
+        "disturbed: pp512 with 1 thread: the runs differ by more than 10%; measure again when nothing else uses the "
+        "machine",
         f"build: lcpu {__version__}",
     ]
+
+
+def test_the_last_peaks_are_the_best(written):
+    """They are measured between tests, and the footer has a line for each number of threads."""
+    better = replace(run(), peaks=replace(run().peaks, bandwidth=20e9))
+    lines = written("md", rows=[ROWS[1], replace(ROWS[1], run=better)]).splitlines()
+    assert lines[4:] == ["", "measured, 1 thread: 20.0 GB/s from memory, 500 int8 and 100 float32 Gop/s",
+                         f"build: lcpu {__version__}"]  # fmt: skip
+
+
+def test_a_bandwidth_that_was_not_measured(written):
+    rows = [replace(ROWS[1], run=replace(run(), peaks=replace(run().peaks, bandwidth=0.0)))]
+    assert written("md", rows=rows).splitlines()[4] == (
+        "measured, 1 thread: too little memory is left to measure its bandwidth, 500 int8 and 100 float32 Gop/s")
+    assert json.loads(written("json", rows=rows))[0]["memory_bandwidth"] is None
+
+
+@pytest.mark.parametrize(("slowest", "note"), [(109, []), (111, ["pp8 with 1 thread"])])
+def test_disturbed_runs(written, slowest, note):
+    """Of tests with several runs; each is named once."""
+    rows = [replace(ROWS[0], result=Result(Case(prompt=8), (100, 100, slowest))), ROWS[1]] * 2
+    found = [line for line in written("md", rows=rows).splitlines() if line.startswith("disturbed: ")]
+    assert [line.split(": ")[1] for line in found] == note
 
 
 def test_columns_for_what_was_asked(written):
@@ -208,7 +236,7 @@ def test_columns_for_what_was_asked(written):
 
 def test_rows_appear_as_they_are_measured(capsys):
     for output in FORMATS:
-        report = Report(output)
+        report = Report(FORMATS[output], columns())
         assert capsys.readouterr().out == ""
         for row in ROWS:
             report.add(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ import pytest
 
 from lcpu.engine import benchmark
 from lcpu.engine.batch import Piece
-from lcpu.engine.benchmark import STEPS, WARM_UP_STEPS, Benchmark, Case, Result, batch_cost
+from lcpu.engine.benchmark import STEPS, WARM_UP_STEPS, Benchmark, Case, Result, batch_cost, spread, with_shares
 from lcpu.engine.gguf_file import GGUFFile
 from lcpu.engine.model import BATCH, Model
 from lcpu.kernels.activations import Float32, Int8Blocks
@@ -91,7 +91,7 @@ def test_the_context_holds_all_of_a_case():
 
 def test_a_prompt_goes_in_batches_and_wants_its_last_logits(recorder):
     model = recorder()
-    Benchmark(model, PEAKS).run(Case(prompt=1100), 2, warm_up=False)
+    Benchmark(model).run(Case(prompt=1100), 2, warm_up=False)
     assert model.ranges == [(0, 512), (512, 512), (1024, 76)] * 2
     assert [outputs for _, _, outputs in model.steps] == [[], [], [75]] * 2
     assert {token for tokens, _, _ in model.steps for token in tokens} == set(range(VOCAB))
@@ -99,33 +99,33 @@ def test_a_prompt_goes_in_batches_and_wants_its_last_logits(recorder):
 
 def test_smaller_batches(recorder):
     model = recorder()
-    Benchmark(model, PEAKS).run(Case(prompt=100, batch=32), 1, warm_up=False)
+    Benchmark(model).run(Case(prompt=100, batch=32), 1, warm_up=False)
     assert model.ranges == [(0, 32), (32, 32), (64, 32), (96, 4)]
 
 
 def test_generation_is_one_token_after_another(recorder):
     model = recorder()
-    Benchmark(model, PEAKS).run(Case(generated=20), 3, warm_up=False)
+    Benchmark(model).run(Case(generated=20), 3, warm_up=False)
     assert model.ranges == [(i, 1) for i in range(20)] * 3
     assert all(outputs == [0] for _, _, outputs in model.steps)
 
 
 def test_a_prompt_and_then_generation(recorder):
     model = recorder()
-    Benchmark(model, PEAKS).run(Case(10, 3, depth=5), 1, warm_up=False)
+    Benchmark(model).run(Case(10, 3, depth=5), 1, warm_up=False)
     assert model.ranges == [(0, 5), (5, 10), (15, 1), (16, 1), (17, 1)]
 
 
 def test_warm_up(recorder):
     model = recorder()
-    Benchmark(model, PEAKS).run(Case(600, 50), 1)
+    Benchmark(model).run(Case(600, 50), 1)
     assert model.ranges[: 2 + WARM_UP_STEPS] == [(0, 512), (512, 88), *((i, 1) for i in range(WARM_UP_STEPS))]
     assert model.ranges[2 + WARM_UP_STEPS :] == [(0, 512), (512, 88), *((600 + i, 1) for i in range(50))]
 
 
 def test_the_cache_is_filled_once(recorder):
     model = recorder()
-    runner = Benchmark(model, PEAKS)
+    runner = Benchmark(model)
     runner.run(Case(generated=3), 1, warm_up=False)
     model.steps.clear()
     runner.run(Case(generated=2, depth=700), 2, warm_up=False)
@@ -137,7 +137,7 @@ def test_the_cache_is_filled_once(recorder):
 
 def test_batch_cost_compares_steps_in_turn(recorder):
     model = recorder(lambda size: 0.001 + 0.0005 * size)
-    result = Benchmark(model, PEAKS).run(batch_cost(4, depth=6), 2, warm_up=False)
+    result = Benchmark(model).run(batch_cost(4, depth=6), 2, warm_up=False)
     pairs = [part for i in range(STEPS) for part in ((6 + 4 * i, 1), (6 + 4 * i, 4))]
     assert model.ranges == [(0, 6), *pairs * 2]
     assert model.steps[-1][2] == [0, 1, 2, 3]  # a step that checks drafted tokens needs the logits of all
@@ -148,7 +148,7 @@ def test_batch_cost_compares_steps_in_turn(recorder):
 
 def test_progress_tells_every_run(recorder):
     said: list[str] = []
-    Benchmark(recorder(), PEAKS).run(Case(prompt=4, depth=9), 2, progress=said.append)
+    Benchmark(recorder()).run(Case(prompt=4, depth=9), 2, progress=said.append)
     assert said == ["filling the cache up to 9 tokens", "warm-up", "run 1/2", "run 2/2"]
 
 
@@ -169,7 +169,7 @@ def test_the_share_of_the_bandwidth(recorder):
     read = 3 * 550_000 + kv * (101 + 102 + 103)
     assert benchmark.bytes_read(Recorder(), Case(generated=3, depth=100)) == read
     model = recorder(lambda size: 2 * read / 3 / PEAKS.bandwidth)
-    result = Benchmark(model, PEAKS).run(Case(generated=3, depth=100), 2)
+    result = with_shares(Benchmark(model).run(Case(generated=3, depth=100), 2), model, PEAKS)
     assert result.bandwidth_share == pytest.approx(0.5)
     assert result.peak_share is None
     assert benchmark.bytes_read(Recorder(), batch_cost(4)) == STEPS * 550_000 + kv * sum(range(4, 4 * STEPS + 1, 4))
@@ -195,13 +195,31 @@ def test_the_share_of_the_peak(recorder):
     floats = 2 * tokens * 200 * 500 + 2 * 2 * h.block_count * h.head_count * h.head_dim * seen
     least = integers / PEAKS.int8 + floats / PEAKS.float32
     model = recorder(lambda size: 4 * least)
-    result = Benchmark(model, PEAKS).run(Case(prompt=tokens, depth=depth), 2)
+    result = with_shares(Benchmark(model).run(Case(prompt=tokens, depth=depth), 2), model, PEAKS)
     assert result.peak_share == pytest.approx(0.25)
     assert result.bandwidth_share is None
 
 
+def test_many_sequences_and_drafts_have_no_share(recorder):
+    for case in (Case(8, sequences=2), Case(generated=8, acceptance=0.5)):
+        result = Result(case, (1000,))
+        assert with_shares(result, recorder(), PEAKS) == result
+
+
+def test_without_a_bandwidth_there_is_no_share_of_it(recorder):
+    result = Result(Case(generated=3), (1000,))
+    assert with_shares(result, recorder(), replace(PEAKS, bandwidth=0.0)) == result
+
+
+def test_the_spread_of_runs():
+    assert spread((100, 110, 90)) == pytest.approx(0.2)
+    assert spread((100, 100)) == 0
+    assert spread((100,)) is None
+
+
 def test_a_prompt_with_generation_has_no_share(recorder):
-    result = Benchmark(recorder(), PEAKS).run(Case(8, 4), 1)
+    model = recorder()
+    result = with_shares(Benchmark(model).run(Case(8, 4), 1), model, PEAKS)
     assert (result.bandwidth_share, result.peak_share) == (None, None)
 
 
@@ -218,7 +236,7 @@ def model(tiny_gguf: Path) -> Iterator[Model]:
 def test_a_real_model(model: Model, case: Case) -> None:
     """Beyond the context that it was trained for, too."""
     assert case.context <= model.context
-    result = Benchmark(model, PEAKS).run(case, 3)
+    result = Benchmark(model).run(case, 3)
     assert len(result.samples_ns) == 3
     assert min(result.samples_ns) > 0
     assert result.avg_ts > 0

@@ -70,21 +70,35 @@ def test_vnni(format_name, isa, cpu, register, tmp_path):
             assert 4 * len(re.findall(r"%zmm\d+, -?\d*\(%r[sb]p\)", loop)) <= count
 
 
-@pytest.mark.parametrize("format_name", ["q4_0", "f16"])
-def test_aarch64(format_name, tmp_path):
-    """The generic path, in the instructions of another family."""
+def arm_assembly(text: str) -> str:
+    """LLVM's IR for this processor, as instructions of another family."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = llvm.Target.from_triple(ARM).create_target_machine(cpu="cortex-a76", opt=2)
-    text = matmul("ir", format_name, "generic", tmp_path)
     text = re.sub(r"^target triple = .*$", f'target triple = "{ARM}"', text, flags=re.MULTILINE)
     text = re.sub(r"^target datalayout = .*$", f'target datalayout = "{machine.target_data}"', text, flags=re.MULTILINE)
     module = llvm.parse_assembly(text)
     module.verify()
-    loops = blocks_with(r"fmla\s+v\d+\.4s", machine.emit_assembly(module))
+    return machine.emit_assembly(module)
+
+
+@pytest.mark.parametrize("format_name", ["q4_0", "f16"])
+def test_aarch64(format_name, tmp_path):
+    """The generic path, in the instructions of another family."""
+    text = arm_assembly(matmul("ir", format_name, "generic", tmp_path))
+    loops = blocks_with(r"fmla\s+v\d+\.4s", text)
     assert max(len(re.findall(r"fmla\s+v\d+\.4s", loop)) for loop in loops) >= 8  # for 8 tokens
     for loop in loops:
         assert not CALL.search(loop)
         assert re.search(r"fcvtl\s+v\d+\.4s, v\d+\.4h", loop)  # float16 to float32
         if format_name == "q4_0":
             assert re.search(r"\b(mul|mla|[su]mull2?|[su]mlal2?|[su]dot|usdot)\s+v\d+\.", loop)  # of integers
+
+
+def test_the_clock_on_aarch64(tmp_path):
+    """The timer, which programs may read, and not the counter of cycles, which most systems keep to themselves."""
+    script = "from lcpu.kernels.profile import read_clock; print(read_clock.compiled._library.get_llvm_str())"
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "LCPU_CACHE_DIR": str(tmp_path)},
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"mrs\s+x\d+, CNTVCT_EL0", arm_assembly(done.stdout), re.IGNORECASE)

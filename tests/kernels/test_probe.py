@@ -63,15 +63,40 @@ def test_every_bfloat16_product_counts(threads):
     assert (out.sum(axis=0) == ADDITIONS * 2 * 1.5).all()
 
 
-def test_peaks_are_measured_once(monkeypatch):
-    monkeypatch.setattr(probe, "_MEMORY", 16 << 20)
-    probe.peaks.cache_clear()
-    first = probe.peaks(2)
-    assert first.threads == 2
-    assert min(first.bandwidth, first.int8, first.float32) > 0
-    assert probe.peaks(2) is first
-    assert probe.peaks(1).threads == 1
-    probe.peaks.cache_clear()  # what so little memory showed is not for others
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_measurement(monkeypatch, memory):
+    monkeypatch.setattr(probe, "MEMORY", 16 << 20)
+    monkeypatch.setattr(probe, "_WINDOW", 8 << 20)
+    found = probe.measure(2, memory=memory)
+    assert found.threads == 2
+    assert min(found.int8, found.float32, found.bf16) > 0
+    assert (found.bandwidth > 0) == memory
+
+
+def test_the_best_of_two_measurements():
+    first, second = probe.Peaks(2, 10.0, 2.0, 30.0, 4.0), probe.Peaks(1, 1.0, 20.0, 3.0, 40.0)
+    assert first.best(second) == probe.Peaks(2, 10.0, 20.0, 30.0, 40.0)
+    assert second.best(first) == probe.Peaks(1, 10.0, 20.0, 30.0, 40.0)
+
+
+def test_bandwidth_is_that_of_the_fastest_window(monkeypatch):
+    """All of the memory is read, a window at a time, and one of them is not disturbed."""
+    monkeypatch.setattr(probe, "MEMORY", 32 << 20)
+    monkeypatch.setattr(probe, "_WINDOW", 8 << 20)
+    begun = []
+
+    def fastest(of: object, program: Program, runs: int) -> float:
+        (reading,) = program.instructions
+        begun.append((reading.kernel, reading.operands["buffer"].ctypes.data, reading.operands["pieces"]))
+        return 0.001 if len(begun) == 7 else 0.004
+
+    monkeypatch.setattr(probe, "_fastest", fastest)
+    assert probe._bandwidth(team(2)) == (8 << 20) / 0.001
+    assert len(begun) == 4 * probe._PASSES * len(probe.READ_MEMORY)
+    starts = sorted({start for _, start, _ in begun})
+    assert [start - starts[0] for start in starts] == [0, 8 << 20, 16 << 20, 24 << 20]
+    assert {pieces * probe._PIECE for _, _, pieces in begun} == {8 << 20}
+    assert {kernel for kernel, _, _ in begun} == set(probe.READ_MEMORY)
 
 
 def test_rates_count_all_shares(monkeypatch):

@@ -1,0 +1,40 @@
+"""The least that steps have to do: the bytes that they must read, and the operations that they must compute.
+
+A multiplication and an addition are two operations.
+"""
+
+from __future__ import annotations
+
+from ..kernels.simd import LANES
+from .tensors import Matrix
+from .model import Model
+
+_OUTPUT_LAYERS = ("output.weight", "token_embd.weight")
+
+
+def is_output_layer(name: str) -> bool:
+    """Whether this matrix is multiplied only with the tokens whose logits are wanted."""
+    return name in _OUTPUT_LAYERS
+
+
+def weight_bytes(model: Model, matrix: Matrix, tokens: int) -> int:
+    """Bytes that a step of so many tokens reads: of panels, without the padding of the last one.
+
+    Of experts, as many as the tokens have if they share none.
+    """
+    parts = min(len(matrix.parts), tokens * _used(model, matrix))
+    return parts * matrix.rows * matrix.panels.shape[1] // LANES
+
+
+def weight_operations(model: Model, matrix: Matrix, tokens: int) -> int:
+    return 2 * _used(model, matrix) * matrix.rows * matrix.k * tokens
+
+
+def attention_operations(model: Model, seen: int) -> int:
+    """Of all layers: queries times keys, and probabilities times values. seen: positions, by all tokens together."""
+    return 2 * 2 * model.h.block_count * model.h.head_count * model.h.head_dim * seen
+
+
+def _used(model: Model, matrix: Matrix) -> int:
+    """How many parts of a matrix a token is multiplied with: of experts, those that it has."""
+    return model.h.expert_used_count if len(matrix.parts) > 1 else 1
