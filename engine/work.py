@@ -6,8 +6,8 @@ A multiplication and an addition are two operations.
 from __future__ import annotations
 
 from ..kernels.simd import LANES
-from .tensors import Matrix
 from .model import Model
+from .tensors import Matrix
 
 _OUTPUT_LAYERS = ("output.weight", "token_embd.weight")
 
