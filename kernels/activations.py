@@ -5,10 +5,10 @@ Rounding is as in llama.cpp's CPU backend, so that a model gives the same text i
 
 from dataclasses import dataclass
 
-from .jit import device, kernel  # before Numba itself, whose errors it explains
+from .jit import device, row_kernel  # before Numba itself, whose errors it explains
 from numba import float32, int32
 
-from .simd import LANES, absolute, atomic_add, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, put_i32
+from .simd import LANES, absolute, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, put_i32
 from .simd import reduce_add, reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32, store_bf16, store_f32
 from .simd import store_i8, to_i32
 
@@ -106,19 +106,16 @@ def quantize_block(x, out, offset, group, summed):
         put_i32(out + BIAS + 4, int32(-offset * second))
 
 
-@kernel
+@row_kernel
 def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks, offset, group, summed):
     """float32 rows [count][32 * blocks], `x_stride` bytes apart, to contiguous rows of blocks at `out`."""
-    tokens = get_i64(count)
-    token = atomic_add(work, 1)
-    while token < tokens:
+    for token in range(thread, get_i64(count), threads):
         source = x + token * x_stride
         target = out + token * blocks * block_bytes
         for _ in range(blocks):
             quantize_block(source, target, offset, group, summed)
             source += 4 * BLOCK
             target += block_bytes
-        token = atomic_add(work, 1)
 
 
 @device
@@ -143,34 +140,25 @@ def _quantize_row(x, out, vectors, offset):
     put_i32(out + ROW_BIAS, int32(-offset * reduce_add_i32(total)))
 
 
-@kernel
+@row_kernel
 def quantize_rows(work, thread, threads, count, x, x_stride, out, out_stride, vectors, offset):
     """float32 rows of whole vectors, `x_stride` bytes apart, to Int8Rows."""
-    tokens = get_i64(count)
-    token = atomic_add(work, 1)
-    while token < tokens:
+    for token in range(thread, get_i64(count), threads):
         _quantize_row(x + token * x_stride, out + token * out_stride, vectors, offset)
-        token = atomic_add(work, 1)
 
 
-@kernel
+@row_kernel
 def round_to_bf16(work, thread, threads, count, x, x_stride, out, out_stride, vectors):
     """float32 rows of whole vectors, `x_stride` bytes apart, to bfloat16."""
-    tokens = get_i64(count)
-    token = atomic_add(work, 1)
-    while token < tokens:
+    for token in range(thread, get_i64(count), threads):
         for i in range(vectors):
             store_bf16(out + token * out_stride + 2 * LANES * i, load_f32(x + token * x_stride + 4 * LANES * i))
-        token = atomic_add(work, 1)
 
 
-@kernel
+@row_kernel
 def round_rows(work, thread, threads, count, x, out, stride, vectors):
     """out = x rounded to the nearest float16 value, still stored as float32."""
-    tokens = get_i64(count)
-    token = atomic_add(work, 1)
-    while token < tokens:
+    for token in range(thread, get_i64(count), threads):
         for i in range(vectors):
             at = token * stride + 4 * LANES * i
             store_f32(out + at, round_f16(load_f32(x + at)))
-        token = atomic_add(work, 1)

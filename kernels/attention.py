@@ -12,7 +12,7 @@ from functools import cache
 
 from numba import float32
 
-from .jit import Kernel, bind, device, hole, kernel, template
+from .jit import Kernel, bind, device, hole, kernel, row_kernel, template
 from .math import exp, tanh
 from .matmul import MAX_TOKENS, PANEL_GROUP, padded_width
 from .pages import POSITIONS, PageType
@@ -32,17 +32,14 @@ store_key = store_value = put_query = multiply_keys = weighted_mean = attend_spa
 def _store(work, thread, threads, count, positions, slots, tables, table_bytes, k, v, stride, heads, head_dim, balance,
            pages, page_bytes, key_bytes, value_bytes):
     """Put the keys and values of a batch into the pages of their sequences. Operands as in `_attention`."""
-    total = get_i64(count) * heads
-    item = atomic_add(work, 1)
-    while item < total:
-        token, head = item // heads, item % heads
+    for token in range(thread, get_i64(count), threads):
         position = get_i64(positions + 8 * token)
         page = get_i64(tables + get_i64(slots + 8 * token) * table_bytes + 8 * (position // POSITIONS))
-        keys = pages + page * page_bytes + head * (key_bytes + value_bytes)
-        source = token * stride + 4 * head_dim * head
-        store_key(keys, position % POSITIONS, k + source, head_dim, balance + 8 * head_dim * head + 4 * head_dim)
-        store_value(keys + key_bytes, position % POSITIONS, v + source, head_dim, value_bytes)
-        item = atomic_add(work, 1)
+        for head in range(heads):
+            keys = pages + page * page_bytes + head * (key_bytes + value_bytes)
+            source = token * stride + 4 * head_dim * head
+            store_key(keys, position % POSITIONS, k + source, head_dim, balance + 8 * head_dim * head + 4 * head_dim)
+            store_value(keys + key_bytes, position % POSITIONS, v + source, head_dim, value_bytes)
 
 
 @device
@@ -237,7 +234,7 @@ def partial_size(rows: int, head_dim: int) -> int:
 @cache
 def store(keys: PageType, values: PageType) -> Kernel:
     """The instruction that puts keys and values into pages of these types."""
-    return kernel(bind(_store, f"store_{keys.name}_{values.name}", store_key=keys.store_key,
+    return row_kernel(bind(_store, f"store_{keys.name}_{values.name}", store_key=keys.store_key,
                        store_value=values.store_value))
 
 

@@ -7,7 +7,7 @@ from math import sqrt
 
 from numba import float32
 
-from .jit import bind, hole, inlined, kernel, template
+from .jit import bind, device, hole, inlined, kernel, row_kernel, template
 from .math import exp, tanh
 from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, reduce_add
 from .simd import splat_f32, store_f32
@@ -18,12 +18,10 @@ _PIECE = 32  # vectors that a thread takes at a time
 activation = hole()
 
 
-@kernel
+@row_kernel
 def rms_norm(work, thread, threads, count, x, weight, out, stride, vectors, width, epsilon):
     """out = x / sqrt(mean(x ** 2) + epsilon) * weight, for each row. width: values of a row, without padding."""
-    tokens = get_i64(count)
-    token = atomic_add(work, 1)
-    while token < tokens:
+    for token in range(thread, get_i64(count), threads):
         source, target = x + token * stride, out + token * stride
         squares = splat_f32(float32(0.0))
         for i in range(vectors):
@@ -34,7 +32,6 @@ def rms_norm(work, thread, threads, count, x, weight, out, stride, vectors, widt
         for i in range(vectors):
             store_f32(target + _VECTOR * i,
                       load_f32(source + _VECTOR * i) * scale * load_f32(weight + _VECTOR * i))
-        token = atomic_add(work, 1)
 
 
 @inlined
@@ -92,66 +89,58 @@ def soft_cap(work, thread, threads, count, x, stride, vectors, cap):
         item = atomic_add(work, 1)
 
 
-@kernel
+@row_kernel
 def scale(work, thread, threads, count, x, stride, vectors, factor):
     """x *= factor"""
     times = splat_f32(bits_to_float(factor))
-    tokens = get_i64(count)
-    token = atomic_add(work, 1)
-    while token < tokens:
+    for token in range(thread, get_i64(count), threads):
         for i in range(vectors):
             at = x + token * stride + _VECTOR * i
             store_f32(at, load_f32(at) * times)
-        token = atomic_add(work, 1)
 
 
-@kernel
+@row_kernel
 def add(work, thread, threads, count, x, y, stride, vectors):
     """x += y, for each row."""
-    tokens = get_i64(count)
-    token = atomic_add(work, 1)
-    while token < tokens:
+    for token in range(thread, get_i64(count), threads):
         for i in range(vectors):
             at = token * stride + _VECTOR * i
             store_f32(x + at, load_f32(x + at) + load_f32(y + at))
-        token = atomic_add(work, 1)
 
 
-@kernel
+@device
+def _norm_head(head, weight, head_dim, epsilon):
+    vectors = head_dim // LANES
+    squares, rest = splat_f32(float32(0.0)), float32(0.0)
+    for i in range(vectors):
+        value = load_f32(head + _VECTOR * i)
+        squares = fma(value, value, squares)
+    for i in range(vectors * LANES, head_dim):
+        rest += get_f32(head + 4 * i) * get_f32(head + 4 * i)
+    mean = (reduce_add(squares) + rest) / float32(head_dim)
+    scale = float32(1.0) / float32(sqrt(mean + epsilon))
+    for i in range(vectors):
+        at = head + _VECTOR * i
+        store_f32(at, load_f32(at) * splat_f32(scale) * load_f32(weight + _VECTOR * i))
+    for i in range(vectors * LANES, head_dim):
+        put_f32(head + 4 * i, get_f32(head + 4 * i) * scale * get_f32(weight + 4 * i))
+
+
+@row_kernel
 def rms_norm_heads(work, thread, threads, count, x, weight, stride, heads, head_dim, epsilon):
     """rms_norm of each of the `heads` heads of a row, in place. All heads have the same weight [head_dim]."""
-    vectors = head_dim // LANES
-    total = get_i64(count) * heads
-    item = atomic_add(work, 1)
-    while item < total:
-        head = x + item // heads * stride + 4 * head_dim * (item % heads)
-        squares = splat_f32(float32(0.0))
-        for i in range(vectors):
-            value = load_f32(head + _VECTOR * i)
-            squares = fma(value, value, squares)
-        rest = float32(0.0)
-        for i in range(vectors * LANES, head_dim):
-            rest += get_f32(head + 4 * i) * get_f32(head + 4 * i)
-        mean = (reduce_add(squares) + rest) / float32(head_dim)
-        scale = float32(1.0) / float32(sqrt(mean + bits_to_float(epsilon)))
-        for i in range(vectors):
-            at = head + _VECTOR * i
-            store_f32(at, load_f32(at) * splat_f32(scale) * load_f32(weight + _VECTOR * i))
-        for i in range(vectors * LANES, head_dim):
-            put_f32(head + 4 * i, get_f32(head + 4 * i) * scale * get_f32(weight + 4 * i))
-        item = atomic_add(work, 1)
+    for token in range(thread, get_i64(count), threads):
+        for head in range(heads):
+            _norm_head(x + token * stride + 4 * head_dim * head, weight, head_dim, bits_to_float(epsilon))
 
 
-@kernel
+@row_kernel
 def add_bias(work, thread, threads, count, x, bias, stride, vectors):
     """x += bias, for each row."""
-    tokens = get_i64(count)
-    token = atomic_add(work, 1)
-    while token < tokens:
+    for token in range(thread, get_i64(count), threads):
         for i in range(vectors):
             at = x + token * stride + _VECTOR * i
             store_f32(at, load_f32(at) + load_f32(bias + _VECTOR * i))
-        token = atomic_add(work, 1)
 
 
 @kernel

@@ -40,8 +40,9 @@ _listener: Callable[[str], None] | None = None
 class Kernel:
     """A C function of int64 operands. `operands` are their names, after those that the runner itself supplies."""
 
-    def __init__(self, function: Callable[..., Any], result: Any, supplied: int) -> None:
-        self.name = function.__name__
+    def __init__(self, function: Callable[..., Any], result: Any, supplied: int, by_rows: bool = False) -> None:
+        """by_rows: as an instruction, its threads work as those of `row_kernel` do."""
+        self.name, self.by_rows = function.__name__, by_rows
         parameters = list(inspect.signature(function).parameters)
         self.operands = tuple(parameters[supplied:])
         self.in_memory = len(self.operands) > OPERANDS  # it takes the address of its operands
@@ -77,6 +78,14 @@ class Kernel:
 def kernel(function: Callable[..., None]) -> Kernel:
     """An instruction of a program: function(work, thread, threads, *operands), the first three from the team."""
     return Kernel(function, types.void, supplied=3)
+
+
+def row_kernel(function: Callable[..., None]) -> Kernel:
+    """An instruction whose thread t reads and writes nothing but rows t, t + threads, ... of `count` rows.
+
+    Two of them in a row need no barrier in between: a thread goes on with its own rows.
+    """
+    return Kernel(function, types.void, supplied=3, by_rows=True)
 
 
 def native(function: Callable[..., Any]) -> Kernel:

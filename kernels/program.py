@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,14 @@ class Program:
         """Append an instruction. Operands go by name: integers, floats (as float32 bits), arrays (as addresses), and
         functions that give one of these when the program is finished.
 
-        Without a barrier, the next instruction may start before this one has ended on every thread. name: by default
-        the kernel's.
+        Without a barrier, the next instruction may start before this one has ended on every thread. There is none
+        between two instructions by rows of the same count. name: by default the kernel's.
         """
         if tuple(sorted(operands)) != tuple(sorted(kernel.operands)):
             raise TypeError(f"{kernel} was given {', '.join(operands)}")
+        before = self.instructions[-1] if self.instructions else None
+        if before and before.kernel.by_rows and kernel.by_rows and before.operands["count"] is operands["count"]:
+            self.instructions[-1] = replace(before, barrier=False)
         self.instructions.append(Instruction(kernel, operands, barrier, name or kernel.name))
 
     def _encode(self, value: Any) -> int:

@@ -16,5 +16,6 @@ from .dot_products import DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, add_part
 from .dot_products import dot4_unsigned, fma_tokens, init_from_bias, partial_sums, scale_add
 from .scalars import bits_to_float, get_f16, get_f32, get_i32, get_i64, get_u16, get_u8, nearest_f16, put_f16, put_f32
 from .scalars import put_i32, put_i64, put_u16, put_u8
+from .shuffles import alternate, even_twice, evens, odd_twice, odds, swap_neighbours
 from .system import atomic_add, atomic_get, atomic_put, call_kernel, clock, load_operands, pause, processor_of
 from .system import sleep_while, wake_sleepers
