@@ -26,8 +26,9 @@ from ..kernels.activations import (
 from ..kernels.attention import SHARES, SPAN, attention, partial_size, scratch_size, store
 from ..kernels.errors import LcpuError
 from ..kernels.formats import Format
-from ..kernels.jit import Kernel, address_of
-from ..kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
+from ..kernels.gated import gated_matmul
+from ..kernels.jit import address_of
+from ..kernels.matmul import MAX_TOKENS, PANEL_GROUP, PIECES, whole_groups
 from ..kernels.memory import zeros
 from ..kernels.pages import POSITIONS
 from ..kernels.program import Program
@@ -42,7 +43,6 @@ from .rows import Memory, Rows
 from .tensors import Matrix, Tensors, padded, role
 
 LARGEST_CONTEXT = 1 << 24  # positions of a sequence
-_SHARES = 8  # pieces of a matmul for each thread: the other threads take over the pieces of a slow one
 _LARGEST_SHARE = 512 << 10  # bytes of weights: they stay in the second-level cache for all tokens
 _MOST_LOGITS = 64 << 20  # bytes: what is used of the buffer for logits, where few of a batch's tokens want any
 
@@ -197,7 +197,7 @@ class Builder:
 
     def share(self, panels: int, panel_bytes: int) -> int:
         """How many panels a thread takes at a time."""
-        share = min(panels // (_SHARES * self._threads), _LARGEST_SHARE // panel_bytes)
+        share = min(panels // (PIECES * self._threads), _LARGEST_SHARE // panel_bytes)
         return max(1, share // PANEL_GROUP) * PANEL_GROUP
 
     def input(self, x: Rows, activation: Activation) -> np.ndarray:
@@ -302,22 +302,26 @@ class Builder:
                                         pairs, step, distance))
         return factors
 
-    def silu_multiply(self, gate: Rows, up: Rows) -> Rows:
-        """gate / (1 + e ** -gate) * up, in gate's place."""
-        return self._gated(elementwise.silu_multiply, gate, up)
-
-    def relu_squared_multiply(self, gate: Rows, up: Rows) -> Rows:
-        """max(gate, 0) ** 2 * up, in gate's place."""
-        return self._gated(elementwise.relu_squared_multiply, gate, up)
-
-    def _gated(self, kernel: Kernel, gate: Rows, up: Rows) -> Rows:
-        self.program.add(kernel, count=gate.count, gate=gate.array, up=up.array, out=gate.array, stride=gate.stride,
-                         vectors=gate.vectors)
+    def gate(self, gate: Rows, up: Rows, activation: str = "silu") -> Rows:
+        """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.ACTIVATIONS`."""
+        self.program.add(elementwise.GATES[activation], count=gate.count, gate=gate.array, up=up.array, out=gate.array,
+                         stride=gate.stride, vectors=gate.vectors)
         return gate.changed()
 
-    def gelu_multiply(self, gate: Rows, up: Rows) -> Rows:
-        """GELU(gate) * up, in gate's place, by the approximation with tanh."""
-        return self._gated(elementwise.gelu_multiply, gate, up)
+    def gated(self, x: Rows, gate: str, up: str, width: int, activation: str = "silu") -> Rows:
+        """activation(gate . x) * (up . x). gate and up: names of tensors, without ".weight"."""
+        matrices = [self.matrix(f"{name}.weight", width, x.width) for name in (gate, up)]
+        format, other = (matrix.format for matrix in matrices)
+        if format is not other or any(self.has(name + end) for name in (gate, up) for end in (".bias", ".scale")):
+            return self.gate(*self.linears(x, [(gate, width), (up, width)]), activation)
+        source, panels = self.input(x, format.activation), [matrix.panels for matrix in matrices]
+        out, beside = (self.new_rows(role(matrix.name), width, x.count) for matrix in matrices)
+        stride = panels[0].strides[0]
+        self.program.add(gated_matmul(format, activation), name=f"{role(gate)}, {role(up)}", count=x.count,
+                         gate=panels[0], up=panels[1], x=source, out=out.array, other=beside.array,
+                         x_stride=source.strides[0], out_stride=out.stride, panels=len(panels[0]), panel_stride=stride,
+                         blocks=matrices[0].blocks, share=self.share(len(panels[0]), 2 * stride))
+        return out
 
     def soft_cap(self, x: Rows, cap: float) -> Rows:
         """cap * tanh(x / cap), in place."""

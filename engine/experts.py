@@ -6,7 +6,6 @@ build_moe_ffn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,13 +46,13 @@ class _Routing:
 
 def add_experts(b: Builder, x: Rows, normed: Rows, name: str, *, count: int, used: int, width: int,
                 scoring: Scoring = "softmax", renormalize: bool = False, factor: float = 1.0,
-                activate: Callable[[Rows, Rows], Rows] | None = None) -> Rows:
-    """x + the weighted sum of down . activate(gate . normed, up . normed) over the experts of each token.
+                activation: str = "silu") -> Rows:
+    """x + the weighted sum of down . (activation(gate . normed) * up . normed) over the experts of each token.
 
     name: what the layer's tensors begin with, "blk.0.". count, used: experts, and how many of them a token has.
     width: of an expert's hidden values. scoring: what a token's router scores become: weights of all experts, of which
     the highest are chosen, or of those chosen by the scores themselves. renormalize: divide weights by their sum.
-    factor: multiplies weights. activate: by default SiLU(gate) * up.
+    factor: multiplies weights. activation: of the gate.
 
     Where the file has exp_probs_b.bias, it is added for choosing alone; the router and all experts may have biases.
     Results of a token do not depend on other tokens. Raises LcpuError for tensors that are missing or wrong.
@@ -63,10 +62,10 @@ def add_experts(b: Builder, x: Rows, normed: Rows, name: str, *, count: int, use
     b.split(f"{name}ffn_gate_up_exps", [(gate, width), (up, width)])
     routing = _route(b, normed, name, count, used, scoring, renormalize, factor)
     matrices = [_matrix(b, part, width, normed.width, count) for part in (gate, up)]
-    gathered = {activation: _gathered(b, routing, normed, activation)
-                for activation in dict.fromkeys(matrix.format.activation for matrix in matrices)}
-    hidden = (activate or b.silu_multiply)(*_products(b, routing, matrices,
-                                                      [gathered[m.format.activation] for m in matrices]))
+    gathered = {form: _gathered(b, routing, normed, form)
+                for form in dict.fromkeys(matrix.format.activation for matrix in matrices)}
+    gate_rows, up_rows = _products(b, routing, matrices, [gathered[matrix.format.activation] for matrix in matrices])
+    hidden = b.gate(gate_rows, up_rows, activation)
     matrix = _matrix(b, down, normed.width, width, count)
     result, = _products(b, routing, [matrix], [b.input(hidden, matrix.format.activation)])
     b.program.add(kernels.add_weighted, count=x.count, used=used, places=routing.places, weights=routing.weights,

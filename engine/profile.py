@@ -21,6 +21,7 @@ from .batch import Piece
 from .benchmark import Benchmark, Case, Steps
 from .benchmark_parallel import ParallelBenchmark
 from .model import Model
+from .tensors import Matrix
 from .work import attention_operations, is_output_layer, weight_bytes, weight_operations
 
 Phase = Literal["prompt", "generation"]
@@ -131,11 +132,12 @@ class Profiler:
         if instruction.name == "attention":
             layers = model.h.block_count
             return model.pool.position_bytes * self._ends / layers, attention_operations(model, self._seen) / layers
-        weights = instruction.operands.get("weights")
-        matrix = next((matrix for matrix in model.matrices.values() if matrix.panels is weights), None)
-        if matrix is None:
-            return None
-        counts = Counter[int]()
+        loads = [self._load_of(matrix) for matrix in model.matrices.values()
+                 if any(operand is matrix.panels for operand in instruction.operands.values())]
+        return (sum(each for each, _ in loads), sum(each for _, each in loads)) if loads else None
+
+    def _load_of(self, matrix: Matrix) -> tuple[float, float]:
+        model, counts = self._model, Counter[int]()
         for (tokens, outputs), steps in self._shapes.items():
             counts[outputs if is_output_layer(matrix.name) else tokens] += steps
         return (sum(steps * weight_bytes(model, matrix, tokens) for tokens, steps in counts.items() if tokens),

@@ -235,7 +235,7 @@ def partial_size(rows: int, head_dim: int) -> int:
 def store(keys: PageType, values: PageType) -> Kernel:
     """The instruction that puts keys and values into pages of these types."""
     return row_kernel(bind(_store, f"store_{keys.name}_{values.name}", store_key=keys.store_key,
-                       store_value=values.store_value))
+                           store_value=values.store_value))
 
 
 @cache

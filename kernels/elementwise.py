@@ -69,9 +69,8 @@ def _gated(work, thread, threads, count, gate, up, out, stride, vectors):
         item = atomic_add(work, 1)
 
 
-silu_multiply = kernel(bind(_gated, "silu_multiply", activation=_silu))
-relu_squared_multiply = kernel(bind(_gated, "relu_squared_multiply", activation=_relu_squared))
-gelu_multiply = kernel(bind(_gated, "gelu_multiply", activation=_gelu))
+ACTIVATIONS = {"silu": _silu, "relu_squared": _relu_squared, "gelu": _gelu}
+GATES = {name: kernel(bind(_gated, f"gate_{name}", activation=function)) for name, function in ACTIVATIONS.items()}
 
 
 @kernel

@@ -12,6 +12,8 @@ from .simd import ISA, LANES, atomic_add, get_i64, load_tile, panels_of, select_
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 MAX_TOKENS = 8  # tokens of the largest tile: x and out must have as many rows of padding after the last token
+PIECES = 8  # of a matmul for each thread, at least: the other threads take over the pieces of a slow one
+_LEAST_TOKENS = 32  # of a piece, where there are more
 _RUN = 75  # percent of an even share of a matrix, which each thread takes as one run
 GROUPS, GROUP_BYTES = 24, 24  # of a table of groups: bytes before the first, and of each
 PANEL_GROUP = 4  # panels of the largest tile: matrices, their results and shares are padded to a multiple
@@ -80,24 +82,35 @@ def _first_panel(piece, runs, run, share):
     return run * min(piece, runs) + share * max(0, piece - runs)
 
 
+@device
+def piece_of(item, threads, tokens, panels, share):
+    """What an item of a matmul is: (first panel, panel after the last, first token, number of tokens).
+
+    Items are shares of panels, multiples of PANEL_GROUP. Where these are few for so many threads, each is cut into items
+    of fewer tokens. After the last item, the first panel is `panels`. With a single tile of tokens, each panel is read
+    once, and memory limits the speed: then each thread first takes one long run of panels, since sequential reads are
+    fastest.
+    """
+    shares = (panels + share - 1) // share
+    chunks = max(1, min((PIECES * threads + shares - 1) // shares, tokens // _LEAST_TOKENS))
+    chunk = ((tokens + chunks - 1) // chunks + MAX_TOKENS - 1) // MAX_TOKENS * MAX_TOKENS
+    piece, token = item // chunks, item % chunks * chunk
+    runs = threads if tokens <= MAX_TOKENS else 0
+    run = panels * _RUN // (100 * threads) // PANEL_GROUP * PANEL_GROUP
+    first, last = _first_panel(piece, runs, run, share), _first_panel(piece + 1, runs, run, share)
+    return min(first, panels), min(last, panels), token, max(0, min(chunk, tokens - token))
+
+
 @template
 def matmul(work, thread, threads, count, weights, x, out, x_stride, out_stride, panels, panel_stride, blocks, share,
            accumulate):
-    """The template of every format's matmul kernel. Threads take `share` panels at a time, a multiple of PANEL_GROUP.
-
-    With a single tile of tokens, each panel is read once, and memory limits the speed. Then each thread first takes one
-    long run of panels, since sequential reads are fastest.
-    """
+    """The template of every format's matmul kernel. Its pieces are those of `piece_of`."""
     tokens = get_i64(count)
-    runs = threads if tokens <= MAX_TOKENS else 0
-    run = panels * _RUN // (100 * threads) // PANEL_GROUP * PANEL_GROUP
-    piece = atomic_add(work, 1)
-    first = _first_panel(piece, runs, run, share)
+    first, last, token, size = piece_of(atomic_add(work, 1), threads, tokens, panels, share)
     while first < panels:
-        last = min(_first_panel(piece + 1, runs, run, share), panels)
-        multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate)
-        piece = atomic_add(work, 1)
-        first = _first_panel(piece, runs, run, share)
+        multiply(weights, x + token * x_stride, out + token * out_stride, x_stride, out_stride, size, first, last,
+                 panel_stride, blocks, accumulate)
+        first, last, token, size = piece_of(atomic_add(work, 1), threads, tokens, panels, share)
 
 
 @template

@@ -13,7 +13,7 @@ def build(b: Builder) -> Rows:
     """Record the program; the result is the logits [outputs][vocab]."""
     h = b.h
     squared = h.architecture != "bitnet" or b.file.metadata.get("bitnet.hidden_activation") == "relu2"
-    activate = b.relu_squared_multiply if squared else b.silu_multiply
+    activation = "relu_squared" if squared else "silu"
     x = b.embed("token_embd.weight")
     for layer in range(h.block_count):
         name = f"blk.{layer}."
@@ -22,8 +22,7 @@ def build(b: Builder) -> Rows:
         attended = b.rms_norm(attended, name + "attn_sub_norm.weight")
         x = b.linear(attended, name + "attn_output", h.embedding_length, add_to=x)
         normed = b.rms_norm(x, name + "ffn_norm.weight")
-        gate, up = b.linears(normed, [(name + "ffn_gate", h.feed_forward_length),
-                                      (name + "ffn_up", h.feed_forward_length)])
-        hidden = b.rms_norm(activate(gate, up), name + "ffn_sub_norm.weight")
+        hidden = b.gated(normed, name + "ffn_gate", name + "ffn_up", h.feed_forward_length, activation)
+        hidden = b.rms_norm(hidden, name + "ffn_sub_norm.weight")
         x = b.linear(hidden, name + "ffn_down", h.embedding_length, add_to=x)
     return b.logits(b.rms_norm(b.outputs(x), "output_norm.weight"), "token_embd")

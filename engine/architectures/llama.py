@@ -35,8 +35,8 @@ def feed_forward(b: Builder, x: Rows, name: str) -> Rows:
     if b.h.expert_count:
         return add_experts(b, x, normed, name, count=b.h.expert_count, used=b.h.expert_used_count, width=width,
                            renormalize=True)
-    gate, up = b.linears(normed, [(name + "ffn_gate", width), (name + "ffn_up", width)])
-    return b.linear(b.silu_multiply(gate, up), name + "ffn_down", b.h.embedding_length, add_to=x)
+    hidden = b.gated(normed, name + "ffn_gate", name + "ffn_up", width)
+    return b.linear(hidden, name + "ffn_down", b.h.embedding_length, add_to=x)
 
 
 def logits(b: Builder, x: Rows) -> Rows:

@@ -25,6 +25,7 @@ class Format:
     decode: Kernel  # (address of blocks, float32 address, count of blocks)
     activation: Activation  # what its matmul takes
     pack: Kernel
+    multiply: Callable[..., Any]  # as matmul.multiplier makes it
     matmul: Kernel
     matmul_experts: Kernel
     dequantize: Kernel
@@ -62,6 +63,7 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
         activation=activation,
         pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block, panel_block_bytes=panel_block_bytes,
                          adjacent_blocks=adjacent_blocks)),
+        multiply=multiply,
         matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiply)),
         matmul_experts=kernel(bind(matmul_experts, f"matmul_experts_{name}", multiply=multiply)),
         dequantize=kernel(bind(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block)),

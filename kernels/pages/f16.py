@@ -7,11 +7,12 @@ from ..formats.floats import float_tile
 from ..isa import ISAS
 from ..jit import device
 from ..matmul import multiplier, padded_width
-from ..simd import ISA, LANES, alloca, get_f32, load_f32, maximum, minimum, panel_f16, prefetch_pages, put_f16
+from ..simd import ISA, LANES, alloca, get_u16, load_f32, maximum, minimum, panel_f16, prefetch_pages, put_u16
 from ..simd import round_f16, splat_f32, store_f16, store_f32
 from .page_type import NOBODY, POSITIONS, PageType, inverse_sum
 
 _VECTOR = 4 * LANES
+_HALVES = 2 * LANES
 _LARGEST = float32(65504.0)
 _VALUE_PANEL = 2 * LANES * POSITIONS
 
@@ -24,12 +25,12 @@ def _finite(x):
 
 @device
 def store_key(keys, position, x, head_dim, factors):
-    scratch = alloca(_VECTOR)
+    halves = alloca(_HALVES)
     target = keys + 2 * (position // LANES * LANES * head_dim + position % LANES)
-    for d in range(head_dim):
-        if d % LANES == 0:
-            store_f32(scratch, _finite(load_f32(x + 4 * d)))
-        put_f16(target + 2 * LANES * d, get_f32(scratch + 4 * (d % LANES)))
+    for first in range(0, head_dim, LANES):
+        store_f16(halves, _finite(load_f32(x + 4 * first)))
+        for d in range(first, min(first + LANES, head_dim)):
+            put_u16(target + 2 * LANES * d, get_u16(halves + 2 * (d - first)))
 
 
 @device

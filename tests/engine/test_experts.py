@@ -92,7 +92,7 @@ class Mixture:
             x = b.linear(attended, name + "attn_output", b.h.embedding_length, add_to=x)
             x = add_experts(b, x, b.rms_norm(x, name + "ffn_norm.weight"), name, count=self.count, used=self.used,
                             width=self.width, scoring=self.scoring, renormalize=self.renormalize, factor=self.factor,
-                            activate=b.relu_squared_multiply if self.relu else None)
+                            activation="relu_squared" if self.relu else "silu")
         return llama.logits(b, x)
 
     def feed_forward(self, w: dict[str, np.ndarray], name: str, x: np.ndarray) -> tuple[np.ndarray, float]:

@@ -45,7 +45,7 @@ STALE: list[Callable[[Builder], object]] = [
                b.linear(one, "blk.0.attn_q", 32)),
     lambda b: (gate := b.linear(b.embed("token_embd.weight"), "blk.0.ffn_gate", 64),
                up := b.linear(b.embed("token_embd.weight"), "blk.0.ffn_up", 64),
-               b.gelu_multiply(gate, up), b.silu_multiply(gate, up)),
+               b.gate(gate, up, "gelu"), b.gate(gate, up)),
 ]
 
 

@@ -45,7 +45,7 @@ def test_silu_multiply(seed, tokens, width, threads):
     gate, up = rows_of(seed, tokens, width, 2)
     gate *= 10
     rows, ups = padded(gate), padded(up)
-    run(elementwise.silu_multiply, threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
+    run(elementwise.GATES["silu"], threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
         stride=rows.strides[0], vectors=vectors_of(rows))
     np.testing.assert_allclose(rows[:tokens, :width], reference.silu_multiply(gate, up), rtol=1e-6, atol=1e-37)
     assert not rows[tokens:].any()
@@ -56,7 +56,7 @@ def test_silu_multiply(seed, tokens, width, threads):
 def test_relu_squared_multiply(seed, tokens, width, threads):
     gate, up = rows_of(seed, tokens, width, 2)
     rows, ups = padded(gate), padded(up)
-    run(elementwise.relu_squared_multiply, threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
+    run(elementwise.GATES["relu_squared"], threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
         stride=rows.strides[0], vectors=vectors_of(rows))
     np.testing.assert_allclose(rows[:tokens, :width], reference.relu_squared_multiply(gate, up), rtol=1e-6)
     assert not rows[tokens:].any()
@@ -68,7 +68,7 @@ def test_gelu_multiply(seed, tokens, width, threads):
     gate, up = rows_of(seed, tokens, width, 2)
     gate *= 4
     rows, ups = padded(gate), padded(up)
-    run(elementwise.gelu_multiply, threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
+    run(elementwise.GATES["gelu"], threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
         stride=rows.strides[0], vectors=vectors_of(rows))
     np.testing.assert_allclose(rows[:tokens, :width], reference.gelu_multiply(gate, up), rtol=2e-6, atol=2e-6)
     assert not rows[tokens:].any()
@@ -116,7 +116,7 @@ def test_rms_norm_of_each_head(seed, tokens, heads, head_dim, threads):
 def test_silu_multiply_at_the_ends():
     gate = np.array([[-1e30, -200, -88.5, 0, 88.5, 200, 1e30, np.nan]], np.float32)
     rows = padded(gate)
-    run(elementwise.silu_multiply, count=int64(1), gate=rows, up=np.ones_like(rows), out=rows, stride=rows.strides[0],
+    run(elementwise.GATES["silu"], count=int64(1), gate=rows, up=np.ones_like(rows), out=rows, stride=rows.strides[0],
         vectors=vectors_of(rows))
     np.testing.assert_allclose(rows[0, :7], [0, 0, 0, 0, 88.5, 200, 1e30], atol=1e-35)
     assert np.isnan(rows[0, 7])
