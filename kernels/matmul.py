@@ -86,7 +86,7 @@ def _first_panel(piece, runs, run, share):
 def piece_of(item, threads, tokens, panels, share):
     """What an item of a matmul is: (first panel, panel after the last, first token, number of tokens).
 
-    Items are shares of panels, multiples of PANEL_GROUP. Where these are few for so many threads, each is cut into items
+    Items are shares of panels, multiples of PANEL_GROUP. Where they are few for so many threads, each is cut into items
     of fewer tokens. After the last item, the first panel is `panels`. With a single tile of tokens, each panel is read
     once, and memory limits the speed: then each thread first takes one long run of panels, since sequential reads are
     fastest.
