@@ -189,7 +189,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("no such type of the cache", "run -m model.gguf -p a -ctk q4_0", 2,
      "Invalid value for '-ctk' / '--cache-type-k' (env var: 'LCPU_CACHE_TYPE_K'): ..."),
     ("a type of the cache that heads do not fit", "run -m model.gguf -p a -ctv q8_0", 1,
-     "cache type q8_0 needs heads of a multiple of 32 values, and this model's have 8: choose f16"),
+     "cache type q8_0 needs heads of a multiple of 16 values, and this model's have 8: choose f16"),
     ("batch: no such file", "batch -m model.gguf -f none.jsonl", 1,
      "cannot read none.jsonl: No such file or directory; check the path after -f"),
     ("batch: the output is there", "batch -m model.gguf -f requests.jsonl -o short.txt", 1,
