@@ -7,6 +7,7 @@ import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,8 @@ from .scheduler import PARALLEL, Evaluation, Scheduler
 from .sequence import TokenSequence, shifted
 from .speculation import Drafter
 from .threads import thread_count
-from .tokenizer import Tokenizer, from_metadata
+from .tokenizer import Tokenizer, vocabulary
+from .tokenizer.vocabulary import Vocabulary
 
 logger = logging.getLogger("lcpu")
 
@@ -77,10 +79,11 @@ class LLM:
             check_is_model(file)  # before the tokenizer, which such files often lack
             weight_bytes = sum(info.nbytes for info in file.tensors.values())
             count = beside.threads if beside else thread_count(threads, weight_bytes)
-            tokenizer = from_metadata(file.metadata)
-            model = Model(file, context, count, vocab_size=tokenizer.vocab_size, output_type=output_type,
-                          cache_tokens=_KEPT_TOKENS if cache_tokens is None else cache_tokens, cache_types=cache_types,
-                          team=beside._model.team if beside else None, check_memory=check_memory, progress=progress)
+            words = vocabulary.read(file.metadata)
+            model, tokenizer = _load(words, progress, lambda progress: Model(
+                file, context, count, vocab_size=len(words.tokens), output_type=output_type, cache_types=cache_types,
+                cache_tokens=_KEPT_TOKENS if cache_tokens is None else cache_tokens, check_memory=check_memory,
+                team=beside._model.team if beside else None, progress=progress))
         except BaseException:
             file.close()
             raise
@@ -308,3 +311,22 @@ class LLM:
 
 
 DraftSource = LLM | Literal["ngram"] | None  # what `LLM.stream` may guess by
+
+
+def _load(words: Vocabulary, progress: Progress | None, load: Callable[[Progress], Model]) -> tuple[Model, Tokenizer]:
+    """A model and its tokenizer, made at the same time: for a large vocabulary that takes a while."""
+    with ThreadPoolExecutor(1) as executor:
+        tokenizer = executor.submit(Tokenizer, words)
+
+        def report(stage: str, done: int, total: int) -> None:
+            if tokenizer.done():
+                tokenizer.result()  # an error ends the loading
+            if progress:
+                progress(stage, done, total)
+
+        model = load(report)
+        try:
+            return model, tokenizer.result()
+        except BaseException:
+            model.close()
+            raise

@@ -129,7 +129,8 @@ def test_the_embedded_model_in_a_process_of_its_own(lcpu):
         ("tg8 @ d300", "generation", 16)]  # fmt: skip
     for row in rows:
         times = [operation["ns"] for operation in row["operations"]]
-        assert {"attention", "ffn_gate, ffn_up", "rope, store"} <= {operation["name"] for operation in row["operations"]}
+        names = {operation["name"] for operation in row["operations"]}
+        assert names >= {"attention", "ffn_gate, ffn_up", "rope, store"}
         assert sum(times) + row["launch_ns"] == pytest.approx(row["step_ns"], abs=len(times) + 1)
         assert 0 < row["launch_ns"] < row["step_ns"] / 2
         assert sum(operation["share"] for operation in row["operations"]) < 1
