@@ -8,6 +8,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Versions 2 an
     tensor data   starts at the next multiple of general.alignment; offsets count from here
 """
 
+import hashlib
 import math
 import mmap
 import os
@@ -39,6 +40,7 @@ _OTHER_FORMATS = {
 
 _LEAST_KEY_VALUE = 8 + 1 + 4 + 1  # bytes: the length of the key, the key, the value's type, the value
 _LEAST_TENSOR_INFO = 8 + 1 + 4 + 8 + 4 + 8
+_SAMPLE = 64  # bytes at the beginning, in the middle and at the end of a tensor
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,16 @@ class GGUFFile:
         info = self._tensor(name)
         return np.frombuffer(self._shards[info.shard].buffer, np.uint8, info.nbytes, info.offset)
 
-    def headers(self) -> list[bytes]:
-        """What stands before the tensors, of each file: the metadata, and name, shape, type and offset of tensors."""
-        return [shard.buffer[: min((info.offset for info in shard.tensors.values()), default=0)]
-                for shard in self._shards]
+    def fingerprint(self) -> str:
+        """What tells this model from others: a digest of all that stands before the tensors, and of samples of each."""
+        digest = hashlib.blake2b(digest_size=16)
+        for shard in self._shards:
+            digest.update(shard.buffer[: min((info.offset for info in shard.tensors.values()), default=0)])
+        for name, info in self.tensors.items():
+            data = self.data(name)
+            for start in (0, info.nbytes // 2, max(0, info.nbytes - _SAMPLE)):
+                digest.update(data[start : start + _SAMPLE].data)
+        return digest.hexdigest()
 
     def release(self, name: str) -> None:
         """Give the memory of a tensor's pages back to the system; touching them again reads them again."""
