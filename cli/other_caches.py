@@ -12,7 +12,6 @@ from pathlib import Path
 from ..kernels.errors import LcpuError
 
 OLLAMA, LLAMA_CPP = "ollama:", "llama.cpp:"
-WAY_OUT = {OLLAMA: "`ollama rm {}`", LLAMA_CPP: "delete the file {} yourself"}  # to delete a model
 
 _MODEL, _ADAPTER = "application/vnd.ollama.image.model", "application/vnd.ollama.image.adapter"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
@@ -25,7 +24,7 @@ class Foreign:
     """A model of another program."""
 
     name: str  # with the program's prefix
-    path: Path  # of the GGUF file
+    paths: tuple[Path, ...]  # of the GGUF file, or of the files of a split one
     has_adapter: bool = False
 
 
@@ -46,7 +45,7 @@ def find(name: str) -> Path | None:
         if model.name == wanted and model.has_adapter:
             raise LcpuError(f"{name}: has an adapter (LoRA), which lcpu does not apply: take the model that it is for")
         if model.name == wanted:
-            return model.path
+            return model.paths[0]
     raise LcpuError(f"{name}: no such model: `lcpu models` lists what there is")
 
 
@@ -65,7 +64,7 @@ def _ollama() -> Iterator[Foreign]:
             blob = root / "blobs" / f"sha256-{match[1]}" if match else None
             if blob is not None and blob.is_file():
                 owner = "" if namespace == _USUAL else f"{namespace}/"
-                yield Foreign(f"{OLLAMA}{owner}{name}:{tag}", blob, _ADAPTER in layers)
+                yield Foreign(f"{OLLAMA}{owner}{name}:{tag}", (blob,), _ADAPTER in layers)
 
 
 def _ollama_folders() -> list[Path]:
@@ -92,7 +91,7 @@ def _llama_cpp() -> Iterator[Foreign]:
     root = _llama_cpp_folder()
     sizes = {path.name: path.stat().st_size for path in _files(root, "*.gguf")}
     for model in models_among(sizes):
-        yield Foreign(LLAMA_CPP + model.files[0], root / model.files[0])
+        yield Foreign(LLAMA_CPP + model.files[0], tuple(root / file for file in model.files))
 
 
 def _llama_cpp_folder() -> Path:

@@ -19,7 +19,7 @@ open_checkpoint: CheckpointOpener | None = None
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is a folder as the Hugging Face hub has them."""
-    return path.is_dir() and (path / "config.json").is_file()
+    return os.path.isdir(path) and os.path.isfile(path / "config.json")  # a Path raises an error for too long a name
 
 
 def open_model(path: str | os.PathLike[str] | None, type: str | None = None, threads: int | None = None) -> GGUFFile:

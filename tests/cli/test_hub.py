@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -125,6 +126,22 @@ def test_offline_and_out_of_reach(run, folder, text):
         assert (done.returncode, done.stdout) == (0, text), done.stderr
     assert error(run(None, repo=f"{REPO}:Q4_K_M", HF_HUB_OFFLINE="1")) == (
         "acme/tiny: has no GGUF file of type Q4_K_M: it has F32")
+
+
+def test_a_bar_on_a_terminal(folder, tmp_path, text):
+    pty, fcntl, termios = (pytest.importorskip(name, reason="needs pseudo terminals")
+                           for name in ("pty", "fcntl", "termios"))
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    with hub_server.serve(folder) as hub:
+        settings = os.environ | hub_server.environment(hub, tmp_path / "hf")
+        done = subprocess.run([sys.executable, "-m", "lcpu", "run", "-hf", REPO, *FLAGS], cwd=tmp_path, env=settings,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, encoding="utf-8")
+    os.close(slave)
+    shown = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert (done.returncode, done.stdout) == (0, text)
+    assert "tiny-Q4_K_M.gguf: 100%" in shown
 
 
 def test_a_lost_connection_is_taken_up_where_it_broke(run, folder, tmp_path, text):
