@@ -117,9 +117,10 @@ def bench(
     A test processes a prompt (pp), generates tokens (tg), or does both. N,... is a list such as 1,2,4, or a range such
     as 1-4, 8-64+8 or 128-1024*2. Flags may be repeated.
     """
+    if not spec:  # LCPU_MODEL_DRAFT and LCPU_HF_REPO_DRAFT are settings for `run`
+        model_draft = None if from_environment(context, "model_draft") else model_draft
+        hf_repo_draft = None if from_environment(context, "hf_repo_draft") else hf_repo_draft
     draft_model = sources.chosen_draft(context, model_draft, hf_repo_draft)
-    if not spec and (from_environment(context, "model_draft") or from_environment(context, "hf_repo_draft")):
-        draft_model = None  # LCPU_MODEL_DRAFT is a setting for `run`
     if not spec and (acceptance or draft or draft_model):
         raise UsageError("--acceptance, --draft-n and -md belong to --spec: add it, or leave them out")
     plan = Plan(

@@ -18,8 +18,12 @@ open_checkpoint: CheckpointOpener | None = None
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path is a folder as the Hugging Face hub has them."""
-    return os.path.isdir(path) and os.path.isfile(path / "config.json")  # a Path raises an error for too long a name
+    """Whether a path is a folder with a Hugging Face model. Repositories of GGUF files may have a config.json, too."""
+    if not os.path.isdir(path):  # a Path raises an error for too long a name
+        return False
+    names = os.listdir(path)
+    has_weights = any(name.endswith((".safetensors", ".bin")) for name in names)
+    return "config.json" in names and (has_weights or not any(name.endswith(".gguf") for name in names))
 
 
 def open_model(path: str | os.PathLike[str] | None, type: str | None = None, threads: int | None = None) -> GGUFFile:

@@ -77,6 +77,7 @@ def test_a_draft_model_that_nothing_uses(engine, fetches, monkeypatch, capsys):
     monkeypatch.setenv("LCPU_HF_REPO_DRAFT", "c/d")
     assert exit_code([*RUN, "--spec", "none"]) == 0
     assert exit_code(["bench", "-m", "none.gguf"]) == 1  # a setting for `run`
+    assert exit_code(["bench", "-m", "none.gguf", "-md", "none.gguf"]) == 2
     assert fetches == []
     assert exit_code(RUN) == 0
     assert fetches == [("c/d", None, None, None)]

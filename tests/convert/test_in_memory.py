@@ -116,6 +116,14 @@ def test_what_is_refused(tmp_path, tiny_gguf):
         LLM.load(folder, type="q9")
     with pytest.raises(LcpuError, match=r"tiny\.gguf: is a GGUF file, whose types are settled, and type 'q4_0' is for"):
         LLM.load(tiny_gguf, type="q4_0")
+    (folder / "a.gguf").write_bytes(b"GGUF")
+    open_model(folder).close()
+    (folder / "model.safetensors").rename(folder / "weights")
+    with pytest.raises(LcpuError, match="Tiny: is a folder: name the GGUF file in it"):
+        open_model(folder)
+    (folder / "a.gguf").unlink()
+    with pytest.raises(LcpuError, match="Tiny: has no weights"):
+        open_model(folder)
     (folder / "config.json").unlink()
     with pytest.raises(LcpuError, match="Tiny: is a folder: name the GGUF file in it"):
         open_model(folder)
