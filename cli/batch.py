@@ -9,11 +9,11 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from . import console, options, prompt, report
+from . import console, options, prompt, report, sources
 from .batch_files import Answers, open_input, open_output, size_of
 from .batch_run import Run
 from .prompt_cache import PromptCache
-from .run import draft_source, load, without_conflict
+from .run import draft_source, drafting, load
 
 _SAMPLE = 1000  # lines of a file that are measured
 _PROMPT_TOKENS, _GENERATED_TOKENS = 1024, 2048  # what a text is taken to need where nothing says so
@@ -53,6 +53,11 @@ CommonPromptCache = Annotated[
 def batch(
     settings: typer.Context,
     model: options.Model = None,
+    hf_repo: options.HfRepo = None,
+    hf_file: options.HfFile = None,
+    revision: options.Revision = None,
+    convert: options.Convert = False,
+    type: options.Type = None,
     file: Requests = None,
     output: Output = None,
     parallel: Parallel = 16,
@@ -68,6 +73,7 @@ def batch(
     cache_type_k: options.CacheTypeK = "f16",
     cache_type_v: options.CacheTypeV = "f16",
     model_draft: options.ModelDraft = None,
+    hf_repo_draft: options.HfRepoDraft = None,
     spec: options.Spec = "auto",
     temperature: options.Temperature = 0.8,
     top_k: options.TopK = 40,
@@ -92,8 +98,8 @@ def batch(
     console.show_messages(verbose)
     if resume and force:
         raise options.UsageError("--resume continues the output and --force overwrites it: give one of them")
-    if model_draft is not None and spec != "auto":
-        model_draft, spec = without_conflict(settings, model_draft, spec)
+    wanted = sources.chosen(settings, model, hf_repo, hf_file, revision, convert, type)
+    wanted_draft, spec = drafting(settings, sources.chosen_draft(settings, model_draft, hf_repo_draft), spec)
     cache = PromptCache(prompt_cache, read_only=prompt_cache_ro)
     cache.check()
     seed = int.from_bytes(os.urandom(4), "little") if seed < 0 else seed
@@ -119,13 +125,14 @@ def batch(
         target, answered = open_output(output, source, resume=resume, force=force)
         if target is not None:
             stack.enter_context(target)
+        found, found_draft = sources.fetched(wanted), wanted_draft and sources.fetched(wanted_draft)
         cache_tokens = parallel * text_tokens(source, max_tokens, context)
         sizes: dict[str, Any] = {"parallel": parallel, "cache_tokens": cache_tokens}
-        llm = stack.enter_context(load(model, threads, context, output_type, (cache_type_k, cache_type_v),
+        llm = stack.enter_context(load(found, threads, context, output_type, (cache_type_k, cache_type_v),
                                        check=memory_check, quiet=False, **sizes))
-        draft = draft_source(stack, llm, model_draft, spec, check=memory_check, quiet=False, **sizes)
+        draft = draft_source(stack, llm, found_draft, spec, check=memory_check, quiet=False, **sizes)
         llm.check_draft(draft)  # or each line would tell what is wrong with it
-        report.introduce(llm, model, draft, threads, context, seed, output_type, verbose=verbose)
+        report.introduce(llm, found.path, draft, threads, context, seed, output_type, verbose=verbose)
         cache.restore(llm)
         answers = Answers(target, ordered=not as_completed)
         run = Run(llm, source, answers, answered, defaults=defaults, seed=seed, draft=draft, cache=cache)

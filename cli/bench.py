@@ -18,11 +18,11 @@ import typer
 
 from ..kernels.errors import LcpuError
 from . import bench_options as options
-from . import bench_plot, bench_profile, bench_values, console
+from . import bench_plot, bench_profile, bench_values, console, sources
 from .bench_plan import Plan
 from .bench_profile import ProfileRow
 from .bench_report import FORMATS, Report, Row, Run, columns, counted
-from .options import MemoryCheck, UsageError, from_environment
+from .options import HfFile, HfRepo, HfRepoDraft, MemoryCheck, Revision, UsageError, from_environment
 
 if TYPE_CHECKING:
     from ..engine.benchmark import Result
@@ -39,6 +39,9 @@ Opener = Callable[[], "GGUFFile"]
 def bench(
     context: typer.Context,
     model: options.Models = None,
+    hf_repo: HfRepo = None,
+    hf_file: HfFile = None,
+    revision: Revision = None,
     shape: options.Shapes = None,
     type_name: options.Types = None,
     threads: options.Threads = None,
@@ -57,6 +60,7 @@ def bench(
     acceptance: options.Acceptances = None,
     draft: options.Drafts = None,
     model_draft: options.DraftModel = None,
+    hf_repo_draft: HfRepoDraft = None,
     profile: options.Profile = False,
     repetitions: options.Repetitions = None,
     output: options.Output = "md",
@@ -74,9 +78,11 @@ def bench(
     """
     from ..engine.peaks import PeakMeter
 
-    if not spec and from_environment(context, "model_draft"):
-        model_draft = None  # LCPU_MODEL_DRAFT is a setting for `run`
-    if not spec and (acceptance or draft or model_draft):
+    if not spec:  # LCPU_MODEL_DRAFT and LCPU_HF_REPO_DRAFT are settings for `run`
+        model_draft = None if from_environment(context, "model_draft") else model_draft
+        hf_repo_draft = None if from_environment(context, "hf_repo_draft") else hf_repo_draft
+    draft_model = sources.chosen_draft(context, model_draft, hf_repo_draft)
+    if not spec and (acceptance or draft or draft_model):
         raise UsageError("--acceptance, --draft-n and -md belong to --spec: add it, or leave them out")
     plan = Plan(
         threads=bench_values.numbers(threads, [0], "-t", least=-1),
@@ -105,11 +111,14 @@ def bench(
     written = _output(output, json, profile, plot)
     if shape and from_environment(context, "model"):
         model = None  # --shape on the command line wins over LCPU_MODEL
+    if shape and from_environment(context, "hf_repo"):
+        hf_repo = None
     names = bench_values.names(shape), bench_values.names(type_name)
-    openers = _openers(bench_values.files(model), *names, memory_check)
+    files = sources.all_fetched(context, bench_values.files(model), hf_repo, hf_file, revision)
+    openers = _openers(files, *names, memory_check)
     jobs = [(opener, count, types) for opener in openers for count in _thread_counts(opener, plan)
             for types in plan.cache_types]
-    draft_opener = _draft_opener(model_draft)
+    draft_opener = _draft_opener(None if draft_model is None else sources.fetched(draft_model).path)
     if plot is not None:
         bench_plot.check(plot)
     optional = {"n_batch": batch, "n_ubatch": ubatch, "step cost": batch_cost, "speed-up": spec,
@@ -150,19 +159,17 @@ def _openers(files: Sequence[Path], shapes: Sequence[str], types: Sequence[str],
     random = list(product(shapes, types or [options.TYPE]))
     for names in random:
         _usage(random_model.check, *names)
-    openers: list[Opener] = [partial(GGUFFile.open, path) for path in files]
+    openers: list[Opener] = [partial(sources.open_file, path) for path in files]
     openers += [partial(random_model.RandomModel, *names, check_memory=check_memory) for names in random]
     return openers or [partial(GGUFFile.open, models.path())]
 
 
 def _draft_opener(path: Path | None) -> Opener | None:
     """A function that opens the draft model. It is opened once now, so that a missing file is reported at once."""
-    from ..engine.gguf_file import GGUFFile
-
     if path is None:
         return None
-    GGUFFile.open(path).close()
-    return partial(GGUFFile.open, path)
+    sources.open_file(path).close()
+    return partial(sources.open_file, path)
 
 
 def _thread_counts(opener: Opener, plan: Plan) -> list[int]:

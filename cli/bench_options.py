@@ -23,8 +23,8 @@ def _listed(*flags: str, help: str, default: object = None, metavar: str = "N,..
 
 Models = Annotated[
     list[Path] | None,
-    typer.Option("-m", "--model", metavar="FILE,...", envvar="LCPU_MODEL", help="GGUF model files.",
-                 show_default="the embedded model"),
+    typer.Option("-m", "--model", metavar="FILE,...", envvar="LCPU_MODEL", show_default="the embedded model",
+                 help="GGUF files, folders of checkpoints, ollama:NAME[:TAG] or llama.cpp:FILE."),
 ]  # fmt: skip
 Threads = Annotated[
     list[str] | None,

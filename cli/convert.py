@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..kernels.errors import LcpuError
-from . import console, options
+from . import console, options, sources
 from .inspect import aligned, size
 from .quantize import EmbeddingType, OutputType, tensor_type_named
 
@@ -33,10 +33,6 @@ Type = Annotated[
         "checkpoint's.",
     ),
 ]  # fmt: skip
-Revision = Annotated[
-    str | None,
-    typer.Option("--revision", metavar="NAME", help="Branch, tag or commit on the hub.", show_default="main"),
-]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="List the tensors that would be written, and write and download no weights.")
 ]
@@ -49,7 +45,7 @@ def convert(
     type: Type = "auto",
     output_type: OutputType = None,
     embedding_type: EmbeddingType = None,
-    revision: Revision = None,
+    revision: options.Revision = None,
     dry_run: DryRun = False,
     threads: options.Threads = None,
     force: Force = False,
@@ -61,13 +57,11 @@ def convert(
     """
     from ..convert.output import check_free
     from ..convert.plan import plan
-    from ..convert.type_rules import ALIASES, Overrides
-    from ..convert.types import TYPES
+    from ..convert.type_rules import Overrides
     from ..convert.write import default_path, write_plan
 
     type = type.lower()
-    if type not in (*TYPES, *ALIASES):
-        raise options.UsageError(f"no type {type!r}: --type is {', '.join(TYPES)}")
+    sources.check_type(type)
     overrides = Overrides(output=tensor_type_named(output_type), embedding=tensor_type_named(embedding_type))
     if output is not None and not dry_run:
         check_free(output, force)

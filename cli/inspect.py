@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console, options
+from . import console, options, sources
 
 if TYPE_CHECKING:
     from ..engine.gguf_file import GGUFFile, TensorInfo
@@ -21,15 +21,24 @@ WIDTH = 100  # how many characters of a value are shown
 File = Annotated[
     Path | None,
     typer.Argument(
-        metavar="FILE", envvar="LCPU_MODEL", help="GGUF file; of a split model, any of its files.",
-        show_default="the embedded model",
+        metavar="FILE", envvar="LCPU_MODEL", show_default="the embedded model",
+        help="GGUF file; of a split model, any of its files; ollama:NAME[:TAG] or llama.cpp:FILE from the cache of "
+             "that program.",
     ),
 ]  # fmt: skip
 Tensors = Annotated[bool, typer.Option("--tensors/--no-tensors", help="List the tensors.", show_default="on")]
 Cells = Sequence[str]
 
 
-def inspect_file(file: File = None, tensors: Tensors = True, json: options.Json = False) -> None:
+def inspect_file(
+    settings: typer.Context,
+    model: File = None,
+    hf_repo: options.HfRepo = None,
+    hf_file: options.HfFile = None,
+    revision: options.Revision = None,
+    tensors: Tensors = True,
+    json: options.Json = False,
+) -> None:
     """Show what is in a GGUF file.
 
     It lists metadata, tensors, types and sizes, also of models that lcpu cannot run. Shapes are in NumPy's order: the
@@ -38,7 +47,8 @@ def inspect_file(file: File = None, tensors: Tensors = True, json: options.Json 
     from .. import models
     from ..engine.gguf_file import GGUFFile
 
-    with GGUFFile.open(models.path() if file is None else file) as opened:
+    path = sources.fetched(sources.chosen(settings, model, hf_repo, hf_file, revision)).path
+    with GGUFFile.open(models.path() if path is None else path) as opened:
         content = describe(opened)
     if not tensors:
         del content["tensors"]

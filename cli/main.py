@@ -25,6 +25,7 @@ from .batch import batch
 from .bench import bench
 from .convert import convert
 from .inspect import inspect_file
+from .models import models
 from .options import UsageError
 from .perplexity import perplexity
 from .quantize import quantize
@@ -42,6 +43,7 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect_file,
     "convert": convert,
     "quantize": quantize,
+    "models": models,
 }
 
 ECHO = 0.5  # seconds

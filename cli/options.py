@@ -24,9 +24,40 @@ def from_environment(context: typer.Context, name: str) -> bool:
 Model = Annotated[
     Path | None,
     typer.Option(
-        "-m", "--model", metavar="FILE", envvar="LCPU_MODEL", help="GGUF model file.", show_default="the embedded model"
+        "-m", "--model", metavar="FILE", envvar="LCPU_MODEL", show_default="the embedded model",
+        help="GGUF file, or the folder of a Hugging Face checkpoint, which is converted in memory; ollama:NAME[:TAG] "
+             "or llama.cpp:FILE from the cache of that program.",
     ),
+]  # fmt: skip
+HfRepo = Annotated[
+    str | None,
+    typer.Option(
+        "-hf", "-hfr", "--hf-repo", metavar="OWNER/NAME[:TYPE]", envvar="LCPU_HF_REPO", show_default=False,
+        help="Repository on the Hugging Face hub with the GGUF file, which is downloaded into the hub's cache. TYPE is "
+             "such as Q5_K_M; without it, Q4_K_M or the next best is taken.",
+    ),
+]  # fmt: skip
+HfFile = Annotated[
+    str | None,
+    typer.Option(
+        "-hff", "--hf-file", metavar="NAME", envvar="LCPU_HF_FILE", show_default=False,
+        help="File in the repository of -hf, where the type does not tell which.",
+    ),
+]  # fmt: skip
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", metavar="NAME", help="Branch, tag or commit on the hub.", show_default="main"),
 ]
+Convert = Annotated[
+    bool, typer.Option("--convert", help="Download the checkpoint in the repository of -hf, and convert it in memory.")
+]
+Type = Annotated[
+    str | None,
+    typer.Option(
+        "--type", metavar="TYPE", show_default="the checkpoint's own",
+        help="Type that a checkpoint is converted to, such as q8_0 or q4_0.",
+    ),
+]  # fmt: skip
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -173,12 +204,19 @@ ModelDraft = Annotated[
              "faster and never changes it.",
     ),
 ]  # fmt: skip
+HfRepoDraft = Annotated[
+    str | None,
+    typer.Option(
+        "-hfd", "-hfrd", "-mdhf", "--hf-repo-draft", metavar="OWNER/NAME[:TYPE]", envvar="LCPU_HF_REPO_DRAFT",
+        show_default=False, help="Repository on the Hugging Face hub with the draft model.",
+    ),
+]  # fmt: skip
 Spec = Annotated[
     Literal["auto", "ngram", "none"],
     typer.Option(
         "--spec", envvar="LCPU_SPEC",
         help="What drafts tokens for speculative decoding. ngram: repetitions in the text; auto: these and the model "
-             "of -md, whichever is faster; none: nothing.",
+             "of -md or -hfd, whichever is faster; none: nothing.",
     ),
 ]  # fmt: skip
 Chat = Annotated[

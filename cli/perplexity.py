@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..kernels.errors import LcpuError
-from . import console, options, prompt
+from . import console, options, prompt, sources
 from .run import load
+from .sources import Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ Chunks = Annotated[
 ]
 Base = Annotated[
     Path | None,
-    typer.Option("--kl", metavar="FILE", help="GGUF file of a base model to compare the predictions with."),
+    typer.Option("--kl", metavar="FILE", help="Base model to compare the predictions with, named as for -m."),
 ]
 Batch = Annotated[
     int | None,
@@ -42,7 +43,13 @@ Batch = Annotated[
 
 
 def perplexity(
+    settings: typer.Context,
     model: options.Model = None,
+    hf_repo: options.HfRepo = None,
+    hf_file: options.HfFile = None,
+    revision: options.Revision = None,
+    convert: options.Convert = False,
+    type: options.Type = None,
     file: TextFile = None,
     base: Base = None,
     window: Window = 512,
@@ -65,25 +72,27 @@ def perplexity(
     text = prompt.read_prompt(None, file, escape=False, pipe=True, exact=True)
     if text is None:
         raise options.UsageError("no text: give -f FILE or a pipe on stdin")
-    if base is not None:
-        check_same_vocabulary(model, base)
+    wanted = sources.chosen(settings, model, hf_repo, hf_file, revision, convert, type)
+    found, found_base = sources.fetched(wanted), None if base is None else sources.fetched(Source(base))
+    if found_base is not None:
+        check_same_vocabulary(found, found_base)
 
     from ..engine.perplexity import windows
 
     with ExitStack() as stack:
-        llm = stack.enter_context(load(model, threads, window, output_type, (cache_type_k, cache_type_v),
+        llm = stack.enter_context(load(found, threads, window, output_type, (cache_type_k, cache_type_v),
                                        check=memory_check, quiet=json))
         all_windows = windows(llm, text, window, chunks if chunks and chunks > 0 else None)
         base_llm = None
-        if base is not None:
-            base_llm = stack.enter_context(load(base, threads, window, None, check=memory_check, quiet=json))
+        if found_base is not None:
+            base_llm = stack.enter_context(load(found_base, threads, window, None, check=memory_check, quiet=json))
         if window > llm.trained_context and not json:
             console.notice(f"the model was trained for {llm.trained_context} tokens: windows of {window} are longer")
         started = time.perf_counter()
         scores = score_all(llm, base_llm, all_windows, quiet=json)
         seconds = time.perf_counter() - started
     if json:
-        content = facts(llm, model, all_windows, seconds)
+        content = facts(llm, found.path, all_windows, seconds)
         if base_llm is not None:
             content |= {"base_model": base_llm.description, "base_path": str(base)}
         console.write(document(content | results(scores)))
@@ -94,14 +103,10 @@ def perplexity(
     console.notice(f"{counted} of {window} tokens, {len(scores)} scored · {speed}")
 
 
-def check_same_vocabulary(model: Path | None, base: Path) -> None:
-    """Raises LcpuError if a token is not the same in both files, before the models are loaded."""
-    from .. import models
-    from ..engine.gguf_file import GGUFFile
-
+def check_same_vocabulary(model: Source, base: Source) -> None:
+    """Raises LcpuError if a token is not the same in both models, before they are loaded."""
     key = "tokenizer.ggml.tokens"
-    path = models.path() if model is None else model
-    with GGUFFile.open(path) as file, GGUFFile.open(base) as base_file:
+    with sources.open_file(model.path, model.type) as file, sources.open_file(base.path) as base_file:
         tokens, base_tokens = file.metadata.get(key), base_file.metadata.get(key)
     if not isinstance(tokens, list) or not isinstance(base_tokens, list):
         return  # loading says what is wrong with the file
@@ -112,7 +117,7 @@ def check_same_vocabulary(model: Path | None, base: Path) -> None:
     else:
         first = next(i for i, pair in enumerate(zip(tokens, base_tokens, strict=True)) if pair[0] != pair[1])
         difference = f"token {first} is {tokens[first]!r} against {base_tokens[first]!r}"
-    raise LcpuError(f"{path} and {base} have different vocabularies ({difference}): "
+    raise LcpuError(f"{file.path} and {base_file.path} have different vocabularies ({difference}): "
                     "--kl compares files of one model")  # fmt: skip
 
 

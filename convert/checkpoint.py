@@ -35,6 +35,9 @@ class Checkpoint:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._on_close.close()
 
 

@@ -57,7 +57,7 @@ def write_gguf(path: str | os.PathLike[str], metadata: Mapping[str, object], ten
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment is {alignment}, not a power of two of at least 8")
-    head = _head(metadata, tensors, alignment)
+    head = head_of(metadata, tensors, alignment)
     try:
         with whole_file(path, check) as file:
             file.write(head)
@@ -76,7 +76,7 @@ def _write_tensor(file: BinaryIO, tensor: TensorToWrite) -> None:
     file.write(view)
 
 
-def _head(metadata: Mapping[str, object], tensors: Sequence[TensorToWrite], alignment: int) -> bytes:
+def head_of(metadata: Mapping[str, object], tensors: Sequence[TensorToWrite], alignment: int) -> bytes:
     """Everything before the tensor data, padding included."""
     pieces = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, value in metadata.items():

@@ -1,6 +1,6 @@
-"""Checkpoints from the Hugging Face hub, through its own client: its cache, tokens, mirrors and offline mode.
+"""Models from the Hugging Face hub, through its own client: its cache, tokens, mirrors and offline mode.
 
-Of a repository, only what a conversion needs is downloaded. The client goes on after a lost connection; files that came
+Of a repository, only what is needed is downloaded. The client goes on after a lost connection; files that came
 whole are in its cache for the next run.
 """
 
@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,30 +32,29 @@ def is_repo(source: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Listing:
-    sizes: Mapping[str, int]  # of the files, by name
-    is_offline: bool
+class Listing:
+    """The files of a repository."""
+
+    sizes: Mapping[str, int]  # by name
+    commit: str
+    is_offline: bool  # these are the ones in the cache
 
 
 def fetch(
     repo: str, revision: str | None, *, only_describe: bool = False, show_progress: bool = False,
     check: Callable[[Path, Collection[str]], None] | None = None,
 ) -> tuple[Path, dict[str, SourceTensor] | None]:
-    """The folder of a repository's checkpoint, downloaded as far as it is not in the cache.
+    """The folder of the checkpoint in a repository, downloaded as far as it is not in the cache.
 
     With `only_describe`, safetensors that are not there are not downloaded: the second value has the descriptions of
     their tensors then, and is None otherwise. `check` is called before weights are downloaded, with the folder that has
     the small files and with the names of all files. Progress is the client's own, on stderr.
     Raises LcpuError if the repository is not there, not open, or out of reach and not in the cache.
     """
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    if not show_progress:
-        disable_progress_bars()
-    with _explained(repo, revision):
-        listing = _list(repo, revision)
+    with explained(repo, revision, show_progress):
+        listing = listing_of(repo, revision)
         small = [name for name in _SMALL if name in listing.sizes]
-        folder = _download(repo, revision, small, listing.is_offline)  # notes which commit the revision is
+        folder = download(repo, revision, small, listing.is_offline)  # notes which commit the revision is
         weights = weight_files(repo, listing.sizes, lambda index: read_json(folder / index))
         missing = [name for name in weights if not (folder / name).exists()]
         if missing and check is not None:
@@ -63,11 +62,11 @@ def fetch(
         if missing and not listing.is_offline:
             if only_describe and all(name.endswith(".safetensors") for name in weights):
                 return folder, _describe(repo, folder.name, weights)
-            _check_space(repo, sum(listing.sizes.get(name, 0) for name in missing))
-        return _download(repo, folder.name, weights, listing.is_offline), None
+            check_space(repo, sum(listing.sizes.get(name, 0) for name in missing))
+        return download(repo, folder.name, weights, listing.is_offline), None
 
 
-def _list(repo: str, revision: str | None) -> _Listing:
+def listing_of(repo: str, revision: str | None) -> Listing:
     """The files of a repository, or, where it is out of reach, those of it in the cache."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -75,23 +74,38 @@ def _list(repo: str, revision: str | None) -> _Listing:
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        return _Listing(sizes, is_offline=False)
-    except (HfHubHTTPError, HFValidationError):
+        return Listing(sizes, info.sha or "", is_offline=False)
+    except HFValidationError:
         raise
     except Exception as error:  # offline mode, or what the client's HTTP library raises
+        if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+            raise
         cause = error
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(_SMALL), local_files_only=True))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True))
     except LocalEntryNotFoundError:
         raise LcpuError(f"{repo}: is not in the cache, and the hub is out of reach ({_first_line(cause)})") from None
-    return _Listing({file.name: 0 for file in folder.iterdir()}, is_offline=True)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return Listing(sizes, folder.name, is_offline=True)
 
 
-def _download(repo: str, revision: str | None, names: list[str], is_offline: bool) -> Path:
+def download(repo: str, revision: str | None, names: list[str], is_offline: bool) -> Path:
     """The folder of the cache with these files; its name is the commit."""
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(repo, revision=revision, allow_patterns=names, local_files_only=is_offline))
+
+
+def download_large(repo: str, revision: str | None, names: Sequence[str], is_offline: bool) -> Path:
+    """The path of the first of some files that take long: one after another, so that Ctrl-C ends it at once."""
+    from huggingface_hub import hf_hub_download
+
+    first = Path(hf_hub_download(repo, names[0], revision=revision, local_files_only=is_offline))
+    commit = first.parents[names[0].count("/")].name
+    for name in names[1:]:
+        hf_hub_download(repo, name, revision=commit, local_files_only=is_offline)
+    return first
 
 
 def _describe(repo: str, commit: str, names: list[str]) -> dict[str, SourceTensor]:
@@ -107,7 +121,7 @@ def _describe(repo: str, commit: str, names: list[str]) -> dict[str, SourceTenso
     return tensors
 
 
-def _check_space(repo: str, nbytes: int) -> None:
+def check_space(repo: str, nbytes: int) -> None:
     """Raises LcpuError if the disk of the cache has less than `nbytes` left."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -121,10 +135,13 @@ def _check_space(repo: str, nbytes: int) -> None:
 
 
 @contextlib.contextmanager
-def _explained(repo: str, revision: str | None) -> Iterator[None]:
-    """Turns what the hub's client raises into one line: the cause and the way out."""
+def explained(repo: str, revision: str | None, show_progress: bool) -> Iterator[None]:
+    """Turns what the hub's client raises into one line: the cause and the way out. Its progress bars go to stderr."""
     from huggingface_hub import errors
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    if not show_progress:
+        disable_progress_bars()
     try:
         yield
     except LcpuError:
@@ -133,8 +150,7 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
         way_out = "the token in HF_TOKEN has no access to it" if os.environ.get("HF_TOKEN") else "then set HF_TOKEN"
         raise LcpuError(f"{repo}: is gated: accept its terms on its page first; {way_out}") from None
     except errors.RepositoryNotFoundError:
-        raise LcpuError(f"{repo}: no such model on the hub; check the name (a private one needs HF_TOKEN), or name a "
-                        "folder") from None
+        raise LcpuError(f"{repo}: no such model on the hub: check the name; a private one needs HF_TOKEN") from None
     except errors.RevisionNotFoundError:
         raise LcpuError(f"{repo}: has no revision {revision!r}: check --revision") from None
     except errors.HFValidationError as error:

@@ -8,6 +8,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Versions 2 an
     tensor data   starts at the next multiple of general.alignment; offsets count from here
 """
 
+import hashlib
 import math
 import mmap
 import os
@@ -39,6 +40,7 @@ _OTHER_FORMATS = {
 
 _LEAST_KEY_VALUE = 8 + 1 + 4 + 1  # bytes: the length of the key, the key, the value's type, the value
 _LEAST_TENSOR_INFO = 8 + 1 + 4 + 8 + 4 + 8
+_SAMPLE = 64  # bytes at the beginning, in the middle and at the end of a tensor
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,16 @@ class GGUFFile:
         info = self._tensor(name)
         return np.frombuffer(self._shards[info.shard].buffer, np.uint8, info.nbytes, info.offset)
 
-    def headers(self) -> list[bytes]:
-        """What stands before the tensors, of each file: the metadata, and name, shape, type and offset of tensors."""
-        return [shard.buffer[: min((info.offset for info in shard.tensors.values()), default=0)]
-                for shard in self._shards]
+    def fingerprint(self) -> str:
+        """What tells this model from others: a digest of all that stands before the tensors, and of samples of each."""
+        digest = hashlib.blake2b(digest_size=16)
+        for shard in self._shards:
+            digest.update(shard.buffer[: min((info.offset for info in shard.tensors.values()), default=0)])
+        for name, info in self.tensors.items():
+            data = self.data(name)
+            for start in (0, info.nbytes // 2, max(0, info.nbytes - _SAMPLE)):
+                digest.update(data[start : start + _SAMPLE].data)
+        return digest.hexdigest()
 
     def release(self, name: str) -> None:
         """Give the memory of a tensor's pages back to the system; touching them again reads them again."""
@@ -273,18 +281,10 @@ def _split_number(cursor: Cursor, metadata: Metadata, key: str, default: int) ->
 
 def _with_siblings(given: _Shard, on_error: ExitStack) -> list[_Shard]:
     """All the files of a split model, in order, from any one of them."""
-    number, count = given.split_number, given.split_count
-    ending = f"-{number + 1:05}-of-{count:05}.gguf"
-    if not given.path.name.endswith(ending):
-        raise LcpuError(f"{given.path}: is file {number + 1} of {count} of a model: its name must end in {ending}; "
-                        "rename it")
-    prefix = given.path.name.removesuffix(ending)
+    count = given.split_count
     shards = []
-    for index in range(count):
-        path = given.path.with_name(f"{prefix}-{index + 1:05}-of-{count:05}.gguf")
-        if index != number and not path.exists():
-            raise LcpuError(f"{path}: no such file, and the model needs it: put all {count} files in one folder")
-        shard = given if index == number else _open_shard(path, on_error)
+    for index, path in enumerate(_named_siblings(given) or _described_siblings(given)):
+        shard = given if index == given.split_number else _open_shard(path, on_error)
         if (shard.split_number, shard.split_count) != (index, count):
             raise LcpuError(f"{path}: is not file {index + 1} of {count} of its model: get files of one version")
         shards.append(shard)
@@ -293,3 +293,40 @@ def _with_siblings(given: _Shard, on_error: ExitStack) -> list[_Shard]:
         raise LcpuError(f"{shards[0].path}: the files have {tensors} tensors, not {shards[0].split_tensors}: damaged; "
                         "download them again")
     return shards
+
+
+def _named_siblings(given: _Shard) -> list[Path]:
+    """The files of a split model by llama.cpp's names, NAME-00001-of-00003.gguf; none if it has other names."""
+    count, path = given.split_count, given.path
+    ending = f"-{given.split_number + 1:05}-of-{count:05}.gguf"
+    if not path.name.endswith(ending):
+        return []
+    prefix = path.name.removesuffix(ending)
+    paths = [path.with_name(f"{prefix}-{index + 1:05}-of-{count:05}.gguf") for index in range(count)]
+    for sibling in paths:
+        if not sibling.exists():
+            raise LcpuError(f"{sibling}: no such file, and the model needs it: put all {count} files in one folder")
+    return paths
+
+
+def _described_siblings(given: _Shard) -> list[Path]:
+    """The files of a split model with other names: what is in the folder tells by its metadata which part it is."""
+    found: dict[int, list[Path]] = {given.split_number: [given.path]}
+    for path in sorted(given.path.parent.iterdir()):
+        if path.suffix != given.path.suffix or path.name == given.path.name:
+            continue
+        with suppress(LcpuError), ExitStack() as opened:  # other files may be anything
+            shard = _open_shard(path, opened)
+            same_model = (shard.split_count, shard.split_tensors) == (given.split_count, given.split_tensors)
+            if same_model and shard.split_number != given.split_number:
+                found.setdefault(shard.split_number, []).append(path)
+    what = f"{given.path}: is file {given.split_number + 1} of {given.split_count} of a model"
+    for index in range(given.split_count):
+        paths = found.get(index, [])
+        if not paths:
+            raise LcpuError(f"{what}, and file {index + 1} is not beside it: put all {given.split_count} files in one "
+                            "folder")
+        if len(paths) > 1:
+            raise LcpuError(f"{what}, and {paths[0].name} and {paths[1].name} could both be file {index + 1}: put the "
+                            "files of each model in a folder of its own")
+    return [found[index][0] for index in range(given.split_count)]

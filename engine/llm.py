@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import models
 from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
+from ..kernels.jit import announcing
 from ..kernels.pages import POSITIONS
 from . import prompt_cache
 from .description import describe
@@ -27,6 +27,7 @@ from .generate import Generation, GenerationOptions, run_together
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
 from .model import BATCH, Model, Progress
+from .opening import open_model
 from .scheduler import PARALLEL, Evaluation, Scheduler
 from .sequence import TokenSequence, shifted
 from .speculation import Drafter
@@ -53,20 +54,22 @@ class LLM:
         self._warned_of_bos = False
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None,
+    def load(cls, path: str | os.PathLike[str] | None = None, *, type: str | None = None, threads: int | None = None,
              context: int | None = None, output_type: str | None = None, beside: LLM | None = None,
              parallel: int = PARALLEL, cache_tokens: int | None = None, cache_types: tuple[str, str] = ("f16", "f16"),
              check_memory: bool = True, progress: Progress | None = None) -> LLM:
-        """Load a GGUF file, or the embedded model without a path.
+        """Load a GGUF file, the folder of a Hugging Face checkpoint, or the embedded model without a path.
 
-        threads: by default the physical cores that this process may use, fewer for a small model. context: the most
-        tokens of a sequence, by default what the model was trained for, at most 32,768. output_type: a type such as
-        "q8_0" for the output layer, by default the file's. beside: another model, on whose threads this one computes,
-        as is best for a draft model. parallel: texts that are computed at once. cache_tokens: of all texts together
-        whose keys and values are kept, at least `context`; more let texts go on side by side and be found again.
-        cache_types: of keys and values, "f16" or "q8_0", which takes half the memory. check_memory: refuse a model that
-        takes more memory than is left, cut the default context to what fits, and keep no more cache_tokens beside it
-        than half of what is left then holds. progress(stage, done, total) is called while "loading" and "compiling".
+        type: of a checkpoint's matrices, such as "q4_0", by default its own: it is converted in memory, as `lcpu
+        convert` does, without a file. threads: by default the physical cores that this process may use, fewer for a
+        small model. context: the most tokens of a sequence, by default what the model was trained for, at most 32,768.
+        output_type: a type such as "q8_0" for the output layer, by default the file's. beside: another model, on whose
+        threads this one computes, as is best for a draft model. parallel: texts that are computed at once.
+        cache_tokens: of all texts together whose keys and values are kept, at least `context`; more let texts go on
+        side by side and be found again. cache_types: of keys and values, "f16" or "q8_0", which takes half the memory.
+        check_memory: refuse a model that takes more memory than is left, cut the default context to what fits, and keep
+        no more cache_tokens beside it than half of what is left then holds. progress(stage, done, total) is called
+        while "loading" and "compiling".
         Raises LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
@@ -74,16 +77,17 @@ class LLM:
         if not 1 <= parallel <= BATCH:
             raise LcpuError(f"{parallel} texts at once: choose 1 to {BATCH}")
         started = time.perf_counter()
-        file = GGUFFile.open(path if path is not None else models.path())
+        file = open_model(path, type, beside.threads if beside else threads)
         try:
             check_is_model(file)  # before the tokenizer, which such files often lack
             weight_bytes = sum(info.nbytes for info in file.tensors.values())
             count = beside.threads if beside else thread_count(threads, weight_bytes)
             words = vocabulary.read(file.metadata)
-            model, tokenizer = _load(words, progress, lambda progress: Model(
-                file, context, count, vocab_size=len(words.tokens), output_type=output_type, cache_types=cache_types,
-                cache_tokens=_KEPT_TOKENS if cache_tokens is None else cache_tokens, check_memory=check_memory,
-                team=beside._model.team if beside else None, progress=progress))
+            with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
+                model, tokenizer = _load(words, progress, lambda progress: Model(
+                    file, context, count, vocab_size=len(words.tokens), output_type=output_type,
+                    cache_types=cache_types, cache_tokens=_KEPT_TOKENS if cache_tokens is None else cache_tokens,
+                    check_memory=check_memory, team=beside._model.team if beside else None, progress=progress))
         except BaseException:
             file.close()
             raise

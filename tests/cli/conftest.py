@@ -26,8 +26,11 @@ FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of whoever runs the tests, save for where compiled kernels are kept."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting and no model of whoever runs the tests, save for where compiled kernels are kept."""
+    nowhere = tmp_path_factory.getbasetemp() / "nowhere"
+    for name in ("OLLAMA_MODELS", "LLAMA_CACHE", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(nowhere))
     for name in [name for name in os.environ if name.startswith("LCPU_") and name != "LCPU_CACHE_DIR"]:
         monkeypatch.delenv(name)
 

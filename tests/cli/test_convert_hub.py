@@ -30,10 +30,7 @@ def convert(lcpu, tmp_path) -> Run:
 
     def run(hub: hub_server.Hub | None, *arguments: str, model: str = "acme/tiny",
             **environment: str) -> subprocess.CompletedProcess[str]:
-        endpoint = hub.url if hub else "http://127.0.0.1:9"
-        settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1",
-                    "HF_TOKEN": "", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-        return lcpu("convert", model, *arguments, **(settings | environment))
+        return lcpu("convert", model, *arguments, **(hub_server.environment(hub, tmp_path / "hf") | environment))
 
     return run
 
@@ -155,7 +152,7 @@ def test_a_gated_model(convert, folder):
 
 def test_a_model_that_is_not_there(convert, folder):
     with hub_server.serve(folder) as hub:
-        message = "acme/none: no such model on the hub; check the name (a private one needs HF_TOKEN), or name a folder"
+        message = "acme/none: no such model on the hub: check the name; a private one needs HF_TOKEN"
         assert message in error(convert(hub, model="acme/none"))
         assert "acme/-.-: is not a model's name, nor a folder: " in error(convert(hub, model="acme/-.-"))
 

@@ -24,6 +24,8 @@ class Hub:
     files: dict[str, bytes]
     is_gated: bool = False
     drops: dict[str, list[int]] = field(default_factory=dict)  # file -> bytes after which each of its first GETs ends
+    stalls: dict[str, int] = field(default_factory=dict)  # file -> bytes after which GETs of it wait for `go_on`
+    go_on: threading.Event = field(default_factory=threading.Event)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, range
     url: str = ""
 
@@ -32,10 +34,18 @@ class Hub:
         return [wanted for method, path, wanted in self.requests if method == "GET" and path.endswith(f"/{name}")]
 
 
+def environment(hub: Hub | None, home: Path) -> dict[str, str]:
+    """The settings of a client of a hub, or of none that answers, with its cache in a folder."""
+    endpoint = hub.url if hub else "http://127.0.0.1:9"
+    return {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN": "",
+            "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+
+
 @contextmanager
 def serve(folder: Path, **how: bool | dict[str, list[int]]) -> Iterator[Hub]:
     """A hub that has the files of a folder, until the block ends."""
-    hub = Hub({path.name: path.read_bytes() for path in folder.iterdir()}, **how)  # type: ignore[arg-type]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    hub = Hub(files, **how)  # type: ignore[arg-type]
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -44,6 +54,7 @@ def serve(folder: Path, **how: bool | dict[str, list[int]]) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.go_on.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -121,6 +132,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if name in self.hub.stalls:
+            first = start + self.hub.stalls[name]
+            self.wfile.write(data[start:first])
+            self.wfile.flush()
+            self.hub.go_on.wait(60)
+            start = first
         drops = self.hub.drops.get(name)
         if drops:
             self.wfile.write(data[start : start + drops.pop(0)])

@@ -227,10 +227,36 @@ def test_missing_split_file_is_named(tmp_path: Path) -> None:
         GGUFFile.open(paths[0])
 
 
-def test_renamed_split_file(tmp_path: Path) -> None:
-    path = split_model(tmp_path)[0].rename(tmp_path / "other.gguf")
-    with pytest.raises(LcpuError, match=r"other\.gguf: is file 1 of 3 .* must end in -00001-of-00003\.gguf"):
-        GGUFFile.open(path)
+def renamed(paths: list[Path], names: str) -> list[Path]:
+    return [path.rename(path.with_name(name)) for path, name in zip(paths, names.split(), strict=True)]
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_renamed_split_files_are_found_by_their_metadata(tmp_path: Path, given: int) -> None:
+    paths = renamed(split_model(tmp_path), "z.gguf b.gguf a.gguf")
+    (tmp_path / "junk.gguf").write_bytes(b"<html>")
+    write_gguf(tmp_path / "whole.gguf", {}, [TensorToWrite("w", (4,), 0, bytes(16))])
+    (tmp_path / "more").mkdir()
+    other = split_model(tmp_path / "more", changes={index: {"split.tensors.count": np.int32(9)} for index in range(3)})
+    for index, path in enumerate(other):
+        path.rename(tmp_path / f"other{index}.gguf")
+    with GGUFFile.open(paths[given]) as file:
+        assert file.paths == tuple(paths)
+        assert file.data("tensor.2").view(np.float32).tolist() == [2] * 4
+
+
+def test_renamed_split_files_that_are_not_all_there(tmp_path: Path) -> None:
+    paths = renamed(split_model(tmp_path), "a.gguf b.gguf c.gguf")
+    paths[1].unlink()
+    with pytest.raises(LcpuError, match=r"a\.gguf: is file 1 of 3 of a model, and file 2 is not beside it: put all 3"):
+        GGUFFile.open(paths[0])
+
+
+def test_renamed_split_files_of_two_models(tmp_path: Path) -> None:
+    paths = renamed(split_model(tmp_path), "a.gguf b.gguf c.gguf")
+    (tmp_path / "d.gguf").write_bytes(paths[2].read_bytes())
+    with pytest.raises(LcpuError, match=r"c\.gguf and d\.gguf could both be file 3: put the files of each model in a"):
+        GGUFFile.open(paths[0])
 
 
 @pytest.mark.parametrize(
