@@ -313,7 +313,8 @@ class Builder:
         matrices = [self.matrix(f"{name}.weight", width, x.width) for name in (gate, up)]
         format, other = (matrix.format for matrix in matrices)
         if format is not other or any(self.has(name + end) for name in (gate, up) for end in (".bias", ".scale")):
-            return self.gate(*self.linears(x, [(gate, width), (up, width)]), activation)
+            first, second = self.linears(x, [(gate, width), (up, width)])
+            return self.gate(first, second, activation)
         source, panels = self.input(x, format.activation), [matrix.panels for matrix in matrices]
         out, beside = (self.new_rows(role(matrix.name), width, x.count) for matrix in matrices)
         stride = panels[0].strides[0]

@@ -32,7 +32,8 @@ def _of_two(lane: Callable[[int], int]) -> Any:
     @intrinsic
     def shuffle(context, x, y):
         def generate(context, b, sig, args):
-            return tile_of(b, [_shuffle(b, *(b.extract_value(arg, 0) for arg in args), lane)], x)
+            first, second = (b.extract_value(arg, 0) for arg in args)
+            return tile_of(b, [_shuffle(b, first, second, lane)], x)
 
         return x(x, y), generate
 
