@@ -8,7 +8,8 @@ Addresses are integers. All LLVM IR of the project is in this folder; kernels ab
 from .types import ISA, LANES
 from .arithmetic import absolute, at_argmax, bits, bits_as_f32, fma, maximum, minimum, reduce_add, reduce_add_i32
 from .arithmetic import reduce_max, rint, round_f16, round_half_away, select_or_zero, steps, to_i32
-from .memory import alloca, load_f32, load_tile, panel_bf16, panel_bytes, panel_f16, panel_f32, panel_high_bf16
+from .memory import alloca, load_f32, load_tile, panel_bf16, panel_bytes, panel_e4m3, panel_e8m0, panel_f16
+from .memory import panel_f32, panel_high_bf16
 from .memory import panel_i8, panel_low_bf16, panels_of, prefetch_address, prefetch_ahead, prefetch_direct
 from .memory import prefetch_grouped, prefetch_pages, prefetch_unpacked, splat_f32, splat_i32, store_bf16, store_f16
 from .memory import store_f32, store_i8, store_tile, zeros, zeros_f32, zeros_i32

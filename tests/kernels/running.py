@@ -91,7 +91,10 @@ def random_blocks(format: Format, rows: int, k: int, random: np.random.Generator
 
 
 def put_scales(format: Format, raw: np.ndarray, scales: np.ndarray) -> None:
-    """Set the float16 scales of each block of uint8 [...][block bytes], all of them to the same."""
+    """Set the scales of each block of uint8 [...][block bytes], all of them to the same."""
+    if format.name == "mxfp4":  # powers of two, near the magnitudes of levels that are about ten times as large
+        raw[..., 0] = 128 - 3 + np.frexp(np.maximum(abs(scales.astype(np.float32)), 1e-30))[1]
+        return
     for at in SCALES_AT[format.name]:
         raw[..., at : at + 2] = scales[..., None].view(np.uint8)
 
