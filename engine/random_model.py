@@ -57,6 +57,11 @@ def _as_power(scales: np.ndarray) -> np.ndarray:
     return np.rint(np.log2(scales) + 128).astype(np.uint8)
 
 
+def _as_e4m3(scales: np.ndarray) -> np.ndarray:
+    """E4M3 of the doubles of numbers below 2 ** -7, for four groups."""
+    return np.repeat(np.rint(2 * scales * 2**9).clip(1, 7).astype(np.uint8), 4, axis=1)
+
+
 @dataclass(frozen=True)
 class _Scales:
     """Where the blocks of a type have their scales, mostly float16, and how large their random values are."""
@@ -83,6 +88,7 @@ SCALES = {
     "iq4_nl": _Scales(75, scale=0),
     "iq4_xs": _Scales(1400, scale=0),
     "mxfp4": _Scales(5.9, scale=0, stored=_as_power),
+    "nvfp4": _Scales(5.9, scale=0, stored=_as_e4m3),
     "tq1_0": _Scales(0.8, scale=52),
     "tq2_0": _Scales(1.1, scale=64),
     "i2_s": _Scales(1.1, scale=0),

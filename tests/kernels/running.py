@@ -95,6 +95,9 @@ def put_scales(format: Format, raw: np.ndarray, scales: np.ndarray) -> None:
     if format.name == "mxfp4":  # powers of two, near the magnitudes of levels that are about ten times as large
         raw[..., 0] = 128 - 3 + np.frexp(np.maximum(abs(scales.astype(np.float32)), 1e-30))[1]
         return
+    if format.name == "nvfp4":  # numbers below 2 ** -6
+        raw[..., :4] = np.rint(np.minimum(abs(scales.astype(np.float32)) * 2**9, 7))[..., None]
+        return
     for at in SCALES_AT[format.name]:
         raw[..., at : at + 2] = scales[..., None].view(np.uint8)
 
