@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +48,29 @@ SHAPES = {
 }
 
 
+def _as_f16(scales: np.ndarray) -> np.ndarray:
+    return scales.astype(np.float16).view(np.uint8)
+
+
+def _as_power(scales: np.ndarray) -> np.ndarray:
+    """E8M0 of the halves of powers of two."""
+    return np.rint(np.log2(scales) + 128).astype(np.uint8)
+
+
+def _as_e4m3(scales: np.ndarray) -> np.ndarray:
+    """E4M3 of the doubles of numbers below 2 ** -7, for four groups."""
+    return np.repeat(np.rint(2 * scales * 2**9).clip(1, 7).astype(np.uint8), 4, axis=1)
+
+
 @dataclass(frozen=True)
 class _Scales:
-    """Where the blocks of a type have their float16 scales, and how large their random values are."""
+    """Where the blocks of a type have their scales, mostly float16, and how large their random values are."""
 
     spread: float  # standard deviation of a random block's values when its scale is 1
     scale: int  # byte offset of the scale
     minimum: int | None = None  # byte offset of a second scale, of a minimum to add or subtract
     ratio: float = 0.0  # second scale / first scale that makes the mean of random values zero
+    stored: Callable[[np.ndarray], np.ndarray] = _as_f16  # float64 [blocks][1] as bytes [blocks][bytes]
 
 
 # ggml's blocks (ggml/src/ggml-common.h). Float types need no entry: each value is a block.
@@ -71,6 +87,8 @@ SCALES = {
     "q6_k": _Scales(1370, scale=208),
     "iq4_nl": _Scales(75, scale=0),
     "iq4_xs": _Scales(1400, scale=0),
+    "mxfp4": _Scales(5.9, scale=0, stored=_as_power),
+    "nvfp4": _Scales(5.9, scale=0, stored=_as_e4m3),
     "tq1_0": _Scales(0.8, scale=52),
     "tq2_0": _Scales(1.1, scale=64),
     "i2_s": _Scales(1.1, scale=0),
@@ -205,7 +223,8 @@ def random_blocks(name: str, count: int, scale: float, random: np.random.Generat
         return blocks
     at = SCALES[name]
     scales = scale * random.uniform(0.5, 1.5, (count, 1))
-    blocks[:, at.scale : at.scale + 2] = scales.astype(np.float16).view(np.uint8)
+    stored = at.stored(scales)
+    blocks[:, at.scale : at.scale + stored.shape[1]] = stored
     if at.minimum is not None:
-        blocks[:, at.minimum : at.minimum + 2] = (at.ratio * scales).astype(np.float16).view(np.uint8)
+        blocks[:, at.minimum : at.minimum + 2] = _as_f16(at.ratio * scales)
     return blocks

@@ -3,11 +3,13 @@
 A search tries CANDIDATES scales at once, each in a lane of its own. Values are broadcast, and no sum crosses lanes.
 """
 
+from collections.abc import Callable
 from math import sqrt
+from typing import Any
 
 from numba import float32
 
-from .jit import device
+from .jit import bind, device, hole, template
 from .simd import LANES, absolute, alloca, at_argmax, fma, get_f32, load_f32, load_tile, maximum, minimum, put_f32
 from .simd import reduce_add, rint, splat_f32, zeros
 
@@ -70,9 +72,12 @@ def _finite(x):
     return x - x == 0
 
 
-@device
-def fit_scale(x, values, steps):
-    """The scale s with the smallest error of s * code, code = -32 .. 31. Squared errors are weighted by value ** 2.
+nearest_code = top_code = hole()
+
+
+@template
+def _fit_scale(x, values, steps):
+    """The scale s with the smallest error of s * code. Squared errors are weighted by value ** 2.
 
     steps: a tile of codes to try for the value with the largest magnitude, such as -32.3.
     """
@@ -83,13 +88,26 @@ def fit_scale(x, values, steps):
     sum_cx = sum_cc = zeros(1, _VECTORS)
     for i in range(values):
         value = get_f32(x + 4 * i)
-        code = minimum(splat_f32(float32(31.0)), maximum(splat_f32(float32(-32.0)), rint(splat_f32(value) * inverses)))
+        code = nearest_code(splat_f32(value) * inverses)
         weighted = code * splat_f32(value * value)
         sum_cx = fma(weighted, splat_f32(value), sum_cx)
         sum_cc = fma(weighted, code, sum_cc)
     scales = sum_cx / sum_cc
     scale = at_argmax(maximum(splat_f32(float32(0.0)), scales * sum_cx), scales)
-    return scale if _finite(scale) else top / float32(-32.0)
+    return scale if _finite(scale) else top / float32(top_code)
+
+
+def scale_fitter(name: str, nearest_code: Callable[..., Any], top_code: float) -> Callable[..., Any]:
+    """`_fit_scale` for the codes that `nearest_code` rounds a tile to; top_code: the one of the largest magnitude."""
+    return device(bind(_fit_scale, f"fit_scale_{name}", nearest_code=nearest_code, top_code=top_code))
+
+
+@device
+def _six_bits(x):
+    return minimum(splat_f32(float32(31.0)), maximum(splat_f32(float32(-32.0)), rint(x)))
+
+
+fit_scale = scale_fitter("six_bits", _six_bits, -32.0)
 
 
 @device

@@ -65,6 +65,18 @@ round_f16 = unary(lambda b, x: b.fpext(b.fptrunc(x, Tile("f16").vector), x.type)
 bits_as_f32 = unary(lambda b, x: b.bitcast(x, Tile("f32").vector), "f32")
 
 
+def steps(thresholds, values):
+    """An intrinsic: values[i] for each float32 that is above i of the ascending thresholds; values[0] for a NaN."""
+    def emit(b, x):
+        out = constant(x.type, values[0])
+        for threshold, value in zip(thresholds, values[1:], strict=True):
+            above = b.fcmp_ordered(">", x, constant(x.type, threshold))
+            out = b.select(above, constant(x.type, value), out)
+        return out
+
+    return unary(emit)
+
+
 @intrinsic
 def fma(context, x, y, z):
     """x * y + z, rounded once."""

@@ -1,15 +1,16 @@
-"""Vectors with the lanes of one or two others, in another order."""
+"""Vectors with the lanes of one or two others, in another order, and bytes that are looked up in a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from .types import I32, LANES
-from .emit import tile_of
+from .types import I32, I8, ISA, LANES
+from .arithmetic import unary
+from .emit import call_function, tile_of
 
 
 def _shuffle(b: Any, first: Any, second: Any, lane: Callable[[int], int]) -> Any:
@@ -46,3 +47,23 @@ odd_twice = _of_one(lambda i: i - i % 2 + 1)  # lanes 1, 1, 3, 3, ...
 evens = _of_two(lambda i: 2 * i)  # lanes 0, 2, 4, ... of one vector after the other
 odds = _of_two(lambda i: 2 * i + 1)
 alternate = _of_two(lambda i: i if i % 2 == 0 else LANES + i)  # even lanes of one vector, odd lanes of the other
+
+
+def _table_lookup(b: Any, table: list[Any], numbers: Any) -> Any:
+    """x86: one instruction, whose table is repeated for every 16 bytes."""
+    count = numbers.type.count
+    if ISA.dot != "generic":
+        name = {16: "ssse3.pshuf.b.128", 32: "avx2.pshuf.b", 64: "avx512.pshuf.b.512"}[count]
+        return call_function(b, f"llvm.x86.{name}", numbers.type, ir.Constant(numbers.type, table * (count // 16)), numbers)
+    # LLVM knows this for a table lookup, which is one instruction on Arm.
+    constants, out = ir.Constant(ir.VectorType(I8, 16), table), ir.Constant(numbers.type, ir.Undefined)
+    for i in range(count):
+        entry = b.extract_element(constants, b.extract_element(numbers, I32(i)))
+        out = b.insert_element(out, entry, I32(i))
+    return out
+
+
+def table_lookup(values: Sequence[int]) -> Any:
+    """An intrinsic: values[i] for each byte i of a tile, 0 .. 15. `values` are 16 numbers, -128 .. 255."""
+    table = [value % 256 for value in values]
+    return unary(lambda b, numbers: _table_lookup(b, table, numbers))

@@ -1,0 +1,48 @@
+"""IQ4_NL: blocks of 32 values, one float16 scale and 4 bits a value: value = scale * LEVELS[nibble].
+
+A block has the layout of Q4_0 (ggml's block_iq4_nl), and so has a panel.
+"""
+
+from numba import float32
+
+from ..activations import Int8Blocks
+from ..fitting import inverse, ramp, scale_fitter
+from ..jit import device
+from ..simd import SIGNED_OFFSET, get_f16, get_u8, panel_f16, put_f16, put_f32
+from .format import make_format
+from .levels import level_tile, level_writer, nearest_level, signed_dot
+from .q4_0 import pack_block
+
+LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # ggml's kvalues_iq4nl
+ACTIVATION = Int8Blocks(offset=SIGNED_OFFSET)
+_BYTES = 18
+
+_nearest, _nearest_number = nearest_level(LEVELS)
+fit_levels = scale_fitter("iq4_nl", _nearest, -127.0)
+put_levels = level_writer("iq4_nl", _nearest_number)
+dot_levels = signed_dot("iq4_nl", LEVELS)
+
+
+@device
+def quantize_block(x, block):
+    put_f16(block, fit_levels(x, 32, ramp(float32(-134.5), float32(1.0))))
+    put_levels(x, block + 2, inverse(get_f16(block)), 16)
+
+
+@device
+def put_values(nibbles, scale, out):
+    """32 values of 16 bytes of nibbles."""
+    for i in range(16):
+        byte = get_u8(nibbles + i)
+        put_f32(out + 4 * i, scale * float32(LEVELS[byte & 15]))
+        put_f32(out + 64 + 4 * i, scale * float32(LEVELS[byte >> 4]))
+
+
+@device
+def dequantize_block(block, out):
+    put_values(block + 2, get_f16(block), out)
+
+
+FORMAT = make_format("iq4_nl", 20, 32, _BYTES, ACTIVATION,
+                     quantize_block=quantize_block, dequantize_block=dequantize_block, pack_block=pack_block,
+                     tile=level_tile("iq4_nl", ACTIVATION, dot_levels, panel_f16, 2))

@@ -1,0 +1,100 @@
+"""IQ4_XS: blocks of 256 values in 8 groups of 32: value = scale * (6-bit group scale - 32) * level of IQ4_NL.
+
+A block is a float16 scale, a uint16 with the top 2 bits of the group scales (group i at bit 2 i), 4 bytes with their
+low 4 bits (groups 2 i and 2 i + 1, from the low bits up) and for each group 16 bytes of nibbles as in IQ4_NL (ggml's
+block_iq4_xs).
+
+In a panel, a block is the float16 scales of all rows, then for each group its int8 scales, 32 subtracted, and the
+nibbles as in `nibbles`.
+"""
+
+from numba import float32, int64, uint8
+
+from ..activations import BIAS, SCALE
+from ..fitting import inverse, ramp
+from ..jit import device
+from ..simd import LANES, alloca, get_f16, get_f32, get_u16, get_u8, init_from_bias, panel_f16, panel_i8
+from ..simd import prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, scale_add
+from .format import make_format
+from .iq4_nl import ACTIVATION, dot_levels, fit_levels, put_levels, put_values
+from .nibbles import NIBBLES, copy_nibbles
+
+_BYTES = 136
+_TOPS, _LOWS, _CODES = 2, 4, 8  # byte offsets
+_GROUP = (1 + NIBBLES) * LANES  # panel bytes of a group
+_STEP = ACTIVATION.block_bytes
+
+
+@device
+def _group_scale(block, group):
+    """-32 .. 31"""
+    low = get_u8(block + _LOWS + group // 2) >> (4 * (group % 2)) & 15
+    return int64(low | (get_u16(block + _TOPS) >> (2 * group) & 3) << 4) - 32
+
+
+@device
+def _fit_groups(x, block):
+    """Choose and store the scale of the block and those of its groups."""
+    fits = alloca(32)
+    largest = float32(0.0)
+    steps = ramp(float32(-134.5), float32(1.0))
+    for group in range(8):
+        scale = fit_levels(x + 128 * group, 32, steps)
+        put_f32(fits + 4 * group, scale)
+        largest = scale if abs(scale) > abs(largest) else largest
+    put_f16(block, largest / float32(-32.0))
+    tops = lows = int64(0)
+    for group in range(8):
+        code = int64(round(get_f32(fits + 4 * group) * inverse(largest) * float32(-32.0)))
+        code = min(code, 31) + 32
+        lows |= (code & 15) << (4 * group)
+        tops |= (code >> 4) << (2 * group)
+    put_u16(block + _TOPS, tops)
+    for i in range(4):
+        put_u8(block + _LOWS + i, uint8(lows >> (8 * i)))
+
+
+@device
+def quantize_block(x, block):
+    _fit_groups(x, block)
+    for group in range(8):
+        scale = get_f16(block) * float32(_group_scale(block, group))
+        put_levels(x + 128 * group, block + _CODES + 16 * group, inverse(scale), 16)
+
+
+@device
+def dequantize_block(block, out):
+    for group in range(8):
+        scale = get_f16(block) * float32(_group_scale(block, group))
+        put_values(block + _CODES + 16 * group, scale, out + 128 * group)
+
+
+@device
+def pack_block(block, panel, lane):
+    put_u16(panel + 2 * lane, get_u16(block))
+    panel += 2 * LANES
+    for group in range(8):
+        put_u8(panel + lane, uint8(_group_scale(block, group)))
+        copy_nibbles(block + _CODES + 16 * group, panel + LANES, lane)
+        panel += _GROUP
+
+
+@device
+def tile(acc, panel, panel_stride, x, x_stride, blocks):
+    end = panel + panel_stride
+    for _ in range(blocks):
+        scale = panel_f16(acc, panel, panel_stride)
+        panel += 2 * LANES
+        for _ in range(8):
+            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _GROUP)
+            group_scale = scale * panel_i8(acc, panel, panel_stride)
+            sums = dot_levels(init_from_bias(acc, x + BIAS, x_stride), panel + LANES, panel_stride, x, x_stride)
+            acc = scale_add(acc, sums, group_scale, x + SCALE, x_stride)
+            panel += _GROUP
+            x += _STEP
+    return acc
+
+
+FORMAT = make_format("iq4_xs", 23, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
+                     panel_block_bytes=2 + 8 * (1 + NIBBLES))
