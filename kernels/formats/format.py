@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..activations import Activation
+from ..isa import TILES
 from ..jit import Kernel, bind, kernel, native
 from ..matmul import matmul, matmul_experts, multiplier
 from ..rows import decode, dequantize, encode, pack
-from ..simd import LANES
+from ..simd import ISA, LANES
+
+# Panels of a tile that needs an integer total beside each sum of products. 16 of both would not fit in registers.
+GROUPED_PANELS = tuple(panels if panels * tokens < 16 else panels // 2
+                       for panels, tokens in zip(ISA.tile_panels, TILES, strict=True))
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
                 quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
                 pack_block: Callable[..., Any], tile: Callable[..., Any],
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0,
-                adjacent_blocks: int = 1) -> Format:
+                adjacent_blocks: int = 1, panels: tuple[int, int, int, int] = ISA.tile_panels) -> Format:
     """A format from device functions.
 
     quantize_block(x, block): float32 values to one block of the file.
@@ -50,10 +55,11 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     dequantize_blocks(blocks, out, count): several blocks, for formats where that is faster than one by one.
     pack_block(block, panel block, lane): copy one block of the file to its place in a panel.
     tile(acc, panel, panel stride, x, x stride, blocks) -> acc: acc[p][t] += panel p . row t of x, over all blocks.
+    panels: of its tiles of 8, 4, 2 and 1 tokens.
     """
     sizes = {"block_values": block, "block_bytes": block_bytes}
     panel_block_bytes = panel_block_bytes or block_bytes
-    multiply = multiplier(tile, name)
+    multiply = multiplier(tile, name, panels)
     read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
     return Format(
         name, type_id, block, block_bytes,

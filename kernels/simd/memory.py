@@ -46,13 +46,14 @@ def _splat_scalar(scalar, element):
     @intrinsic
     def splat(context, x):
         tile = Tile(element)
-        return tile(scalar), lambda context, b, sig, args: tile_of(b, [broadcast(b, args[0], LANES)], tile)
+        return tile(scalar), lambda context, b, sig, args: tile_of(b, [broadcast(b, args[0], tile.vector.count)], tile)
 
     return splat
 
 
 splat_f32 = _splat_scalar(types.float32, "f32")
 splat_i32 = _splat_scalar(types.int32, "i32")
+splat_i16 = _splat_scalar(types.int16, "i16")  # two a lane
 
 
 @intrinsic
@@ -64,7 +65,7 @@ def load_f32(context, address):
 
 def _panel_loader(element, stored, convert=lambda b, x: x):
     """load(like, address, panel stride) -> [panels of like][1]: a vector of each panel."""
-    count = Tile("i8").vector.count if element == "i8" else LANES
+    count = Tile(element).vector.count
 
     @intrinsic
     def load(context, like, address, stride):
@@ -95,7 +96,8 @@ panel_f16 = _panel_loader("f32", F16, lambda b, x: b.fpext(x, Tile("f32").vector
 panel_bf16 = _panel_loader("f32", I16, _bf16_to_f32)
 panel_low_bf16 = _panel_loader("f32", I32, _low_bf16)  # of two bfloat16 in a lane
 panel_high_bf16 = _panel_loader("f32", I32, _high_bf16)
-panel_i8 = _panel_loader("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector))  # one byte a lane
+panel_i8 = _panel_loader("i32", I8, lambda b, x: b.sext(x, Tile("i32").vector))  # one byte a lane
+panel_i8_pairs = _panel_loader("i16", I8, lambda b, x: b.sext(x, Tile("i16").vector))  # two bytes a lane
 
 
 @intrinsic

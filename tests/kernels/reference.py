@@ -53,6 +53,23 @@ def quantize(x: np.ndarray, offset: int, group: int) -> tuple[np.ndarray, np.nda
         return values, scales, -offset * sums
 
 
+def quantize_large(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """float32 [tokens][k] -> int8 [tokens][k / 256][256], float32 scales [tokens][k / 256], and negated int16 sums of
+    each 32 values [tokens][k / 256][8] and of each 16 [tokens][k / 256][16].
+
+    A block that has no finite peak has a NaN for its scale, and then its other numbers mean nothing.
+    """
+    blocks = x.reshape(len(x), -1, 256)
+    peak = abs(blocks).max(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.where(peak > 0, np.float32(127) / peak, np.float32(0))
+        values = np.rint(blocks * inverse[..., None]).astype(np.int8)
+        scales = np.where(peak > 0, np.float32(1) / inverse, np.float32(0))
+        scales = np.where(np.isfinite(peak), scales, np.float32("nan"))
+    sums, half_sums = (-values.reshape(*peak.shape, -1, group).sum(axis=3, dtype=np.int16) for group in (32, 16))
+    return values, scales, sums, half_sums
+
+
 def quantize_rows(x: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """float32 [tokens][k] -> int8 [tokens][k], float32 scales [tokens], int32 biases [tokens]."""
     peak = np.maximum(abs(x).max(axis=1), np.float32(1e-5))

@@ -10,15 +10,20 @@ from hypothesis import strategies as st
 from lcpu.kernels import activations
 from lcpu.kernels.activations import (
     BIAS,
+    HALF_SUMS,
+    LARGE_BYTES,
+    LARGE_SCALE,
     ROW_BIAS,
     ROW_SCALE,
     ROW_VALUES,
     SCALE,
     SUM,
+    SUMS,
     BFloat16Pairs,
     Float32,
     Int8Blocks,
     Int8Rows,
+    LargeInt8Blocks,
 )
 from lcpu.kernels.formats import FORMATS
 
@@ -110,6 +115,46 @@ def test_sums_of_blocks(seed, tokens, blocks, threads):
     assert same_bits(out[..., :SUM].copy(), prepare(Int8Blocks(), x)[:tokens].reshape(out.shape)[..., :SUM].copy())
     sums = scales * values.sum(axis=2, dtype=np.float32)
     assert same_bits(out[..., SUM:].copy().view(np.float32)[..., 0], sums)
+
+
+def quantized_large(x: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """int8 [tokens][blocks][256], scales [tokens][blocks], sums [tokens][blocks][8] and [tokens][blocks][16]"""
+    rows = prepare(LargeInt8Blocks(), x, threads=threads)
+    assert not rows[len(x) :].any()  # nothing is written past the last token
+    blocks = rows[: len(x)].reshape(len(x), -1, LARGE_BYTES)
+    scales, sums, half_sums = (blocks[..., first:last].copy() for first, last in (
+        (LARGE_SCALE, SUMS), (SUMS, HALF_SUMS), (HALF_SUMS, LARGE_BYTES)))
+    return (blocks[..., :LARGE_SCALE].view(np.int8), scales.view(np.float32)[..., 0], sums.view(np.int16),
+            half_sums.view(np.int16))
+
+
+@few
+@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 40), blocks=st.integers(1, 3), threads=st.integers(1, 3),
+       exponent=st.integers(-30, 20))
+def test_large_blocks(seed, tokens, blocks, threads, exponent):
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((tokens, 256 * blocks), dtype=np.float32) * np.float32(2.0**exponent)
+    x[0, :256] = random.choice([0, -0.0, 2.0**exponent, -(2.0**exponent)])  # the largest sums that there are, or none
+    for got, wanted in zip(quantized_large(x, threads), reference.quantize_large(x), strict=True):
+        assert same_bits(got.copy(), wanted)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 9, 100, 255])
+def test_what_is_not_finite_poisons_its_own_large_block_only(bad, at):
+    x = np.ones((1, 768), np.float32)
+    x[0, 256 + at] = bad
+    values, scales, sums, half_sums = quantized_large(x)
+    assert np.isnan(scales[0]).tolist() == [False, True, False]
+    assert (values[0, [0, 2]] == 127).all()
+    assert (sums[0, [0, 2]] == -127 * 32).all()
+    assert (half_sums[0, [0, 2]] == -127 * 16).all()
+
+
+def test_values_too_small_for_the_scale_of_a_large_block_count_as_zero():
+    x = np.full((1, 256), 1e-38, np.float32)
+    _, scales, *_ = quantized_large(x)
+    assert scales[0, 0] == 0
 
 
 def quantized_rows(x, offset=1, threads=1):
