@@ -17,7 +17,10 @@ SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
 BIAS = SUM = 36  # byte offset of its first bias, or of its sum
 ROW_SCALE, ROW_BIAS, ROW_VALUES = 0, 4, 8  # byte offsets in a row of Int8Rows
 LARGE_BLOCK, LARGE_BYTES = 256, 308  # values and bytes of a block of LargeInt8Blocks
-LARGE_SCALE, SUMS, HALF_SUMS = 256, 260, 276  # byte offsets in a block of LargeInt8Blocks, after its values
+RUN, BIASES = 72, 64  # bytes of 64 values with their biases, and of these values
+LARGE_SCALE, SUMS = 288, 292  # byte offsets in a block of LargeInt8Blocks, after its values
+MOST_OF_16 = 1023  # the largest sum of magnitudes of 16 values of LargeInt8Blocks
+_SHRUNK = 1006  # what such a sum is scaled down to: rounding, before and after, may add 8 twice
 _LEAST_PEAK = float32(1e-5)  # lower bound of a row's largest magnitude (BitNet's training code)
 _VECTORS = BLOCK // LANES
 _HALF = _VECTORS // 2
@@ -52,9 +55,14 @@ class Int8Blocks:
 
 @dataclass(frozen=True)
 class LargeInt8Blocks:
-    """256 int8 values, their float32 scale, then int16 sums, all negated: of each 32 values, then of each 16.
+    """256 int8 values, a bias after each 64 of them, their float32 scale, and for each 32 of them -1 times their sum.
+
+    A bias is four int16, -32 times the sum of each 16 values. Sums are int16, too.
 
     Formats whose blocks have integer scales for groups of values multiply and add integers up to the end of a block.
+    Magnitudes of 16 neighbours add up to MOST_OF_16 at most, so that their products with weights of -32 to 31 have sums
+    of 16 bits. Few blocks need a larger scale for it than max |x| / 127: 16 of their values are half as large as the
+    largest on average.
     """
 
     def row_bytes(self, width: int) -> int:
@@ -140,26 +148,38 @@ def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks
 
 
 @device
+def _large_values(x, out, inverse):
+    """Store values and sums of a large block. Return the largest sum of magnitudes of 16 values, a whole number."""
+    before, largest = int32(0), float32(0.0)
+    for group in range(LARGE_BLOCK // 16):
+        total, magnitudes = splat_i32(int32(0)), splat_f32(float32(0.0))
+        for i in range(16 * group, 16 * group + 16, LANES):
+            rounded = rint(load_f32(x + 4 * i) * splat_f32(inverse))
+            value = to_i32(rounded)
+            store_i8(out + i + group // 4 * (RUN - 64), value)
+            total, magnitudes = total + value, magnitudes + absolute(rounded)
+        largest = max(largest, reduce_add(magnitudes))
+        half = reduce_add_i32(total)
+        put_u16(out + RUN * (group // 4) + BIASES + 2 * (group % 4), uint16(-32 * half))
+        if group % 2:
+            put_u16(out + SUMS + group - 1, uint16(-half - before))
+        before = half
+    return largest
+
+
+@device
 def _quantize_large_block(x, out):
-    """value = x * (127 / max |x|) rounded half to even, scale = 1 / (127 / max |x|): llama.cpp's quantize_row_q8_K.
+    """value = x * inverse rounded half to even, scale = 1 / inverse; inverse = 127 / max |x|, or less for MOST_OF_16.
 
     A NaN or an infinity among the values makes the scale NaN.
     """
     peak, nan_or_zero = _peak(x, LARGE_BLOCK // LANES, float32(0.0))
     inverse = float32(127.0) / peak if peak > 0 else float32(0.0)
+    largest = _large_values(x, out, inverse)
+    if largest > float32(MOST_OF_16):
+        inverse *= float32(_SHRUNK) / largest
+        _large_values(x, out, inverse)
     put_f32(out + LARGE_SCALE, (float32(1.0) / inverse if peak > 0 else float32(0.0)) + nan_or_zero)
-    before = int32(0)
-    for group in range(LARGE_BLOCK // 16):
-        total = splat_i32(int32(0))
-        for i in range(16 * group, 16 * group + 16, LANES):
-            value = to_i32(rint(load_f32(x + 4 * i) * splat_f32(inverse)))
-            store_i8(out + i, value)
-            total = total + value
-        half = reduce_add_i32(total)
-        put_u16(out + HALF_SUMS + 2 * group, uint16(-half))
-        if group % 2:
-            put_u16(out + SUMS + group - 1, uint16(-half - before))
-        before = half
 
 
 @kernel

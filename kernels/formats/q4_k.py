@@ -8,7 +8,7 @@ the low 4 bits of scale (low nibble) and offset (high nibble) of groups 4 to 7, 
 bytes 0-3 (scale) and 4-7 (offset).
 
 In a panel, a block is the two float16 of all rows, the offsets of groups 2 p and 2 p + 1 of all rows, two bytes for
-each p, and then for each group its scale, a byte, and the nibbles as in `nibbles`.
+each p, and then for each p the scales of the two groups, two bytes, and their nibbles as in `nibbles`.
 
 The products of a group are multiplied by its scale, and the sums of its activations by its offset, as integers. Only
 the sums over a block become float32. So they do not depend on the processor's instructions.
@@ -19,11 +19,11 @@ from typing import Any
 
 from numba import float32, int32, int64, uint8
 
-from ..activations import LARGE_BLOCK, LARGE_BYTES, LARGE_SCALE, SUMS, LargeInt8Blocks
+from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
 from ..fitting import fit_scale_and_offset, inverse, ramp
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, add_group, add_scaled, alloca, bits, dot2_i16, dot4, fma, get_f16, get_f32, get_u16, get_u8
-from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8, panel_i8_pairs
+from ..simd import LANES, add_pair, add_scaled, alloca, bits, dot2_i16, dot4, fma, get_f16, get_f32, get_u16, get_u8
+from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs
 from ..simd import prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32
 from ..simd import store_i8, to_f32, to_i32, zero_sums, zeros_i32
 from .format import GROUPED_PANELS, Format, make_format
@@ -113,7 +113,7 @@ def dequantize_block(block, out):
             put_f32(out + 128 * group + 4 * i, scale * float32(code) - offset)
 
 
-group_bytes = pack_codes = add_codes = hole()
+code_bytes = pair_bytes = pack_codes = add_codes = hole()
 
 
 @template
@@ -123,10 +123,11 @@ def _pack_block(block, panel, lane):
     for group in range(8):
         put_u8(panel + LANES * (4 + group // 2 * 2) + 2 * lane + group % 2, uint8(group_offset(block, group)))
     panel += _HEADER
-    for group in range(8):
-        put_u8(panel + lane, uint8(group_scale(block, group)))
-        pack_codes(block, group, panel + LANES, lane)
-        panel += group_bytes
+    for pair in range(4):
+        for i in range(2):
+            put_u8(panel + 2 * lane + i, uint8(group_scale(block, 2 * pair + i)))
+            pack_codes(block, 2 * pair + i, panel + LANES * (2 + i * code_bytes), lane)
+        panel += pair_bytes
 
 
 @template
@@ -137,13 +138,13 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
         panel += _HEADER
         # With codes of 5 bits, 256 * 31 * 127 * 63 < 2 ** 26.
         total = zeros_i32(acc)
-        for _ in range(opaque(8)):
-            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, group_bytes)
-            scale = panel_i8(acc, panel, panel_stride)
-            total = add_codes(total, scale, panel + LANES, panel_stride, x, x_stride)
-            panel += group_bytes
-            x += 32
-        x -= LARGE_BLOCK
+        for _ in range(opaque(4)):
+            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair_bytes)
+            scales = panel_i8_pairs(acc, panel, panel_stride)
+            total = add_codes(total, scales, panel + 2 * LANES, panel_stride, x, x_stride)
+            panel += pair_bytes
+            x += RUN
+        x -= 4 * RUN
         offsets = zeros_i32(acc)
         for i in range(4):
             pair = panel_i8_pairs(acc, header + LANES * (4 + 2 * i), panel_stride)
@@ -161,11 +162,13 @@ def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: i
     """A format with the groups of Q4_K, whose codes take `code_bytes` of a row in a panel.
 
     pack_codes(block, group, panel, lane): copy the codes of a group to their place in a panel.
-    add_codes(total, scale, panel, panel stride, x, x stride): total + scale * 32 products of each row, as int32.
+    add_codes(total, scales, panel, panel stride, x, x stride): total + scale * 32 products of each row, as int32, of
+    two groups.
     """
-    group_bytes = (1 + code_bytes) * LANES
-    pack_block = bind(_pack_block, f"pack_block_{name}", group_bytes=group_bytes, pack_codes=pack_codes)
-    tile = bind(_tile, f"tile_{name}", group_bytes=group_bytes, add_codes=add_codes)
+    pair_bytes = 2 * (1 + code_bytes) * LANES
+    pack_block = bind(_pack_block, f"pack_block_{name}", code_bytes=code_bytes, pair_bytes=pair_bytes,
+                      pack_codes=pack_codes)
+    tile = bind(_tile, f"tile_{name}", pair_bytes=pair_bytes, add_codes=add_codes)
     return make_format(name, type_id, 256, block_bytes, LargeInt8Blocks(), quantize_block=quantize_block,
                        dequantize_block=dequantize_block, panel_block_bytes=12 + 8 * (1 + code_bytes),
                        pack_block=device(pack_block), tile=device(tile), panels=GROUPED_PANELS)
@@ -177,13 +180,21 @@ def _pack_codes(block, group, panel, lane):
 
 
 @inlined
-def _add_codes(total, scale, panel, panel_stride, x, x_stride):
-    sums = zero_sums(total)
+def _dot_codes(acc, panel, panel_stride, x, x_stride):
+    """32 products. They fit in 16 bits: 15 * 2 * MOST_OF_16 < 2 ** 15."""
+    sums = zero_sums(acc)
     for i in range(4):
-        packed = panel_bytes(total, panel + 4 * LANES * i, panel_stride)
+        packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
         sums = dot4(sums, bits(packed, 0, 15), x + 4 * i, x_stride)
         sums = dot4(sums, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
-    return add_group(total, sums, scale)
+    return sums
+
+
+@inlined
+def _add_codes(total, scales, panel, panel_stride, x, x_stride):
+    first = _dot_codes(total, panel, panel_stride, x, x_stride)
+    second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + 32, x_stride)
+    return add_pair(total, first, second, scales)
 
 
 FORMAT = make_grouped_format("q4_k", 12, _BYTES, NIBBLES, quantize_block=quantize_block,

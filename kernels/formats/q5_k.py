@@ -12,8 +12,8 @@ from numba import float32, int32, uint8
 
 from ..fitting import ramp
 from ..jit import device, inlined
-from ..simd import LANES, add_group, bits, dot4, get_f16, get_u8, make_room, panel_bytes, put_f32, put_u8, rint
-from ..simd import splat_f32, splat_i32, store_i8, to_i32, zero_sums
+from ..simd import LANES, add_first, add_second, bits, dot4, get_f16, get_u8, panel_bytes, put_f32, put_u8, rint
+from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, to_i32, zero_sums
 from .q4_k import codes_of, fit_groups, group_offset, group_scale, make_grouped_format
 
 _BYTES = 176
@@ -73,20 +73,38 @@ def _pack_codes(block, group, panel, lane):
 
 
 @inlined
-def _add_codes(total, scale, panel, panel_stride, x, x_stride):
-    a, b = panel_bytes(total, panel, panel_stride), panel_bytes(total, panel + _VECTOR, panel_stride)
-    sums = dot4(zero_sums(total), bits(a, 0, 31), x, x_stride)
+def _vectors(like, panel, panel_stride):
+    return (panel_bytes(like, panel, panel_stride), panel_bytes(like, panel + _VECTOR, panel_stride),
+            panel_bytes(like, panel + 2 * _VECTOR, panel_stride), panel_bytes(like, panel + 3 * _VECTOR, panel_stride),
+            panel_bytes(like, panel + 4 * _VECTOR, panel_stride))
+
+
+@inlined
+def _first_half(sums, a, b, c, x, x_stride):
+    sums = dot4(sums, bits(a, 0, 31), x, x_stride)
     sums = dot4(sums, bits(b, 0, 31), x + 4, x_stride)
     sums = dot4(sums, bits(a, 5, 7) | bits(b, 3, 24), x + 20, x_stride)
-    c, d = panel_bytes(total, panel + 2 * _VECTOR, panel_stride), panel_bytes(total, panel + 3 * _VECTOR, panel_stride)
-    sums = dot4(sums, bits(c, 0, 31), x + 8, x_stride)
-    total, sums = make_room(total, sums, scale)
+    return dot4(sums, bits(c, 0, 31), x + 8, x_stride)
+
+
+@inlined
+def _second_half(sums, b, c, d, e, x, x_stride):
     sums = dot4(sums, bits(d, 0, 31), x + 12, x_stride)
     sums = dot4(sums, bits(c, 5, 7) | bits(d, 3, 24), x + 24, x_stride)
-    e = panel_bytes(total, panel + 4 * _VECTOR, panel_stride)
     sums = dot4(sums, bits(e, 0, 31), x + 16, x_stride)
-    sums = dot4(sums, bits(e, 5, 7) | bits(b, 2, 8) | bits(d, 1, 16), x + 28, x_stride)
-    return add_group(total, sums, scale)
+    return dot4(sums, bits(e, 5, 7) | bits(b, 2, 8) | bits(d, 1, 16), x + 28, x_stride)
+
+
+@inlined
+def _add_codes(total, scales, panel, panel_stride, x, x_stride):
+    a, b, c, d, e = _vectors(total, panel, panel_stride)
+    sums = _first_half(zero_sums(total), a, b, c, x, x_stride)
+    total, sums = room_in_first(total, sums, scales)
+    total = add_first(total, _second_half(sums, b, c, d, e, x, x_stride), scales)
+    a, b, c, d, e = _vectors(total, panel + 5 * _VECTOR, panel_stride)
+    sums = _first_half(zero_sums(total), a, b, c, x + 32, x_stride)
+    total, sums = room_in_second(total, sums, scales)
+    return add_second(total, _second_half(sums, b, c, d, e, x + 32, x_stride), scales)
 
 
 FORMAT = make_grouped_format("q5_k", 13, _BYTES, 20, quantize_block=quantize_block,

@@ -8,15 +8,15 @@ Values 12 .. 15 are in the high 2 bits of the three, from their low bits up.
 Sums over a block are integers, as in Q4_K.
 """
 
-from numba import float32, int8, int16, int32, int64, uint8
+from numba import float32, int8, int32, int64, uint8
 
-from ..activations import HALF_SUMS, LARGE_BLOCK, LARGE_BYTES, LARGE_SCALE, LargeInt8Blocks
+from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
 from ..fitting import fit_scale, inverse, ramp
 from ..jit import device, inlined
-from ..simd import LANES, add_group, add_scaled, alloca, bits, dot2_i16, dot4, get_f16, get_f32, get_u16, get_u8
-from ..simd import high_i16, load_f32, low_i16, make_room, maximum, minimum, opaque, panel_bytes, panel_f16
-from ..simd import panel_i8_pairs, prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, put_u8, rint
-from ..simd import splat_f32, splat_i16, splat_i32, store_i8, to_f32, to_i32, zero_sums, zeros_i32
+from ..simd import LANES, add_biased_pair, add_scaled, alloca, bits, dot4, get_f16, get_f32, get_u16, get_u8
+from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address
+from ..simd import prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, room_in_first, room_in_second, splat_f32
+from ..simd import splat_i32, store_i8, to_f32, to_i32, zero_sums, zeros_i32
 from .format import GROUPED_PANELS, make_format
 
 _BYTES = 210
@@ -101,39 +101,56 @@ def pack_block(block, panel, lane):
 
 
 @inlined
-def _add_codes(total, scale, panel, panel_stride, x, x_stride):
-    """total + scale * 16 products, as int32."""
-    a, b = panel_bytes(total, panel, panel_stride), panel_bytes(total, panel + _VECTOR, panel_stride)
-    c = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
-    sums = dot4(zero_sums(total), bits(a, 0, 63), x, x_stride)
-    sums = dot4(sums, bits(b, 0, 63), x + 4, x_stride)
-    total, sums = make_room(total, sums, scale)
+def _vectors(like, panel, panel_stride):
+    return (panel_bytes(like, panel, panel_stride), panel_bytes(like, panel + _VECTOR, panel_stride),
+            panel_bytes(like, panel + 2 * _VECTOR, panel_stride))
+
+
+@inlined
+def _first_half(sums, a, b, x, x_stride):
+    return dot4(dot4(sums, bits(a, 0, 63), x, x_stride), bits(b, 0, 63), x + 4, x_stride)
+
+
+@inlined
+def _second_half(sums, a, b, c, x, x_stride):
     sums = dot4(sums, bits(c, 0, 63), x + 8, x_stride)
-    sums = dot4(sums, bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48), x + 12, x_stride)
-    return add_group(total, sums, scale)
+    return dot4(sums, bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48), x + 12, x_stride)
+
+
+@inlined
+def _add_codes(total, panel, panel_stride, x, biases, x_stride):
+    """total + scale * 16 products, as int32, of two groups. With the biases, these fit in 16 bits."""
+    scales = panel_i8_pairs(total, panel, panel_stride)
+    panel += 2 * LANES
+    a, b, c = _vectors(total, panel, panel_stride)
+    first = _first_half(zero_sums(total), a, b, x, x_stride)
+    total, first = room_in_first(total, first, scales)
+    first = _second_half(first, a, b, c, x, x_stride)
+    a, b, c = _vectors(total, panel + 3 * _VECTOR, panel_stride)
+    second = _first_half(zero_sums(total), a, b, x + 16, x_stride)
+    total, second = room_in_second(total, second, scales)
+    second = _second_half(second, a, b, c, x + 16, x_stride)
+    return add_biased_pair(total, first, second, scales, biases, x_stride)
 
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        header = panel
+        scale = panel_f16(acc, panel, panel_stride)
         panel += _HEADER
-        # Codes without their offset: 256 * 63 * 127 * 128 < 2 ** 28.
+        # Without the codes' offset, 256 * 63 * 127 * 128 < 2 ** 28.
         total = zeros_i32(acc)
-        for _ in range(opaque(8)):
-            prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PAIR)
-            scales, codes = panel_i8_pairs(acc, panel, panel_stride), panel + 2 * LANES
-            total = _add_codes(total, low_i16(scales), codes, panel_stride, x, x_stride)
-            total = _add_codes(total, high_i16(scales), codes + 3 * _VECTOR, panel_stride, x + 16, x_stride)
+        for _ in range(opaque(4)):
+            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PAIR)
+            total = _add_codes(total, panel, panel_stride, x, x + BIASES, x_stride)
             panel += _PAIR
-            x += 32
-        x -= LARGE_BLOCK
-        for i in range(8):
-            scales = panel_i8_pairs(acc, header + _HEADER + _PAIR * i, panel_stride)
-            total = dot2_i16(total, scales << splat_i16(int16(5)), x + HALF_SUMS + 4 * i, x_stride)  # an offset of 32
-        sums = to_f32(total) * panel_f16(acc, header, panel_stride)
-        acc = add_scaled(acc, sums, x + LARGE_SCALE, x_stride)
+            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PAIR)
+            total = _add_codes(total, panel, panel_stride, x + 32, x + BIASES + 4, x_stride)
+            panel += _PAIR
+            x += RUN
+        x -= 4 * RUN
+        acc = add_scaled(acc, to_f32(total) * scale, x + LARGE_SCALE, x_stride)
         x += LARGE_BYTES
     return acc
 

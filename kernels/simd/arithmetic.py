@@ -55,14 +55,6 @@ def float_call(name):
     return lambda b, *args: call_function(b, f"llvm.{name}.{type_name(args[0].type)}", args[0].type, *args)
 
 
-def _whole_lanes(b, x):
-    return b.bitcast(x, Tile("i32").vector)
-
-
-def _shift_right(b, x):
-    return b.ashr(x, constant(x.type, 16))
-
-
 absolute = unary(float_call("fabs"))
 rint = unary(float_call("rint"))  # half to even
 # The larger and the smaller of two. The result is NaN where x is NaN.
@@ -70,9 +62,6 @@ maximum = _binary(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), y, x))
 minimum = _binary(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), y, x))
 to_i32 = unary(lambda b, x: b.fptosi(x, Tile("i32").vector), "i32")
 to_f32 = unary(lambda b, x: b.sitofp(x, Tile("f32").vector), "f32")
-# Of two int16 in a lane, the lower and the higher one, as int32.
-low_i16 = unary(lambda b, x: _shift_right(b, b.shl(_whole_lanes(b, x), constant(Tile("i32").vector, 16))), "i32")
-high_i16 = unary(lambda b, x: _shift_right(b, _whole_lanes(b, x)), "i32")
 round_f16 = unary(lambda b, x: b.fpext(b.fptrunc(x, Tile("f16").vector), x.type))  # half to even
 bits_as_f32 = unary(lambda b, x: b.bitcast(x, Tile("f32").vector), "f32")
 

@@ -120,8 +120,8 @@ dot4_unsigned = _multiply_accumulate(
     I32, {"vnni": _vpdpbusd_unsigned_token, "maddubs": _maddubs_unsigned_token,
           "generic": _generic_dot("sext", "zext")}[ISA.dot])
 # acc[p][t] += sum of 2 products of int16, with an int32 acc.
-dot2_i16 = _multiply_accumulate(
-    I32, {"vnni": _vpdpwssd, "maddubs": _pmaddwd, "generic": _generic_dot("sext")}[ISA.dot])
+_emit_dot2 = {"vnni": _vpdpwssd, "maddubs": _pmaddwd, "generic": _generic_dot("sext")}[ISA.dot]
+dot2_i16 = _multiply_accumulate(I32, _emit_dot2)
 LARGEST_UNSIGNED = 127 if ISA.dot == "maddubs" else 255
 
 
@@ -185,39 +185,83 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
     return acc(acc, dots, weight_scale, types.intp, types.intp), generate
 
 
+def _scale_of(b, scales, high):
+    """Of two int16 in each lane, one as int32."""
+    scales = b.bitcast(scales, Tile("i32").vector)
+    amount = constant(scales.type, 16)
+    return b.ashr(scales if high else b.shl(scales, amount), amount)
+
+
+def _emit_add(high):
+    def emit(b, total, sums, scales):
+        scale = _scale_of(b, scales, high)
+        if DOT_ELEMENT == "i32":
+            return b.add(total, b.mul(sums, scale))
+        twice = b.or_(b.shl(scale, constant(scale.type, 16)), b.and_(scale, constant(scale.type, 0xFFFF)))
+        return b.add(total, _multiply_pairs(b, sums, b.bitcast(twice, sums.type)))
+
+    return emit
+
+
+def _group_adder(high):
+    @intrinsic
+    def add(context, total, sums, scales):
+        """total + sums * scale, int32. The scale is the first or the second of two int16, scales [panels][1]."""
+        return elementwise(_emit_add(high))((total, sums, scales))
+
+    @intrinsic
+    def make_room(context, total, sums, scales):
+        """(total, sums) for the same group to go on. On AVX2 its 16 bits are full: `add` them, and start again."""
+        result = types.Tuple((total, sums))
+
+        def generate(context, b, sig, args):
+            if DOT_ELEMENT == "i32":
+                return context.make_tuple(b, result, args[:2])
+            added = elementwise(_emit_add(high))((total, sums, scales))[1](context, b, sig, args)
+            return context.make_tuple(b, result, [added, ir.Constant(ir.ArrayType(sums.vector, sums.size), None)])
+
+        return result(total, sums, scales), generate
+
+    return add, make_room
+
+
+# Sums of a group of weights with an integer scale begin as `zero_sums`. `dot4` adds to them.
+add_first, room_in_first = _group_adder(False)
+add_second, room_in_second = _group_adder(True)
+
+
 @intrinsic
 def zero_sums(context, like):
-    """Zeros for `dot4` to add to: the sums of a group of weights that share an integer scale, of like's shape."""
+    """Zeros of like's shape."""
     tile = like.of(DOT_ELEMENT)
     return tile(like), lambda context, b, sig, args: ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
 
 
-def _add_group(b, total, sums, scale):
-    if DOT_ELEMENT == "i32":
-        return b.add(total, b.mul(sums, scale))
-    both = b.or_(b.shl(scale, constant(scale.type, 16)), b.and_(scale, constant(scale.type, 0xFFFF)))
-    return b.add(total, _multiply_pairs(b, sums, b.bitcast(both, sums.type)))
+def _emit_pair(b, total, first, second, scales, biases=None):
+    if DOT_ELEMENT == "i16":
+        total = _emit_add(True)(b, _emit_add(False)(b, total, first, scales), second, scales)
+        return _emit_dot2(b, total, scales, biases) if biases else total
+    both = b.or_(b.shl(second, constant(second.type, 16)), b.and_(first, constant(first.type, 0xFFFF)))
+    both = b.bitcast(both, scales.type)
+    return _emit_dot2(b, total, b.add(both, b.bitcast(biases, scales.type)) if biases else both, scales)
 
 
 @intrinsic
-def add_group(context, total, sums, scale):
-    """total + sums * scale, int32, with a scale [panels][1] of at most 16 bits. On AVX2 it also adds pairs of sums."""
-    return elementwise(_add_group)((total, sums, scale))
+def add_pair(context, total, first, second, scales):
+    """total + the sums of two groups, each times its scale, int32. The sums must fit in 16 bits."""
+    return elementwise(_emit_pair)((total, first, second, scales))
 
 
 @intrinsic
-def make_room(context, total, sums, scale):
-    """(total, sums) for the same group to go on. On AVX2 its 16 bits are full: sums go to total and are zero again."""
-    result = types.Tuple((total, sums))
-
+def add_biased_pair(context, total, first, second, scales, biases, stride):
+    """The same for sums + biases: for token t two int16, at biases + t * stride. With them, sums must fit in 16 bits."""
     def generate(context, b, sig, args):
-        if DOT_ELEMENT == "i32":
-            return context.make_tuple(b, result, args[:2])
-        _, add = elementwise(_add_group)((total, sums, scale))
-        zero = ir.Constant(ir.ArrayType(sums.vector, sums.size), None)
-        return context.make_tuple(b, result, [add(context, b, sig, args), zero])
+        pairs = [broadcast(b, load_from(b, token_at(b, args[4], args[5], t), I32), LANES) for t in range(total.tokens)]
+        parts = [vectors_of(b, value, tile) for value, tile in zip(args[:4], sig.args[:4], strict=True)]
+        return tile_of(b, [_emit_pair(b, *(each[i] for each in parts[:3]), parts[3][i // total.tokens],
+                                      pairs[i % total.tokens]) for i in range(total.size)], total)
 
-    return result(total, sums, scale), generate
+    return total(total, first, second, scales, types.intp, types.intp), generate
 
 
 @intrinsic

@@ -46,14 +46,13 @@ def _splat_scalar(scalar, element):
     @intrinsic
     def splat(context, x):
         tile = Tile(element)
-        return tile(scalar), lambda context, b, sig, args: tile_of(b, [broadcast(b, args[0], tile.vector.count)], tile)
+        return tile(scalar), lambda context, b, sig, args: tile_of(b, [broadcast(b, args[0], LANES)], tile)
 
     return splat
 
 
 splat_f32 = _splat_scalar(types.float32, "f32")
 splat_i32 = _splat_scalar(types.int32, "i32")
-splat_i16 = _splat_scalar(types.int16, "i16")  # two a lane
 
 
 @intrinsic

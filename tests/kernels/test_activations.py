@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from lcpu.kernels import activations
 from lcpu.kernels.activations import (
     BIAS,
-    HALF_SUMS,
+    BIASES,
     LARGE_BYTES,
     LARGE_SCALE,
+    MOST_OF_16,
     ROW_BIAS,
     ROW_SCALE,
     ROW_VALUES,
+    RUN,
     SCALE,
     SUM,
     SUMS,
@@ -118,14 +120,14 @@ def test_sums_of_blocks(seed, tokens, blocks, threads):
 
 
 def quantized_large(x: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """int8 [tokens][blocks][256], scales [tokens][blocks], sums [tokens][blocks][8] and [tokens][blocks][16]"""
+    """int8 [tokens][blocks][256], scales [tokens][blocks], sums [tokens][blocks][8], biases [tokens][blocks][16]"""
     rows = prepare(LargeInt8Blocks(), x, threads=threads)
     assert not rows[len(x) :].any()  # nothing is written past the last token
     blocks = rows[: len(x)].reshape(len(x), -1, LARGE_BYTES)
-    scales, sums, half_sums = (blocks[..., first:last].copy() for first, last in (
-        (LARGE_SCALE, SUMS), (SUMS, HALF_SUMS), (HALF_SUMS, LARGE_BYTES)))
-    return (blocks[..., :LARGE_SCALE].view(np.int8), scales.view(np.float32)[..., 0], sums.view(np.int16),
-            half_sums.view(np.int16))
+    runs, scales, sums = (part.copy() for part in np.split(blocks, [LARGE_SCALE, SUMS], axis=2))
+    values, biases = np.split(runs.reshape(*runs.shape[:2], 4, RUN), [BIASES], axis=3)
+    values, biases = (part.reshape(*part.shape[:2], -1) for part in (values, biases))
+    return values.view(np.int8), scales.view(np.float32)[..., 0], sums.view(np.int16), biases.view(np.int16)
 
 
 @few
@@ -139,16 +141,29 @@ def test_large_blocks(seed, tokens, blocks, threads, exponent):
         assert same_bits(got.copy(), wanted)
 
 
+@few
+@given(seed=st.integers(0, 2**32 - 1), flat=st.integers(1, 256), exponent=st.integers(-3, 0))
+def test_no_16_values_of_a_large_block_add_up_to_more(seed, flat, exponent):
+    """Not even if `flat` values are, but for a factor near 1, the largest; only then is the scale larger than needed."""
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((1, 256), dtype=np.float32)
+    x[0, :flat] = abs(x).max() * random.choice([-1, 1], flat) * random.uniform(2.0**exponent, 1, flat)
+    values, scales, *_ = quantized_large(x)
+    sums = abs(values[0, 0].astype(int)).reshape(16, 16).sum(axis=1)
+    assert sums.max() <= MOST_OF_16
+    assert abs(values).max() == 127 or sums.max() > MOST_OF_16 - 40
+    assert (abs(values[0] * scales[0, 0] - x) <= scales[0, 0] * 0.5001).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("at", [0, 9, 100, 255])
 def test_what_is_not_finite_poisons_its_own_large_block_only(bad, at):
-    x = np.ones((1, 768), np.float32)
+    x = np.arange(768, dtype=np.float32)[None] % 16
     x[0, 256 + at] = bad
-    values, scales, sums, half_sums = quantized_large(x)
+    alone, (values, scales, sums, biases) = quantized_large(x[:, :256].copy()), quantized_large(x)
     assert np.isnan(scales[0]).tolist() == [False, True, False]
-    assert (values[0, [0, 2]] == 127).all()
-    assert (sums[0, [0, 2]] == -127 * 32).all()
-    assert (half_sums[0, [0, 2]] == -127 * 16).all()
+    for got, wanted in zip((values, scales, sums, biases), alone, strict=True):
+        assert (got[0, [0, 2]] == wanted[0, 0]).all()
 
 
 def test_values_too_small_for_the_scale_of_a_large_block_count_as_zero():
