@@ -20,6 +20,7 @@ LARGE_BLOCK, LARGE_BYTES = 256, 308  # values and bytes of a block of LargeInt8B
 RUN, BIASES = 72, 64  # bytes of 64 values with their biases, and of these values
 LARGE_SCALE, SUMS = 288, 292  # byte offsets in a block of LargeInt8Blocks, after its values
 MOST_OF_16 = 1023  # the largest sum of magnitudes of 16 values of LargeInt8Blocks
+_NEGLIGIBLE = float32(1e-36)  # the largest peak of a large block that counts as zero: 127 / it is finite
 _SHRUNK = 1006  # what such a sum is scaled down to: rounding, before and after, may add 8 twice
 _LEAST_PEAK = float32(1e-5)  # lower bound of a row's largest magnitude (BitNet's training code)
 _VECTORS = BLOCK // LANES
@@ -174,12 +175,12 @@ def _quantize_large_block(x, out):
     A NaN or an infinity among the values makes the scale NaN.
     """
     peak, nan_or_zero = _peak(x, LARGE_BLOCK // LANES, float32(0.0))
-    inverse = float32(127.0) / peak if peak > 0 else float32(0.0)
+    inverse = float32(127.0) / peak if peak > _NEGLIGIBLE else float32(0.0)
     largest = _large_values(x, out, inverse)
     if largest > float32(MOST_OF_16):
         inverse *= float32(_SHRUNK) / largest
         _large_values(x, out, inverse)
-    put_f32(out + LARGE_SCALE, (float32(1.0) / inverse if peak > 0 else float32(0.0)) + nan_or_zero)
+    put_f32(out + LARGE_SCALE, (float32(1.0) / inverse if peak > _NEGLIGIBLE else float32(0.0)) + nan_or_zero)
 
 
 @kernel

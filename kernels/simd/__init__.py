@@ -9,7 +9,7 @@ from .types import ISA, LANES
 from .arithmetic import absolute, at_argmax, bits, bits_as_f32, fma, maximum, minimum, reduce_add
 from .arithmetic import reduce_add_i32, reduce_max, rint, round_f16, round_half_away, select_or_zero, to_f32, to_i32
 from .memory import alloca, load_f32, load_tile, panel_bf16, panel_bytes, panel_f16, panel_f32, panel_high_bf16
-from .memory import panel_i8, panel_i8_pairs, panel_low_bf16, panels_of, prefetch_address, prefetch_ahead
+from .memory import panel_i8_pairs, panel_low_bf16, panels_of, prefetch_address, prefetch_ahead
 from .memory import prefetch_direct, prefetch_grouped, prefetch_pages, prefetch_unpacked, splat_f32, splat_i32
 from .memory import store_bf16, store_f16, store_f32, store_i8, store_tile, zeros, zeros_f32, zeros_i32
 from .dot_products import DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, add_biased_pair, add_first, add_pair

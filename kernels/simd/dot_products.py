@@ -254,7 +254,7 @@ def add_pair(context, total, first, second, scales):
 
 @intrinsic
 def add_biased_pair(context, total, first, second, scales, biases, stride):
-    """The same for sums + biases: for token t two int16, at biases + t * stride. With them, sums must fit in 16 bits."""
+    """The same for sums + biases, which must fit in 16 bits: for token t two int16, at biases + t * stride."""
     def generate(context, b, sig, args):
         pairs = [broadcast(b, load_from(b, token_at(b, args[4], args[5], t), I32), LANES) for t in range(total.tokens)]
         parts = [vectors_of(b, value, tile) for value, tile in zip(args[:4], sig.args[:4], strict=True)]

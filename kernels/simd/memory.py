@@ -95,7 +95,6 @@ panel_f16 = _panel_loader("f32", F16, lambda b, x: b.fpext(x, Tile("f32").vector
 panel_bf16 = _panel_loader("f32", I16, _bf16_to_f32)
 panel_low_bf16 = _panel_loader("f32", I32, _low_bf16)  # of two bfloat16 in a lane
 panel_high_bf16 = _panel_loader("f32", I32, _high_bf16)
-panel_i8 = _panel_loader("i32", I8, lambda b, x: b.sext(x, Tile("i32").vector))  # one byte a lane
 panel_i8_pairs = _panel_loader("i16", I8, lambda b, x: b.sext(x, Tile("i16").vector))  # two bytes a lane
 
 

@@ -55,19 +55,19 @@ def quantize(x: np.ndarray, offset: int, group: int) -> tuple[np.ndarray, np.nda
 
 
 def quantize_large(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """float32 [tokens][k] -> int8 [tokens][k / 256][256], float32 scales [tokens][k / 256], int16 sums of each 32 values,
-    negated, [tokens][k / 256][8], and sums of each 16, times -32, [tokens][k / 256][16].
+    """float32 [tokens][k] -> int8 [tokens][k / 256][256], float32 scales [tokens][k / 256], and int16: -1 times the sums
+    of each 32 values [tokens][k / 256][8], and -32 times those of each 16 [tokens][k / 256][16].
 
     A block that has no finite peak has a NaN for its scale, and then its other numbers mean nothing.
     """
     blocks = x.reshape(len(x), -1, 256)
     peak = abs(blocks).max(axis=2)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        inverse = np.where(peak > 0, np.float32(127) / peak, np.float32(0))
+        inverse = np.where(peak > 1e-36, np.float32(127) / peak, np.float32(0))
         sums = abs(np.rint(blocks * inverse[..., None])).reshape(*peak.shape, 16, 16).sum(axis=3).max(axis=2)
         inverse = np.where(sums > MOST_OF_16, inverse * (np.float32(1006) / sums), inverse)
         values = np.rint(blocks * inverse[..., None]).astype(np.int8)
-        scales = np.where(peak > 0, np.float32(1) / inverse, np.float32(0))
+        scales = np.where(peak > 1e-36, np.float32(1) / inverse, np.float32(0))
         scales = np.where(np.isfinite(peak), scales, np.float32("nan"))
     groups = values.reshape(*peak.shape, 16, 16).sum(axis=3, dtype=np.int16)
     return values, scales, -(groups[..., ::2] + groups[..., 1::2]), -32 * groups
