@@ -55,7 +55,7 @@ def quantize(x: np.ndarray, offset: int, group: int) -> tuple[np.ndarray, np.nda
 
 
 def quantize_large(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """float32 [tokens][k] -> int8 [tokens][k / 256][256], float32 scales [tokens][k / 256], and int16: -1 times the sums
+    """float32 [tokens][k] -> int8 [tokens][k / 256][256], float32 scales [tokens][k / 256], and int16: minus the sums
     of each 32 values [tokens][k / 256][8], and -32 times those of each 16 [tokens][k / 256][16].
 
     A block that has no finite peak has a NaN for its scale, and then its other numbers mean nothing.
