@@ -14,11 +14,14 @@ from ..kernels import elementwise
 from ..kernels import rope as rope_kernels
 from ..kernels.activations import (
     BLOCK,
+    LARGE_BLOCK,
     Activation,
     BFloat16Pairs,
     Float32,
     Int8Rows,
+    LargeInt8Blocks,
     quantize,
+    quantize_large,
     quantize_rows,
     round_rows,
     round_to_bf16,
@@ -219,6 +222,9 @@ class Builder:
         elif isinstance(activation, Int8Rows):
             self.program.add(quantize_rows, count=x.count, x=x.array, x_stride=x.stride, out=out,
                              out_stride=out.strides[0], vectors=x.vectors, offset=activation.offset)
+        elif isinstance(activation, LargeInt8Blocks):
+            self.program.add(quantize_large, count=x.count, x=x.array, x_stride=x.stride, out=out,
+                             blocks=x.width // LARGE_BLOCK)
         else:
             self.program.add(quantize, count=x.count, x=x.array, x_stride=x.stride, out=out,
                              block_bytes=activation.block_bytes, blocks=x.width // BLOCK, offset=activation.offset,

@@ -6,9 +6,9 @@ Rounding is as in llama.cpp's CPU backend, so that a model gives the same text i
 from dataclasses import dataclass
 
 from .jit import device, row_kernel  # before Numba itself, whose errors it explains
-from numba import float32, int32
+from numba import float32, int32, uint16
 
-from .simd import LANES, absolute, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, put_i32
+from .simd import LANES, absolute, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, put_i32, put_u16
 from .simd import reduce_add, reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32, store_bf16, store_f32
 from .simd import store_i8, to_i32
 
@@ -16,6 +16,12 @@ BLOCK = 32
 SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
 BIAS = SUM = 36  # byte offset of its first bias, or of its sum
 ROW_SCALE, ROW_BIAS, ROW_VALUES = 0, 4, 8  # byte offsets in a row of Int8Rows
+LARGE_BLOCK, LARGE_BYTES = 256, 308  # values and bytes of a block of LargeInt8Blocks
+RUN, BIASES = 72, 64  # bytes of 64 values with their biases, and of these values
+LARGE_SCALE, SUMS = 288, 292  # byte offsets in a block of LargeInt8Blocks, after its values
+MOST_OF_16 = 1023  # the largest sum of magnitudes of 16 values of LargeInt8Blocks
+_NEGLIGIBLE = float32(1e-36)  # the largest peak of a large block that counts as zero: 127 / it is finite
+_SHRUNK = 1006  # what such a sum is scaled down to: rounding, before and after, may add 8 twice
 _LEAST_PEAK = float32(1e-5)  # lower bound of a row's largest magnitude (BitNet's training code)
 _VECTORS = BLOCK // LANES
 _HALF = _VECTORS // 2
@@ -49,6 +55,22 @@ class Int8Blocks:
 
 
 @dataclass(frozen=True)
+class LargeInt8Blocks:
+    """256 int8 values, a bias after each 64 of them, their float32 scale, and for each 32 of them -1 times their sum.
+
+    A bias is four int16, -32 times the sum of each 16 values. Sums are int16, too.
+
+    Formats whose blocks have integer scales for groups of values multiply and add integers up to the end of a block.
+    Magnitudes of 16 neighbours add up to MOST_OF_16 at most, so that their products with weights of -32 to 31 have sums
+    of 16 bits. Few blocks need a larger scale for it than max |x| / 127: 16 of their values are half as large as the
+    largest on average.
+    """
+
+    def row_bytes(self, width: int) -> int:
+        return width // LARGE_BLOCK * LARGE_BYTES
+
+
+@dataclass(frozen=True)
 class Int8Rows:
     """One scale and one bias for the whole row, as in Int8Blocks, then the int8 values. BitNet b1.58 is trained so."""
 
@@ -66,7 +88,18 @@ class BFloat16Pairs:
         return 2 * -(-width // LANES) * LANES
 
 
-Activation = Float32 | BFloat16Pairs | Int8Blocks | Int8Rows
+Activation = Float32 | BFloat16Pairs | Int8Blocks | LargeInt8Blocks | Int8Rows
+
+
+@device
+def _peak(x, vectors, least):
+    """max |x|, at least `least`; and 0, or NaN if a value is a NaN or an infinity: infinity * 0 is NaN."""
+    largest, nan_or_zero = splat_f32(least), splat_f32(float32(0.0))
+    for i in range(vectors):
+        value = load_f32(x + 4 * LANES * i)
+        largest = maximum(absolute(value), largest)
+        nan_or_zero = fma(value, splat_f32(float32(0.0)), nan_or_zero)
+    return reduce_max(largest), reduce_add(nan_or_zero)
 
 
 @device
@@ -85,14 +118,8 @@ def quantize_block(x, out, offset, group, summed):
 
     A NaN or an infinity among the values makes the scale NaN.
     """
-    largest = splat_f32(float32(0.0))
-    nan_or_zero = splat_f32(float32(0.0))  # NaN once a value is not finite, since infinity * 0 is NaN
-    for i in range(_VECTORS):
-        value = load_f32(x + 4 * LANES * i)
-        largest = maximum(absolute(value), largest)
-        nan_or_zero = fma(value, splat_f32(float32(0.0)), nan_or_zero)
-    peak = reduce_max(largest)
-    scale = nearest_f16(peak / float32(127.0) + reduce_add(nan_or_zero))
+    peak, nan_or_zero = _peak(x, _VECTORS, float32(0.0))
+    scale = nearest_f16(peak / float32(127.0) + nan_or_zero)
     inverse = splat_f32(float32(127.0) / peak if peak > 0 else float32(0.0))
     first = _quantize_half(x, out, inverse)
     second = _quantize_half(x + 2 * BLOCK, out + BLOCK // 2, inverse)
@@ -119,24 +146,63 @@ def quantize(work, thread, threads, count, x, x_stride, out, block_bytes, blocks
 
 
 @device
+def _large_values(x, out, inverse):
+    """Store values and sums of a large block. Return the largest sum of magnitudes of 16 values, a whole number."""
+    before, largest = int32(0), float32(0.0)
+    for group in range(LARGE_BLOCK // 16):
+        total, magnitudes = splat_i32(int32(0)), splat_f32(float32(0.0))
+        for i in range(16 * group, 16 * group + 16, LANES):
+            rounded = rint(load_f32(x + 4 * i) * splat_f32(inverse))
+            value = to_i32(rounded)
+            store_i8(out + i + group // 4 * (RUN - 64), value)
+            total, magnitudes = total + value, magnitudes + absolute(rounded)
+        largest = max(largest, reduce_add(magnitudes))
+        half = reduce_add_i32(total)
+        put_u16(out + RUN * (group // 4) + BIASES + 2 * (group % 4), uint16(-32 * half))
+        if group % 2:
+            put_u16(out + SUMS + group - 1, uint16(-half - before))
+        before = half
+    return largest
+
+
+@device
+def _quantize_large_block(x, out):
+    """value = x * inverse rounded half to even, scale = 1 / inverse; inverse = 127 / max |x|, or less for MOST_OF_16.
+
+    A NaN or an infinity among the values makes the scale NaN.
+    """
+    peak, nan_or_zero = _peak(x, LARGE_BLOCK // LANES, float32(0.0))
+    inverse = float32(127.0) / peak if peak > _NEGLIGIBLE else float32(0.0)
+    largest = _large_values(x, out, inverse)
+    if largest > float32(MOST_OF_16):
+        inverse *= float32(_SHRUNK) / largest
+        _large_values(x, out, inverse)
+    put_f32(out + LARGE_SCALE, (float32(1.0) / inverse if peak > _NEGLIGIBLE else float32(0.0)) + nan_or_zero)
+
+
+@row_kernel
+def quantize_large(work, thread, threads, count, x, x_stride, out, blocks):
+    """float32 rows [count][256 * blocks], `x_stride` bytes apart, to contiguous rows of LargeInt8Blocks at `out`."""
+    for token in range(thread, get_i64(count), threads):
+        for block in range(blocks):
+            _quantize_large_block(x + token * x_stride + 4 * LARGE_BLOCK * block,
+                                  out + (token * blocks + block) * LARGE_BYTES)
+
+
+@device
 def _quantize_row(x, out, vectors, offset):
     """value = x * (127 / max |x|) rounded half to even, scale = max |x| / 127.
 
     A NaN or an infinity among the values makes the scale NaN.
     """
-    largest, nan_or_zero = splat_f32(_LEAST_PEAK), splat_f32(float32(0.0))
-    for i in range(vectors):
-        value = load_f32(x + 4 * LANES * i)
-        largest = maximum(absolute(value), largest)
-        nan_or_zero = fma(value, splat_f32(float32(0.0)), nan_or_zero)
-    peak = reduce_max(largest)
+    peak, nan_or_zero = _peak(x, vectors, _LEAST_PEAK)
     inverse = splat_f32(float32(127.0) / peak)
     total = splat_i32(int32(0))
     for i in range(vectors):
         value = to_i32(rint(load_f32(x + 4 * LANES * i) * inverse))
         store_i8(out + ROW_VALUES + LANES * i, value)
         total = total + value
-    put_f32(out + ROW_SCALE, peak / float32(127.0) + reduce_add(nan_or_zero))
+    put_f32(out + ROW_SCALE, peak / float32(127.0) + nan_or_zero)
     put_i32(out + ROW_BIAS, int32(-offset * reduce_add_i32(total)))
 
 

@@ -29,7 +29,7 @@ class Prefetch:
 
     direct: TileDistances = _DEFAULT  # weights that are multiplied as they are loaded
     unpacked: TileDistances = _DEFAULT  # weights that are unpacked or converted first
-    grouped: TileDistances = _DEFAULT  # weights that are unpacked, with a scale and an offset for each group
+    grouped: TileDistances = _DEFAULT  # weights that are unpacked, with an integer scale for each group
     pages: TileDistances = _DEFAULT  # keys and values; attention prefetches what is further ahead
     margin: int = 2048  # in so many last bytes of its panels, a tile prefetches the panels of the next tile
 
@@ -74,10 +74,10 @@ ISAS = {  # best first
 # - Prefetching into the first level only is limited by its few fill buffers; prefetching into the second level only
 #   comes too late for tiles that compute much. So these do both: far ahead into the second level, then into the first.
 _NONE: Distances = ()
-_L2: Distances = ((1024, 2),)
+_L2: Distances = ((8192, 2),)
 _L1_AND_L2: Distances = ((2048, 1), (8192, 2))
 _UNPACKED = (_L1_AND_L2, _L1_AND_L2, _L1_AND_L2, _NONE)
-_GROUPED = (_L1_AND_L2, _L1_AND_L2, _L1_AND_L2, _L2)
+_GROUPED = (_L2, _L2, _L2, _NONE)  # their tiles take so long that the second level is near enough
 _ONE_PANEL = (1, 1, 1, 1)
 _TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "znver": {

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..activations import Activation
+from ..isa import TILES
 from ..jit import Kernel, bind, device, kernel, native  # before Numba itself, whose errors it explains
 from numba import float32
 
 from ..matmul import matmul, matmul_experts, multiplier
 from ..rows import decode, dequantize, encode, pack
-from ..simd import LANES
+from ..simd import ISA, LANES
+
+# Panels of a tile that needs an integer total beside each sum of products. 16 of both would not fit in registers.
+GROUPED_PANELS = tuple(panels if panels * tokens < 16 else panels // 2
+                       for panels, tokens in zip(ISA.tile_panels, TILES, strict=True))
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
                 quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
                 pack_block: Callable[..., Any], tile: Callable[..., Any],
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0,
-                adjacent_blocks: int = 1, row_factor: Callable[..., Any] | None = None) -> Format:
+                adjacent_blocks: int = 1, row_factor: Callable[..., Any] | None = None,
+                panels: tuple[int, int, int, int] = ISA.tile_panels) -> Format:
     """A format from device functions.
 
     quantize_block(x, block): float32 values to one block of the file.
@@ -59,10 +65,11 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     pack_block(block, panel block, lane): copy one block of the file to its place in a panel.
     tile(acc, panel, panel stride, x, x stride, blocks) -> acc: acc[p][t] += panel p . row t of x, over all blocks.
     row_factor(address behind the last block): a float32 for each row, with which panels then begin.
+    panels: of its tiles of 8, 4, 2 and 1 tokens.
     """
     sizes = {"block_values": block, "block_bytes": block_bytes}
     panel_block_bytes, header_bytes = panel_block_bytes or block_bytes, 4 if row_factor else 0
-    multiply = multiplier(tile, name)
+    multiply = multiplier(tile, name, panels)
     read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
     return Format(
         name, type_id, block, block_bytes,

@@ -7,8 +7,11 @@ Bytes 0-3 of the 12 hold the scales of groups 0 to 3 in their low 6 bits, and by
 the low 4 bits of scale (low nibble) and offset (high nibble) of groups 4 to 7, whose top 2 bits are the top 2 bits of
 bytes 0-3 (scale) and 4-7 (offset).
 
-In a panel, a block is the two float16 of all rows, then for each group its scale and the negative of its offset, a byte
-each, and the nibbles as in `nibbles`.
+In a panel, a block is the two float16 of all rows, the offsets of groups 2 p and 2 p + 1 of all rows, two bytes for
+each p, and then for each p the scales of the two groups, two bytes, and their nibbles as in `nibbles`.
+
+The products of a group are multiplied by its scale, and the sums of its activations by its offset, as integers. Only
+the sums over a block become float32. So they do not depend on the processor's instructions.
 """
 
 from collections.abc import Callable
@@ -16,20 +19,20 @@ from typing import Any
 
 from numba import float32, int32, int64, uint8
 
+from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
 from ..fitting import fit_scale_and_offset, inverse, ramp
-from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, alloca, fma_tokens, get_f16, get_f32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16
-from ..simd import panel_i8, prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, scale_add
-from ..simd import splat_f32, splat_i32, store_i8, to_i32, zeros_i32
-from .format import Format, make_format
-from .nibbles import NIBBLES, dot_nibbles, gather_nibbles
+from ..simd import LANES, add_pair, add_scaled, alloca, bits, dot2_i16, dot4, fma, get_f16, get_f32, get_u16, get_u8
+from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs
+from ..simd import prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32
+from ..simd import store_i8, to_f32, to_i32, zero_sums, zeros_i32
+from .format import GROUPED_PANELS, Format, make_format
+from .nibbles import NIBBLES, gather_nibbles
 
 _BYTES = 144
 _SCALES = 4  # byte offset of the 6-bit numbers
 _CODES = 16
-_ACTIVATION = Int8Blocks(summed=True)
-_STEP = _ACTIVATION.block_bytes
+_HEADER = 12 * LANES  # panel bytes before the groups of a block
 
 
 @device
@@ -110,52 +113,65 @@ def dequantize_block(block, out):
             put_f32(out + 128 * group + 4 * i, scale * float32(code) - offset)
 
 
-group_bytes = pack_codes = dot_codes = hole()
+code_bytes = pair_bytes = pack_codes = add_codes = hole()
 
 
 @template
 def _pack_block(block, panel, lane):
     put_u16(panel + 2 * lane, get_u16(block))
     put_u16(panel + 2 * LANES + 2 * lane, get_u16(block + 2))
-    panel += 4 * LANES
     for group in range(8):
-        put_u8(panel + lane, uint8(group_scale(block, group)))
-        put_u8(panel + LANES + lane, uint8(-int64(group_offset(block, group))))
-        pack_codes(block, group, panel + 2 * LANES, lane)
-        panel += group_bytes
+        put_u8(panel + LANES * (4 + group // 2 * 2) + 2 * lane + group % 2, uint8(group_offset(block, group)))
+    panel += _HEADER
+    for pair in range(4):
+        for i in range(2):
+            put_u8(panel + 2 * lane + i, uint8(group_scale(block, 2 * pair + i)))
+            pack_codes(block, 2 * pair + i, panel + LANES * (2 + i * code_bytes), lane)
+        panel += pair_bytes
 
 
 @template
 def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        scale = panel_f16(acc, panel, panel_stride)
-        offset_scale = panel_f16(acc, panel + 2 * LANES, panel_stride)
-        panel += 4 * LANES
-        for _ in range(8):
-            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, group_bytes)
-            sums = dot_codes(acc, panel + 2 * LANES, panel_stride, x, x_stride)
-            acc = scale_add(acc, sums, scale * panel_i8(acc, panel, panel_stride), x + SCALE, x_stride)
-            acc = fma_tokens(acc, offset_scale * panel_i8(acc, panel + LANES, panel_stride), x + SUM, x_stride)
-            panel += group_bytes
-            x += _STEP
+        header = panel
+        panel += _HEADER
+        # With codes of 5 bits, 256 * 31 * 127 * 63 < 2 ** 26.
+        total = zeros_i32(acc)
+        for _ in range(opaque(4)):
+            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair_bytes)
+            scales = panel_i8_pairs(acc, panel, panel_stride)
+            total = add_codes(total, scales, panel + 2 * LANES, panel_stride, x, x_stride)
+            panel += pair_bytes
+            x += RUN
+        x -= 4 * RUN
+        offsets = zeros_i32(acc)
+        for i in range(4):
+            pair = panel_i8_pairs(acc, header + LANES * (4 + 2 * i), panel_stride)
+            offsets = dot2_i16(offsets, pair, x + SUMS + 4 * i, x_stride)
+        sums = to_f32(total) * panel_f16(acc, header, panel_stride)
+        sums = fma(to_f32(offsets), panel_f16(acc, header + 2 * LANES, panel_stride), sums)
+        acc = add_scaled(acc, sums, x + LARGE_SCALE, x_stride)
+        x += LARGE_BYTES
     return acc
 
 
 def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: int, *,
                         quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
-                        pack_codes: Callable[..., Any], dot_codes: Callable[..., Any]) -> Format:
+                        pack_codes: Callable[..., Any], add_codes: Callable[..., Any]) -> Format:
     """A format with the groups of Q4_K, whose codes take `code_bytes` of a row in a panel.
 
     pack_codes(block, group, panel, lane): copy the codes of a group to their place in a panel.
-    dot_codes(acc, panel, panel stride, x, x stride): 32 products of each row, as int32.
+    add_codes(total, scales, panel, panel stride, x, x stride): total + scale * 32 products of each row, as int32, of
+    two groups.
     """
-    group_bytes = (2 + code_bytes) * LANES
-    pack_block = bind(_pack_block, f"pack_block_{name}", group_bytes=group_bytes, pack_codes=pack_codes)
-    tile = bind(_tile, f"tile_{name}", group_bytes=group_bytes, dot_codes=dot_codes)
-    return make_format(name, type_id, 256, block_bytes, _ACTIVATION, quantize_block=quantize_block,
-                       dequantize_block=dequantize_block, panel_block_bytes=4 + 8 * (2 + code_bytes),
-                       pack_block=device(pack_block), tile=device(tile))
+    pair_bytes = 2 * (1 + code_bytes) * LANES
+    pack_block = bind(_pack_block, f"pack_block_{name}", code_bytes=code_bytes, pair_bytes=pair_bytes,
+                      pack_codes=pack_codes)
+    tile = bind(_tile, f"tile_{name}", pair_bytes=pair_bytes, add_codes=add_codes)
+    return make_format(name, type_id, 256, block_bytes, LargeInt8Blocks(), quantize_block=quantize_block,
+                       dequantize_block=dequantize_block, panel_block_bytes=12 + 8 * (1 + code_bytes),
+                       pack_block=device(pack_block), tile=device(tile), panels=GROUPED_PANELS)
 
 
 @device
@@ -165,8 +181,21 @@ def _pack_codes(block, group, panel, lane):
 
 @inlined
 def _dot_codes(acc, panel, panel_stride, x, x_stride):
-    return dot_nibbles(zeros_i32(acc), panel, panel_stride, x, x_stride)
+    """32 products. They fit in 16 bits: 15 * 2 * MOST_OF_16 < 2 ** 15."""
+    sums = zero_sums(acc)
+    for i in range(4):
+        packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
+        sums = dot4(sums, bits(packed, 0, 15), x + 4 * i, x_stride)
+        sums = dot4(sums, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
+    return sums
+
+
+@inlined
+def _add_codes(total, scales, panel, panel_stride, x, x_stride):
+    first = _dot_codes(total, panel, panel_stride, x, x_stride)
+    second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + 32, x_stride)
+    return add_pair(total, first, second, scales)
 
 
 FORMAT = make_grouped_format("q4_k", 12, _BYTES, NIBBLES, quantize_block=quantize_block,
-                             dequantize_block=dequantize_block, pack_codes=_pack_codes, dot_codes=_dot_codes)
+                             dequantize_block=dequantize_block, pack_codes=_pack_codes, add_codes=_add_codes)

@@ -3,22 +3,23 @@
 Scales and offsets are stored as in Q4_K, then 32 bytes of fifth bits (bit g of byte i is that of value i of group g),
 then 128 bytes of low nibbles, in the order of Q4_K (ggml's block_q5_K).
 
-In a panel, a block is the two float16 of all rows, then for each group its scale and the negative of its offset, a byte
-each, and the fifth bits and the nibbles as in `nibbles`.
+In a panel, a block is as in Q4_K but for the codes of a group, five vectors of a byte a value: values 4 v .. 4 v + 3 of
+every row in the low 5 bits of vector v, for v < 5. The other 12 values are in the high 3 bits of these vectors, as
+`_pack_codes` says: it takes fewer operations to put few codes together than to add a fifth bit to each.
 """
 
-from numba import float32, int32, int64
+from numba import float32, int32, uint8
 
 from ..fitting import ramp
 from ..jit import device, inlined
-from ..simd import LANES, get_f16, get_i32, get_u8, put_f32, put_i32, rint, splat_f32, splat_i32, store_i8, to_i32
-from ..simd import zeros_i32
-from .nibbles import FIFTHS, NIBBLES, dot_five_bits, gather_nibbles
+from ..simd import LANES, add_first, add_second, bits, dot4, get_f16, get_u8, panel_bytes, put_f32, put_u8, rint
+from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, to_i32, zero_sums
 from .q4_k import codes_of, fit_groups, group_offset, group_scale, make_grouped_format
 
 _BYTES = 176
 _FIFTH = 16  # byte offset of the fifth bits
 _NIBBLES = 48
+_VECTOR = 4 * LANES
 
 
 @device
@@ -54,18 +55,57 @@ def dequantize_block(block, out):
 
 
 @device
+def _code(block, group, i):
+    nibble = get_u8(block + _NIBBLES + 32 * (group // 2) + i) >> (4 * (group % 2)) & 15
+    return nibble | (get_u8(block + _FIFTH + i) >> group & 1) << 4
+
+
+@device
 def _pack_codes(block, group, panel, lane):
-    word = int64(0)  # bit `group` of each byte is a fifth bit
-    for i in range(8):
-        word |= (int64(get_i32(block + _FIFTH + 4 * i)) >> group & 0x01010101) << i
-    put_i32(panel + 4 * lane, int32(word))
-    gather_nibbles(block + _NIBBLES + 32 * (group // 2), group % 2, panel + FIFTHS * LANES, lane)
+    for i in range(4):
+        v5, v6, v7 = _code(block, group, 20 + i), _code(block, group, 24 + i), _code(block, group, 28 + i)
+        at = panel + 4 * lane + i
+        put_u8(at, uint8(_code(block, group, i) | v5 << 5))
+        put_u8(at + _VECTOR, uint8(_code(block, group, 4 + i) | (v7 >> 3 & 1) << 5 | (v5 >> 3) << 6))
+        put_u8(at + 2 * _VECTOR, uint8(_code(block, group, 8 + i) | v6 << 5))
+        put_u8(at + 3 * _VECTOR, uint8(_code(block, group, 12 + i) | (v7 >> 4) << 5 | (v6 >> 3) << 6))
+        put_u8(at + 4 * _VECTOR, uint8(_code(block, group, 16 + i) | v7 << 5))
 
 
 @inlined
-def _dot_codes(acc, panel, panel_stride, x, x_stride):
-    return dot_five_bits(zeros_i32(acc), panel, panel_stride, x, x_stride)
+def _vectors(like, panel, panel_stride):
+    return (panel_bytes(like, panel, panel_stride), panel_bytes(like, panel + _VECTOR, panel_stride),
+            panel_bytes(like, panel + 2 * _VECTOR, panel_stride), panel_bytes(like, panel + 3 * _VECTOR, panel_stride),
+            panel_bytes(like, panel + 4 * _VECTOR, panel_stride))
 
 
-FORMAT = make_grouped_format("q5_k", 13, _BYTES, FIFTHS + NIBBLES, quantize_block=quantize_block,
-                             dequantize_block=dequantize_block, pack_codes=_pack_codes, dot_codes=_dot_codes)
+@inlined
+def _first_half(sums, a, b, c, x, x_stride):
+    sums = dot4(sums, bits(a, 0, 31), x, x_stride)
+    sums = dot4(sums, bits(b, 0, 31), x + 4, x_stride)
+    sums = dot4(sums, bits(a, 5, 7) | bits(b, 3, 24), x + 20, x_stride)
+    return dot4(sums, bits(c, 0, 31), x + 8, x_stride)
+
+
+@inlined
+def _second_half(sums, b, c, d, e, x, x_stride):
+    sums = dot4(sums, bits(d, 0, 31), x + 12, x_stride)
+    sums = dot4(sums, bits(c, 5, 7) | bits(d, 3, 24), x + 24, x_stride)
+    sums = dot4(sums, bits(e, 0, 31), x + 16, x_stride)
+    return dot4(sums, bits(e, 5, 7) | bits(b, 2, 8) | bits(d, 1, 16), x + 28, x_stride)
+
+
+@inlined
+def _add_codes(total, scales, panel, panel_stride, x, x_stride):
+    a, b, c, d, e = _vectors(total, panel, panel_stride)
+    sums = _first_half(zero_sums(total), a, b, c, x, x_stride)
+    total, sums = room_in_first(total, sums, scales)
+    total = add_first(total, _second_half(sums, b, c, d, e, x, x_stride), scales)
+    a, b, c, d, e = _vectors(total, panel + 5 * _VECTOR, panel_stride)
+    sums = _first_half(zero_sums(total), a, b, c, x + 32, x_stride)
+    total, sums = room_in_second(total, sums, scales)
+    return add_second(total, _second_half(sums, b, c, d, e, x + 32, x_stride), scales)
+
+
+FORMAT = make_grouped_format("q5_k", 13, _BYTES, 20, quantize_block=quantize_block,
+                             dequantize_block=dequantize_block, pack_codes=_pack_codes, add_codes=_add_codes)

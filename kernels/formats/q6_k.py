@@ -1,25 +1,27 @@
 """Q6_K: blocks of 256 values in 16 groups of 16: value = scale * group scale * (6 bits - 32).
 
 A block is 128 bytes of low nibbles, 64 bytes of high bit pairs, 16 int8 group scales and a float16 scale (ggml's
-block_q6_K). In a panel, a block is the float16 scales of all rows, then for each group: the int8 scales of all rows,
-two vectors of nibbles (values 0-3 | 4-7 and 8-11 | 12-15 of every row) and one of the four bit pairs.
+block_q6_K). In a panel, a block is the float16 scales of all rows, then for each two groups their int8 scales, side by
+side for each row, and for each group three vectors: values 4 v .. 4 v + 3 of every row in the low 6 bits of vector v.
+Values 12 .. 15 are in the high 2 bits of the three, from their low bits up.
+
+Sums over a block are integers, as in Q4_K.
 """
 
 from numba import float32, int8, int32, int64, uint8
 
-from ..activations import BIAS, SCALE, Int8Blocks
+from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
 from ..fitting import fit_scale, inverse, ramp
-from ..jit import device
-from ..simd import LANES, add_partial_sums, alloca, bits, dot4, get_f16, get_f32, get_u16, get_u8, init_from_bias
-from ..simd import load_f32, maximum, minimum, panel_bytes, panel_f16, panel_i8, partial_sums, prefetch_address
-from ..simd import prefetch_unpacked, put_f16, put_f32, put_u16, put_u8, rint, scale_add, splat_f32, splat_i32
-from ..simd import store_i8, to_i32
-from .format import make_format
+from ..jit import device, inlined
+from ..simd import LANES, add_biased_pair, add_scaled, alloca, bits, dot4, get_f16, get_f32, get_u16, get_u8
+from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address
+from ..simd import prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, room_in_first, room_in_second, splat_f32
+from ..simd import splat_i32, store_i8, to_f32, to_i32, zero_sums, zeros_i32
+from .format import GROUPED_PANELS, make_format
 
 _BYTES = 210
-_GROUP = 13 * LANES  # panel bytes of a group
-_ACTIVATION = Int8Blocks(offset=32, group=16)
-_STEP = _ACTIVATION.block_bytes
+_HEADER, _PAIR = 2 * LANES, 26 * LANES  # panel bytes before the groups of a block, and of two groups
+_VECTOR = 4 * LANES
 
 
 @device
@@ -85,17 +87,50 @@ def dequantize_block(block, out):
 @device
 def pack_block(block, panel, lane):
     put_u16(panel + 2 * lane, get_u16(block + 208))
+    panel += _HEADER
+    for pair in range(8):
+        put_u16(panel + 2 * lane, get_u16(block + 192 + 2 * pair))
+        for half in range(2):
+            first, row = 32 * pair + 16 * half, panel + LANES * (2 + 12 * half) + 4 * lane
+            for i in range(4):
+                last = _value(block, first + 12 + i)
+                put_u8(row + i, uint8(_value(block, first + i) | last << 6))
+                put_u8(row + _VECTOR + i, uint8(_value(block, first + 4 + i) | (last >> 2) << 6))
+                put_u8(row + 2 * _VECTOR + i, uint8(_value(block, first + 8 + i) | (last >> 4) << 6))
+        panel += _PAIR
+
+
+@inlined
+def _vectors(like, panel, panel_stride):
+    return (panel_bytes(like, panel, panel_stride), panel_bytes(like, panel + _VECTOR, panel_stride),
+            panel_bytes(like, panel + 2 * _VECTOR, panel_stride))
+
+
+@inlined
+def _first_half(sums, a, b, x, x_stride):
+    return dot4(dot4(sums, bits(a, 0, 63), x, x_stride), bits(b, 0, 63), x + 4, x_stride)
+
+
+@inlined
+def _second_half(sums, a, b, c, x, x_stride):
+    sums = dot4(sums, bits(c, 0, 63), x + 8, x_stride)
+    return dot4(sums, bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48), x + 12, x_stride)
+
+
+@inlined
+def _add_codes(total, panel, panel_stride, x, biases, x_stride):
+    """total + scale * 16 products, as int32, of two groups. With the biases, these fit in 16 bits."""
+    scales = panel_i8_pairs(total, panel, panel_stride)
     panel += 2 * LANES
-    for group in range(16):
-        put_u8(panel + lane, get_u8(block + 192 + group))
-        row = panel + LANES + 4 * lane
-        for i in range(4):
-            v0, v1, v2, v3 = (_value(block, 16 * group + i), _value(block, 16 * group + 4 + i),
-                              _value(block, 16 * group + 8 + i), _value(block, 16 * group + 12 + i))
-            put_u8(row + i, uint8((v0 & 15) | (v1 & 15) << 4))
-            put_u8(row + 4 * LANES + i, uint8((v2 & 15) | (v3 & 15) << 4))
-            put_u8(row + 8 * LANES + i, uint8(v0 >> 4 | (v1 >> 4) << 2 | (v2 >> 4) << 4 | (v3 >> 4) << 6))
-        panel += _GROUP
+    a, b, c = _vectors(total, panel, panel_stride)
+    first = _first_half(zero_sums(total), a, b, x, x_stride)
+    total, first = room_in_first(total, first, scales)
+    first = _second_half(first, a, b, c, x, x_stride)
+    a, b, c = _vectors(total, panel + 3 * _VECTOR, panel_stride)
+    second = _first_half(zero_sums(total), a, b, x + 16, x_stride)
+    total, second = room_in_second(total, second, scales)
+    second = _second_half(second, a, b, c, x + 16, x_stride)
+    return add_biased_pair(total, first, second, scales, biases, x_stride)
 
 
 @device
@@ -103,30 +138,23 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
-        panel += 2 * LANES
-        for _ in range(8):
-            for half in range(2):
-                prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _GROUP)
-                group_scale = scale * panel_i8(acc, panel, panel_stride)
-                low = panel_bytes(acc, panel + LANES, panel_stride)
-                high = panel_bytes(acc, panel + 5 * LANES, panel_stride)
-                pairs = panel_bytes(acc, panel + 9 * LANES, panel_stride)
-                values = x + 16 * half
-                sums = init_from_bias(acc, x + BIAS + 4 * half, x_stride)
-                partial = partial_sums(sums)
-                partial = dot4(partial, bits(low, 0, 15) | bits(pairs, -4, 48), values, x_stride)
-                partial = dot4(partial, bits(low, 4, 15) | bits(pairs, -2, 48), values + 4, x_stride)
-                sums = add_partial_sums(sums, partial)
-                partial = partial_sums(sums)
-                partial = dot4(partial, bits(high, 0, 15) | bits(pairs, 0, 48), values + 8, x_stride)
-                partial = dot4(partial, bits(high, 4, 15) | bits(pairs, 2, 48), values + 12, x_stride)
-                sums = add_partial_sums(sums, partial)
-                acc = scale_add(acc, sums, group_scale, x + SCALE, x_stride)
-                panel += _GROUP
-            x += _STEP
+        panel += _HEADER
+        # Without the codes' offset, 256 * 63 * 127 * 128 < 2 ** 28.
+        total = zeros_i32(acc)
+        for _ in range(opaque(4)):
+            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PAIR)
+            total = _add_codes(total, panel, panel_stride, x, x + BIASES, x_stride)
+            panel += _PAIR
+            prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PAIR)
+            total = _add_codes(total, panel, panel_stride, x + 32, x + BIASES + 4, x_stride)
+            panel += _PAIR
+            x += RUN
+        x -= 4 * RUN
+        acc = add_scaled(acc, to_f32(total) * scale, x + LARGE_SCALE, x_stride)
+        x += LARGE_BYTES
     return acc
 
 
-FORMAT = make_format("q6_k", 14, 256, _BYTES, _ACTIVATION,
+FORMAT = make_format("q6_k", 14, 256, _BYTES, LargeInt8Blocks(),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile)
+                     pack_block=pack_block, tile=tile, panels=GROUPED_PANELS)

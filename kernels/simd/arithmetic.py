@@ -61,6 +61,7 @@ rint = unary(float_call("rint"))  # half to even
 maximum = _binary(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), y, x))
 minimum = _binary(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), y, x))
 to_i32 = unary(lambda b, x: b.fptosi(x, Tile("i32").vector), "i32")
+to_f32 = unary(lambda b, x: b.sitofp(x, Tile("f32").vector), "f32")
 round_f16 = unary(lambda b, x: b.fpext(b.fptrunc(x, Tile("f16").vector), x.type))  # half to even
 bits_as_f32 = unary(lambda b, x: b.bitcast(x, Tile("f32").vector), "f32")
 

@@ -10,7 +10,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from .types import BFloatType, F32, I16, I32, ISA, LANES, Tile
-from .emit import broadcast, call_function, constant, emit_fma, load_from, offset_by, tile_of, type_name, vectors_of
+from .emit import broadcast, call_function, constant, emit_fma, load_from, offset_by, tile_of, token_at, type_name
+from .emit import vectors_of
 from .arithmetic import elementwise
 
 _INDEPENDENT_SUMS = 8  # so many accumulators hide the latency of each other's dot products
@@ -30,7 +31,7 @@ def _multiply_accumulate(element, emit):
             tile, (acc, weights, x, stride) = sig.return_type, args
             out, rows = vectors_of(b, acc, tile), vectors_of(b, weights, sig.args[1])
             for t in range(tile.tokens):
-                token = broadcast(b, load_from(b, offset_by(b, x, stride, t), element), LANES)
+                token = broadcast(b, load_from(b, token_at(b, x, stride, t), element), LANES)
                 for p in range(tile.panels):
                     out[p * tile.tokens + t] = emit(b, out[p * tile.tokens + t], rows[p], token)
             return tile_of(b, out, tile)
@@ -49,17 +50,20 @@ def _maddubs(b, unsigned, signed):
     return call_function(b, "llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(I16, 2 * LANES), unsigned, signed)
 
 
+def _multiply_pairs(b, x, y):
+    return call_function(b, "llvm.x86.avx2.pmadd.wd", Tile("i32").vector, x, y)
+
+
 def _add_pairs(b, x):
-    wide = Tile("i32").vector
-    return call_function(b, "llvm.x86.avx2.pmadd.wd", wide, x, constant(x.type, 1))
+    return _multiply_pairs(b, x, constant(x.type, 1))
 
 
 def _generic_dot(extend, extend_token="sext"):
     def emit(b, acc, weights, token):
-        wide = ir.VectorType(I32, 4 * LANES)
+        wide = ir.VectorType(I32, weights.type.count)
         token = b.bitcast(token, weights.type)
         products = b.mul(getattr(b, extend)(weights, wide), getattr(b, extend_token)(token, wide))
-        for _ in range(2):  # add neighbours, twice
+        while products.type.count > LANES:  # add neighbours
             half = products.type.count // 2
             even, odd = (ir.Constant(ir.VectorType(I32, half), list(range(i, 2 * half, 2))) for i in (0, 1))
             products = b.add(b.shuffle_vector(products, products, even), b.shuffle_vector(products, products, odd))
@@ -86,6 +90,15 @@ def _vpdpbusd_unsigned_token(b, acc, weights, token):
     return _vpdpbusd(b, acc, b.bitcast(token, weights.type), weights)
 
 
+def _vpdpwssd(b, acc, weights, token):
+    token = b.bitcast(token, weights.type)
+    return call_function(b, f"llvm.x86.avx512.vpdpwssd.{32 * LANES}", acc.type, acc, weights, token)
+
+
+def _pmaddwd(b, acc, weights, token):
+    return b.add(acc, _multiply_pairs(b, weights, b.bitcast(token, weights.type)))
+
+
 def _vdpbf16ps(b, acc, weights, token):
     pairs = ir.VectorType(BFloatType(), 2 * LANES)
     return call_function(b, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}", acc.type, acc, b.bitcast(weights, pairs),
@@ -106,6 +119,9 @@ SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
 dot4_unsigned = _multiply_accumulate(
     I32, {"vnni": _vpdpbusd_unsigned_token, "maddubs": _maddubs_unsigned_token,
           "generic": _generic_dot("sext", "zext")}[ISA.dot])
+# acc[p][t] += sum of 2 products of int16, with an int32 acc.
+_emit_dot2 = {"vnni": _vpdpwssd, "maddubs": _pmaddwd, "generic": _generic_dot("sext")}[ISA.dot]
+dot2_i16 = _multiply_accumulate(I32, _emit_dot2)
 LARGEST_UNSIGNED = 127 if ISA.dot == "maddubs" else 255
 
 
@@ -167,3 +183,97 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
         return tile_of(b, out, tile)
 
     return acc(acc, dots, weight_scale, types.intp, types.intp), generate
+
+
+def _scale_of(b, scales, high):
+    """Of two int16 in each lane, one as int32."""
+    scales = b.bitcast(scales, Tile("i32").vector)
+    amount = constant(scales.type, 16)
+    return b.ashr(scales if high else b.shl(scales, amount), amount)
+
+
+def _emit_add(high):
+    def emit(b, total, sums, scales):
+        scale = _scale_of(b, scales, high)
+        if DOT_ELEMENT == "i32":
+            return b.add(total, b.mul(sums, scale))
+        twice = b.or_(b.shl(scale, constant(scale.type, 16)), b.and_(scale, constant(scale.type, 0xFFFF)))
+        return b.add(total, _multiply_pairs(b, sums, b.bitcast(twice, sums.type)))
+
+    return emit
+
+
+def _group_adder(high):
+    @intrinsic
+    def add(context, total, sums, scales):
+        """total + sums * scale, int32. The scale is the first or the second of two int16, scales [panels][1]."""
+        return elementwise(_emit_add(high))((total, sums, scales))
+
+    @intrinsic
+    def make_room(context, total, sums, scales):
+        """(total, sums) for the same group to go on. On AVX2 its 16 bits are full: `add` them, and start again."""
+        result = types.Tuple((total, sums))
+
+        def generate(context, b, sig, args):
+            if DOT_ELEMENT == "i32":
+                return context.make_tuple(b, result, args[:2])
+            added = elementwise(_emit_add(high))((total, sums, scales))[1](context, b, sig, args)
+            return context.make_tuple(b, result, [added, ir.Constant(ir.ArrayType(sums.vector, sums.size), None)])
+
+        return result(total, sums, scales), generate
+
+    return add, make_room
+
+
+# Sums of a group of weights with an integer scale begin as `zero_sums`. `dot4` adds to them.
+add_first, room_in_first = _group_adder(False)
+add_second, room_in_second = _group_adder(True)
+
+
+@intrinsic
+def zero_sums(context, like):
+    """Zeros of like's shape."""
+    tile = like.of(DOT_ELEMENT)
+    return tile(like), lambda context, b, sig, args: ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
+
+
+def _emit_pair(b, total, first, second, scales, biases=None):
+    if DOT_ELEMENT == "i16":
+        total = _emit_add(True)(b, _emit_add(False)(b, total, first, scales), second, scales)
+        return _emit_dot2(b, total, scales, biases) if biases else total
+    both = b.or_(b.shl(second, constant(second.type, 16)), b.and_(first, constant(first.type, 0xFFFF)))
+    both = b.bitcast(both, scales.type)
+    return _emit_dot2(b, total, b.add(both, b.bitcast(biases, scales.type)) if biases else both, scales)
+
+
+@intrinsic
+def add_pair(context, total, first, second, scales):
+    """total + the sums of two groups, each times its scale, int32. The sums must fit in 16 bits."""
+    return elementwise(_emit_pair)((total, first, second, scales))
+
+
+@intrinsic
+def add_biased_pair(context, total, first, second, scales, biases, stride):
+    """The same for sums + biases, which must fit in 16 bits: for token t two int16, at biases + t * stride."""
+    def generate(context, b, sig, args):
+        pairs = [broadcast(b, load_from(b, token_at(b, args[4], args[5], t), I32), LANES) for t in range(total.tokens)]
+        parts = [vectors_of(b, value, tile) for value, tile in zip(args[:4], sig.args[:4], strict=True)]
+        return tile_of(b, [_emit_pair(b, *(each[i] for each in parts[:3]), parts[3][i // total.tokens],
+                                      pairs[i % total.tokens]) for i in range(total.size)], total)
+
+    return total(total, first, second, scales, types.intp, types.intp), generate
+
+
+@intrinsic
+def add_scaled(context, acc, sums, scale, stride):
+    """acc[p][t] += sums[p][t] * scale[t], all float32, where scale is an address."""
+    def generate(context, b, sig, args):
+        tile, (acc, sums, scale, stride) = sig.return_type, args
+        out, terms = vectors_of(b, acc, tile), vectors_of(b, sums, tile)
+        for t in range(tile.tokens):
+            factor = broadcast(b, load_from(b, offset_by(b, scale, stride, t), F32), LANES)
+            for i in range(t, tile.size, tile.tokens):
+                out[i] = emit_fma(b, terms[i], factor, out[i])
+        return tile_of(b, out, tile)
+
+    return acc(acc, acc, types.intp, types.intp), generate

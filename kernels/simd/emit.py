@@ -56,6 +56,20 @@ def offset_by(b, address, stride, times):
     return address if times == 0 else b.add(address, b.mul(stride, I64(times)))
 
 
+def hide(b, number):
+    """A 64-bit number whose value LLVM does not know."""
+    hidden = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [number], False)
+    hidden.attributes.add("readnone")  # so it may leave loops
+    return hidden
+
+
+def token_at(b, address, stride, token):
+    """The address of a token's row. LLVM would compute each from the one before, in a chain, if it knew how."""
+    if token in (0, 1, 2, 4):  # processors multiply an index by these
+        return offset_by(b, address, stride, token)
+    return b.add(address, hide(b, b.mul(stride, I64(token))))
+
+
 def call_function(b, name, result, *args, fastmath=()):
     function = ir.FunctionType(result, [a.type for a in args])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), args, fastmath=fastmath)

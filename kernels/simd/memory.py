@@ -64,7 +64,7 @@ def load_f32(context, address):
 
 def _panel_loader(element, stored, convert=lambda b, x: x):
     """load(like, address, panel stride) -> [panels of like][1]: a vector of each panel."""
-    count = Tile("i8").vector.count if element == "i8" else LANES
+    count = Tile(element).vector.count
 
     @intrinsic
     def load(context, like, address, stride):
@@ -112,6 +112,7 @@ panel_high_bf16 = _panel_loader("f32", I32, _high_bf16)
 panel_i8 = _panel_loader("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector))  # one byte a lane
 panel_e8m0 = _panel_loader("f32", I8, _e8m0_to_f32)  # byte x of each lane is 2 ** (x - 128)
 panel_e4m3 = _panel_loader("f32", I8, _e4m3_to_f32)  # 7 bits of each lane: the number of type E4M3, times 2 ** -8
+panel_i8_pairs = _panel_loader("i16", I8, lambda b, x: b.sext(x, Tile("i16").vector))  # two bytes a lane
 
 
 @intrinsic

@@ -6,7 +6,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .types import F16, F32, I16, I32, I64, I8
-from .emit import load_from, store_to
+from .emit import hide, load_from, store_to
 
 
 def _scalar_access(ty, element):
@@ -58,3 +58,9 @@ def put_f16(context, address, value):
 def bits_to_float(context, number):
     """The float32 whose bits are the low half of an integer."""
     return types.float32(types.int64), lambda context, b, sig, args: b.bitcast(b.trunc(args[0], I32), F32)
+
+
+@intrinsic
+def opaque(context, number):
+    """An int64 whose value LLVM does not know: it does not unroll a loop of so many rounds."""
+    return types.int64(types.int64), lambda context, b, sig, args: hide(b, args[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gguf
 import numpy as np
 
+from lcpu.kernels.activations import MOST_OF_16
 from lcpu.kernels.formats import Format
 
 BLOCK = 32  # values that share an activation's scale
@@ -51,6 +52,25 @@ def quantize(x: np.ndarray, offset: int, group: int) -> tuple[np.ndarray, np.nda
         scales = f16(np.where(np.isfinite(peak), peak / np.float32(127), np.float32("nan")))
         sums = values.reshape(*peak.shape, -1, group).sum(axis=3, dtype=np.int32)
         return values, scales, -offset * sums
+
+
+def quantize_large(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """float32 [tokens][k] -> int8 [tokens][k / 256][256], float32 scales [tokens][k / 256], and int16: minus the sums
+    of each 32 values [tokens][k / 256][8], and -32 times those of each 16 [tokens][k / 256][16].
+
+    A block that has no finite peak has a NaN for its scale, and then its other numbers mean nothing.
+    """
+    blocks = x.reshape(len(x), -1, 256)
+    peak = abs(blocks).max(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        inverse = np.where(peak > 1e-36, np.float32(127) / peak, np.float32(0))
+        sums = abs(np.rint(blocks * inverse[..., None])).reshape(*peak.shape, 16, 16).sum(axis=3).max(axis=2)
+        inverse = np.where(sums > MOST_OF_16, inverse * (np.float32(1006) / sums), inverse)
+        values = np.rint(blocks * inverse[..., None]).astype(np.int8)
+        scales = np.where(peak > 1e-36, np.float32(1) / inverse, np.float32(0))
+        scales = np.where(np.isfinite(peak), scales, np.float32("nan"))
+    groups = values.reshape(*peak.shape, 16, 16).sum(axis=3, dtype=np.int16)
+    return values, scales, -(groups[..., ::2] + groups[..., 1::2]), -32 * groups
 
 
 def quantize_rows(x: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

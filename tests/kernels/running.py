@@ -15,7 +15,9 @@ from lcpu.kernels.activations import (
     BFloat16Pairs,
     Int8Blocks,
     Int8Rows,
+    LargeInt8Blocks,
     quantize,
+    quantize_large,
     quantize_rows,
     round_rows,
     round_to_bf16,
@@ -119,6 +121,11 @@ def prepare(activation: Activation, x: np.ndarray, *, threads: int = 1) -> np.nd
         out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
         run(quantize_rows, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
             out_stride=out.strides[0], vectors=k // LANES, offset=activation.offset)
+        return out
+    if isinstance(activation, LargeInt8Blocks):
+        out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
+        run(quantize_large, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
+            blocks=k // 256)
         return out
     if isinstance(activation, Int8Blocks):
         out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)

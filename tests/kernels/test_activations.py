@@ -10,15 +10,22 @@ from hypothesis import strategies as st
 from lcpu.kernels import activations
 from lcpu.kernels.activations import (
     BIAS,
+    BIASES,
+    LARGE_BYTES,
+    LARGE_SCALE,
+    MOST_OF_16,
     ROW_BIAS,
     ROW_SCALE,
     ROW_VALUES,
+    RUN,
     SCALE,
     SUM,
+    SUMS,
     BFloat16Pairs,
     Float32,
     Int8Blocks,
     Int8Rows,
+    LargeInt8Blocks,
 )
 from lcpu.kernels.formats import FORMATS
 
@@ -110,6 +117,62 @@ def test_sums_of_blocks(seed, tokens, blocks, threads):
     assert same_bits(out[..., :SUM].copy(), prepare(Int8Blocks(), x)[:tokens].reshape(out.shape)[..., :SUM].copy())
     sums = scales * values.sum(axis=2, dtype=np.float32)
     assert same_bits(out[..., SUM:].copy().view(np.float32)[..., 0], sums)
+
+
+def quantized_large(x: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """int8 [tokens][blocks][256], scales [tokens][blocks], sums [tokens][blocks][8], biases [tokens][blocks][16]"""
+    rows = prepare(LargeInt8Blocks(), x, threads=threads)
+    assert not rows[len(x) :].any()  # nothing is written past the last token
+    blocks = rows[: len(x)].reshape(len(x), -1, LARGE_BYTES)
+    runs, scales, sums = (part.copy() for part in np.split(blocks, [LARGE_SCALE, SUMS], axis=2))
+    values, biases = np.split(runs.reshape(*runs.shape[:2], 4, RUN), [BIASES], axis=3)
+    values, biases = (part.reshape(*part.shape[:2], -1) for part in (values, biases))
+    return values.view(np.int8), scales.view(np.float32)[..., 0], sums.view(np.int16), biases.view(np.int16)
+
+
+@few
+@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 40), blocks=st.integers(1, 3), threads=st.integers(1, 3),
+       exponent=st.integers(-30, 20))
+def test_large_blocks(seed, tokens, blocks, threads, exponent):
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((tokens, 256 * blocks), dtype=np.float32) * np.float32(2.0**exponent)
+    x[0, :256] = random.choice([0, -0.0, 2.0**exponent, -(2.0**exponent)])  # the largest sums that there are, or none
+    for got, wanted in zip(quantized_large(x, threads), reference.quantize_large(x), strict=True):
+        assert same_bits(got.copy(), wanted)
+
+
+@few
+@given(seed=st.integers(0, 2**32 - 1), flat=st.integers(1, 256), exponent=st.integers(-3, 0))
+def test_no_16_values_of_a_large_block_add_up_to_more(seed, flat, exponent):
+    """Not even if `flat` values are all large. Only then is the scale larger than 127 steps to the peak need."""
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((1, 256), dtype=np.float32)
+    x[0, :flat] = abs(x).max() * random.choice([-1, 1], flat) * random.uniform(2.0**exponent, 1, flat)
+    values, scales, *_ = quantized_large(x)
+    sums = abs(values[0, 0].astype(int)).reshape(16, 16).sum(axis=1)
+    assert sums.max() <= MOST_OF_16
+    assert abs(values).max() == 127 or sums.max() > MOST_OF_16 - 40
+    assert (abs(values[0] * scales[0, 0] - x) <= scales[0, 0] * 0.5001).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 9, 100, 255])
+def test_what_is_not_finite_poisons_its_own_large_block_only(bad, at):
+    x = np.arange(768, dtype=np.float32)[None] % 16
+    x[0, 256 + at] = bad
+    alone, (values, scales, sums, biases) = quantized_large(x[:, :256].copy()), quantized_large(x)
+    assert np.isnan(scales[0]).tolist() == [False, True, False]
+    for got, wanted in zip((values, scales, sums, biases), alone, strict=True):
+        assert (got[0, [0, 2]] == wanted[0, 0]).all()
+
+
+def test_values_too_small_for_the_scale_of_a_large_block_count_as_zero():
+    x = np.full((1, 768), 1e-38, np.float32)
+    x[0, 256:512], x[0, 512:] = 1e-44, 1e-35
+    _, scales, *_ = quantized_large(x)
+    assert scales[0, :2].tolist() == [0, 0]
+    assert np.isfinite(scales[0, 2])
+    assert scales[0, 2] > 0
 
 
 def quantized_rows(x, offset=1, threads=1):

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.kernels.activations import BFloat16Pairs, Int8Blocks, Int8Rows
+from lcpu.kernels.activations import MOST_OF_16, BFloat16Pairs, Int8Blocks, Int8Rows, LargeInt8Blocks
 from lcpu.kernels.formats import FORMATS, Format
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.simd import LANES
 
 from . import reference
-from .running import TERNARY_SCALE, few, multiply, pack, prepare, put_scales, random_blocks, same_bits
+from .running import SCALES_AT, TERNARY_SCALE, few, multiply, pack, prepare, put_scales, random_blocks, same_bits
 
 every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
 GUARD = np.float32(12345)
@@ -63,6 +63,9 @@ def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(activation, Int8Blocks):
         values, scales, _ = reference.quantize(c.x, activation.offset, activation.group)
         x = (values * scales[..., None].astype(np.float64)).reshape(c.x.shape)
+    elif isinstance(activation, LargeInt8Blocks):
+        values, scales, *_ = reference.quantize_large(c.x)
+        x = (values * scales[..., None].astype(np.float64)).reshape(c.x.shape)
     elif isinstance(activation, Int8Rows):
         values, scales, _ = reference.quantize_rows(c.x, activation.offset)
         x = values * scales[:, None].astype(np.float64)
@@ -74,7 +77,7 @@ def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
     if c.format.name == "i2_s":
         weights *= TERNARY_SCALE
     magnitudes = abs(weights)
-    if isinstance(activation, Int8Blocks) and activation.summed:  # scale * code and offset may cancel each other
+    if c.format.name in ("q4_1", "q5_1", "q4_k", "q5_k"):  # scale * code and offset may cancel each other
         magnitudes = np.broadcast_to(magnitudes.max(axis=1, keepdims=True), weights.shape)
     return x @ weights.T, abs(x) @ magnitudes.T
 
@@ -134,7 +137,8 @@ def test_tokens_do_not_see_their_neighbours(format, seed, rows, length, tokens, 
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize(("type_id", "byte"), [(8, 0x80), (8, 0x7F), (2, 0x00), (2, 0xFF), (14, 0x00), (14, 0xFF)])
+@pytest.mark.parametrize(("type_id", "byte"), [(8, 0x80), (8, 0x7F), (2, 0x00), (2, 0xFF), (12, 0xFF), (13, 0xFF),
+                                               (14, 0x00), (14, 0xFF)])
 def test_no_sum_overflows(type_id, byte, sign):
     """All weights and activations as large as they can be. Their int8 values and scales are exact, so is the result."""
     format = FORMATS[type_id]
@@ -144,8 +148,38 @@ def test_no_sum_overflows(type_id, byte, sign):
         raw[..., 192:208] = 0x80  # group scales of -128
     put_scales(format, raw, np.ones((LANES, 2), np.float16))
     x = np.full((9, k), 127 * sign, np.float32)
+    if isinstance(format.activation, LargeInt8Blocks):
+        x.reshape(9, -1, 16)[:] = sign * np.repeat([127, MOST_OF_16 - 8 * 127, 0], [8, 1, 7])
     c = Case(format, LANES, k, raw.reshape(LANES, -1), x, np.random.default_rng(0))
     assert (c.product() == exact(c)[0]).all()
+
+
+def fused(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """float32 x * y + z, rounded once."""
+    return (x.astype(np.longdouble) * y + z).astype(np.float32)
+
+
+@pytest.mark.parametrize("type_id", [12, 13, 14], ids=["q4_k", "q5_k", "q6_k"])
+def test_integers_up_to_the_scale_of_a_block(type_id):
+    """To the bit what NumPy says, so the same on every path: only the sums of a block are rounded."""
+    c = case(FORMATS[type_id], type_id, rows=50, length=1, tokens=11)
+    raw = c.raw.reshape(c.rows, -1, c.format.block_bytes)
+    values, scales, *_ = reference.quantize_large(c.x)
+    out = np.zeros((len(c.x), c.rows), np.float32)
+    for block in range(raw.shape[1]):
+        factors, sums = [], []
+        for at in SCALES_AT[c.format.name]:
+            alone = raw[:, block].copy()
+            put_scales(c.format, alone, np.zeros(c.rows, np.float16))
+            alone[:, at : at + 2] = np.ones((c.rows, 1), np.float16).view(np.uint8)
+            weights = reference.dequantize(c.format, alone).astype(np.int64)
+            sums.append((values[:, block].astype(np.int64) @ weights.T).astype(np.float32))
+            factors.append(raw[:, block, at : at + 2].copy().view(np.float16)[:, 0].astype(np.float32))
+        total = sums[0] * factors[0]
+        if len(sums) > 1:
+            total = fused(sums[1], factors[1], total)
+        out = fused(total, scales[:, block, None], out)
+    assert same_bits(c.product(), out)
 
 
 @every_format
