@@ -15,9 +15,14 @@ from ..matmul import matmul, matmul_experts, multiplier
 from ..rows import decode, dequantize, encode, pack
 from ..simd import ISA, LANES
 
-# Panels of a tile that needs an integer total beside each sum of products. 16 of both would not fit in registers.
-GROUPED_PANELS = tuple(panels if panels * tokens < 16 else panels // 2
-                       for panels, tokens in zip(ISA.tile_panels, TILES, strict=True))
+def _grouped_panels() -> tuple[int, int, int, int]:
+    """Panels of tiles that need an integer total beside each sum of products: 16 of both do not fit in registers."""
+    eight, four, two, one = (panels if panels * tokens < 16 else panels // 2
+                             for panels, tokens in zip(ISA.tile_panels, TILES, strict=True))
+    return eight, four, two, one
+
+
+GROUPED_PANELS = _grouped_panels()
 
 
 @dataclass(frozen=True)

@@ -257,8 +257,9 @@ def add_biased_pair(context, total, first, second, scales, biases, stride):
     """The same for sums + biases, which must fit in 16 bits: for token t two int16, at biases + t * stride."""
     def generate(context, b, sig, args):
         pairs = [broadcast(b, load_from(b, token_at(b, args[4], args[5], t), I32), LANES) for t in range(total.tokens)]
-        parts = [vectors_of(b, value, tile) for value, tile in zip(args[:4], sig.args[:4], strict=True)]
-        return tile_of(b, [_emit_pair(b, *(each[i] for each in parts[:3]), parts[3][i // total.tokens],
+        totals, firsts, seconds = (vectors_of(b, value, total) for value in args[:3])
+        rows = vectors_of(b, args[3], scales)
+        return tile_of(b, [_emit_pair(b, totals[i], firsts[i], seconds[i], rows[i // total.tokens],
                                       pairs[i % total.tokens]) for i in range(total.size)], total)
 
     return total(total, first, second, scales, types.intp, types.intp), generate
