@@ -71,7 +71,8 @@ def nearest_level(levels: Sequence[int]) -> tuple[Callable[..., Any], Callable[.
     numbers = {level: float(number) for number, level in reversed([*enumerate(levels)])}  # the first of two zeros
     ascending = sorted(numbers)
     halfway = [(low + high) / 2 for low, high in pairwise(ascending)]
-    return steps(halfway, [float(level) for level in ascending]), steps(halfway, [numbers[level] for level in ascending])
+    nearest, nearest_number = [float(level) for level in ascending], [numbers[level] for level in ascending]
+    return steps(halfway, nearest), steps(halfway, nearest_number)
 
 
 @template

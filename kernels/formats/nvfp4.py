@@ -14,7 +14,8 @@ from ..activations import BIAS, SCALE
 from ..fitting import CANDIDATES, inverse, largest_magnitude
 from ..jit import device, inlined
 from ..simd import LANES, alloca, bits_to_float, fma, get_i32, get_u16, get_u8, init_from_bias, panel_e4m3
-from ..simd import panel_f32, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u8, scale_add_two, zeros_f32
+from ..simd import panel_f32, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u8, scale_add_two
+from ..simd import zeros_f32
 from .e2m1 import TABLE, VECTOR, activation, best_code, dot_pair, put_levels, put_values
 from .format import make_format
 

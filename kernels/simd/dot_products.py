@@ -174,7 +174,8 @@ def scale_add_two(context, acc, first, second, first_scale, second_scale, scale,
     """acc[p][t] += scale[t] * (first_scale[p] * first[p][t] + second_scale[p] * second[p][t]), as in `scale_add`."""
     def generate(context, b, sig, args):
         tile = sig.return_type
-        out, one, two, one_scale, two_scale = (vectors_of(b, arg, ty) for arg, ty in zip(args[:5], sig.args[:5], strict=True))
+        tiles = [vectors_of(b, value, ty) for value, ty in zip(args[:5], sig.args[:5], strict=True)]
+        out, one, two, one_scale, two_scale = tiles
         for t in range(tile.tokens):
             token_scale = broadcast(b, load_from(b, offset_by(b, args[5], args[6], t), F32), LANES)
             for p in range(tile.panels):

@@ -1,4 +1,4 @@
-"""Float32 to blocks and back: bit for bit what the gguf package does; of searched scales, as close as llama.cpp comes."""
+"""Float32 to blocks and back: bit for bit what the gguf package does; of searched scales, as close as llama.cpp."""
 
 from __future__ import annotations
 
