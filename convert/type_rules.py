@@ -16,6 +16,7 @@ from ..kernels.errors import LcpuError
 
 LARGEST_FLOAT32 = 3.4028234663852886e38
 LARGEST_FLOAT16 = 65519.0  # that is rounded to a finite one
+_LARGEST = {"NVFP4": 2688.0}  # of other types: 6 * 448
 TYPE_IDS = {tensor_type.name: type_id for type_id, tensor_type in TENSOR_TYPES.items()}
 KEEP = "keep"  # in the place of a type: the one that the tensor has
 _KEEP_HALF = "keep half"  # the same, but F16 for F32
@@ -68,6 +69,9 @@ MIXTURES = {
     "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS),
     "mxfp4": Mixture("MXFP4", 38, "Q8_0"),
     "mxfp4_moe": Mixture("Q8_0", 38, "Q8_0", experts="MXFP4"),
+    "nvfp4": Mixture("NVFP4", 39, "Q8_0"),
+    "q2_0": Mixture("Q2_0", 41, "Q6_K", "Q4_K"),
+    "q1_0": Mixture("Q1_0", 40, "Q6_K"),
     "tq2_0": Mixture("TQ2_0", 37, "Q6_K", "Q4_K"),
     "tq1_0": Mixture("TQ1_0", 36, "Q6_K", "Q4_K"),
     "i2_s": Mixture("I2_S", 40, _KEEP_HALF, _KEEP_HALF),  # bitnet.cpp's number and rules
@@ -79,7 +83,8 @@ _IQ4 = ("IQ4_NL", "IQ4_XS")
 _UNMIXED = (KEEP, "F32", "F16", "BF16")  # a base that every matrix gets
 
 # For rows that are not whole blocks. What is not listed, or does not fit either, becomes F16.
-_FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL", "TQ1_0": "Q4_0", "TQ2_0": "Q4_0"}
+_FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL", "NVFP4": "MXFP4",
+              "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q1_0": "Q4_0", "Q2_0": "Q4_0"}
 
 # Matrices that stay as they are: small, or sensitive, or none of a matmul.
 _KEPT = re.compile(
@@ -206,5 +211,5 @@ def _fitting(info: TensorInfo, wanted: str) -> str:
 
 def largest_magnitude(type_id: int) -> float:
     """What a type takes at most: above, float16 values and scales round to infinity."""
-    wide = ("F32", "BF16", "MXFP4")
-    return LARGEST_FLOAT32 if type_id in [TYPE_IDS[name] for name in wide] else LARGEST_FLOAT16
+    name = TENSOR_TYPES[type_id].name
+    return LARGEST_FLOAT32 if name in ("F32", "BF16", "MXFP4") else _LARGEST.get(name, LARGEST_FLOAT16)

@@ -89,6 +89,8 @@ SCALES = {
     "iq4_xs": _Scales(1400, scale=0),
     "mxfp4": _Scales(5.9, scale=0, stored=_as_power),
     "nvfp4": _Scales(5.9, scale=0, stored=_as_e4m3),
+    "q1_0": _Scales(1.0, scale=0),
+    "q2_0": _Scales(1.2, scale=0),
     "tq1_0": _Scales(0.8, scale=52),
     "tq2_0": _Scales(1.1, scale=64),
     "i2_s": _Scales(1.1, scale=0),

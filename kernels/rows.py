@@ -14,8 +14,8 @@ def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
     """Pack the contiguous rows of a tensor into panels of LANES rows.
 
     `pack_block(block, panel block, lane)` and `panel_block_bytes` (of one row) belong to the format. In a panel,
-    `adjacent_blocks` blocks of a row lie side by side. Padding stays as it is: zero. With `header_bytes`, 4 of each row,
-    a panel begins with the row's factor, a float32: `row_factor(address behind the tensor's last block)`.
+    `adjacent_blocks` blocks of a row lie side by side. Padding stays as it is: zero. With `header_bytes`, 4 of each
+    row, a panel begins with the row's factor, a float32: `row_factor(address behind the tensor's last block)`.
     """
     padded = (blocks + adjacent_blocks - 1) // adjacent_blocks * adjacent_blocks
     panel = atomic_add(work, 1)

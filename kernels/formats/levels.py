@@ -12,7 +12,7 @@ from numba import uint8
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, SIGNED_OFFSET, alloca, bits, dot4_signed, get_u8, init_from_bias, load_f32, panel_bytes
-from ..simd import prefetch_address, prefetch_unpacked, put_u8, scale_add, splat_f32, steps, store_i8, table_lookup
+from ..simd import prefetch_address, prefetch_levels, put_u8, scale_add, splat_f32, steps, store_i8, table_lookup
 from ..simd import to_i32
 
 _VECTOR = 4 * LANES
@@ -45,7 +45,7 @@ def signed_dot(name: str, levels: Sequence[int]) -> Callable[..., Any]:
 def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, block_bytes)
+        prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, block_bytes)
         sums = dot(init_from_bias(acc, x + BIAS, x_stride), panel + scale_bytes, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, load_scale(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += block_bytes
@@ -71,7 +71,8 @@ def nearest_level(levels: Sequence[int]) -> tuple[Callable[..., Any], Callable[.
     numbers = {level: float(number) for number, level in reversed([*enumerate(levels)])}  # the first of two zeros
     ascending = sorted(numbers)
     halfway = [(low + high) / 2 for low, high in pairwise(ascending)]
-    return steps(halfway, [float(level) for level in ascending]), steps(halfway, [numbers[level] for level in ascending])
+    nearest, nearest_number = [float(level) for level in ascending], [numbers[level] for level in ascending]
+    return steps(halfway, nearest), steps(halfway, nearest_number)
 
 
 @template

@@ -12,9 +12,10 @@ from numba import float32, int64, uint8
 
 from ..activations import BIAS, SCALE
 from ..fitting import CANDIDATES, inverse, largest_magnitude
-from ..jit import device
+from ..jit import device, inlined
 from ..simd import LANES, alloca, bits_to_float, fma, get_i32, get_u16, get_u8, init_from_bias, panel_e4m3
-from ..simd import panel_f32, prefetch_address, prefetch_grouped, put_f16, put_f32, put_i32, put_u8, scale_add, zeros_f32
+from ..simd import panel_f32, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u8, scale_add_two
+from ..simd import zeros_f32
 from .e2m1 import TABLE, VECTOR, activation, best_code, dot_pair, put_levels, put_values
 from .format import make_format
 
@@ -75,22 +76,28 @@ def _panel_factor(end):
     return float32(128.0)
 
 
+@inlined
+def _dot_group(acc, panel, panel_stride, x, x_stride, half):
+    """The products of 16 values, in this half of an activation's block."""
+    total = init_from_bias(acc, x + BIAS + 4 * half, x_stride)
+    return dot_pair(total, panel, panel_stride, x + 16 * half, x_stride, 8)
+
+
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     factor, sums = panel_f32(acc, panel, panel_stride), zeros_f32(acc)
     panel += 4 * LANES
     for _ in range(blocks):
-        prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
-        for group in range(4):
-            row = x + (group // 2) * _STEP
-            half = group % 2
-            dots = dot_pair(init_from_bias(acc, row + BIAS + 4 * half, x_stride),
-                            panel + 4 * LANES + 2 * VECTOR * group, panel_stride, row + 16 * half, x_stride, 8)
-            scale = panel_e4m3(acc, panel + LANES * group, panel_stride)
-            sums = scale_add(sums, dots, scale, row + SCALE, x_stride)
+        prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
+        for pair in range(2):
+            codes, scales = panel + 4 * LANES + 4 * VECTOR * pair, panel + 2 * LANES * pair
+            first = _dot_group(acc, codes, panel_stride, x, x_stride, 0)
+            second = _dot_group(acc, codes + 2 * VECTOR, panel_stride, x, x_stride, 1)
+            sums = scale_add_two(sums, first, second, panel_e4m3(acc, scales, panel_stride),
+                                 panel_e4m3(acc, scales + LANES, panel_stride), x + SCALE, x_stride)
+            x += _STEP
         panel += _PANEL_BLOCK
-        x += 2 * _STEP
     return fma(sums, factor, acc)
 
 
