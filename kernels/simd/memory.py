@@ -81,6 +81,10 @@ def _bf16_to_f32(b, x):
     return b.bitcast(b.shl(b.zext(x, wide), constant(wide, 16)), Tile("f32").vector)
 
 
+def _u8_to_f32(b, x):
+    return b.uitofp(x, Tile("f32").vector)
+
+
 def _low_bf16(b, x):
     return b.bitcast(b.shl(x, constant(x.type, 16)), Tile("f32").vector)
 
@@ -96,6 +100,8 @@ panel_bf16 = _panel_loader("f32", I16, _bf16_to_f32)
 panel_low_bf16 = _panel_loader("f32", I32, _low_bf16)  # of two bfloat16 in a lane
 panel_high_bf16 = _panel_loader("f32", I32, _high_bf16)
 panel_i8 = _panel_loader("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector))  # one byte a lane
+panel_low_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.and_(x, constant(x.type, 15))))
+panel_high_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.lshr(x, constant(x.type, 4))))
 
 
 @intrinsic
