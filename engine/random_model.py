@@ -54,6 +54,7 @@ class _Scales:
     spread: float  # standard deviation of a random block's values when its scale is 1
     scale: int  # byte offset of the scale
     minimum: int | None = None  # byte offset of a second scale, of a minimum to add or subtract
+    spread_out: bool = False  # whether the scale is the top nibbles of four uint16, the low one first
     ratio: float = 0.0  # second scale / first scale that makes the mean of random values zero
 
 
@@ -71,6 +72,13 @@ SCALES = {
     "q6_k": _Scales(1370, scale=208),
     "iq4_nl": _Scales(75, scale=0),
     "iq4_xs": _Scales(1400, scale=0),
+    "iq3_s": _Scales(140, scale=0),
+    "iq3_xxs": _Scales(142, scale=0),
+    "iq2_s": _Scales(56, scale=0),
+    "iq2_xs": _Scales(56, scale=0),
+    "iq2_xxs": _Scales(53, scale=0),
+    "iq1_m": _Scales(7.2, scale=48, spread_out=True),
+    "iq1_s": _Scales(7.2, scale=0),
     "tq1_0": _Scales(0.8, scale=52),
     "tq2_0": _Scales(1.1, scale=64),
     "i2_s": _Scales(1.1, scale=0),
@@ -205,7 +213,12 @@ def random_blocks(name: str, count: int, scale: float, random: np.random.Generat
         return blocks
     at = SCALES[name]
     scales = scale * random.uniform(0.5, 1.5, (count, 1))
-    blocks[:, at.scale : at.scale + 2] = scales.astype(np.float16).view(np.uint8)
+    halves = scales.astype(np.float16)
+    if at.spread_out:
+        words = blocks[:, at.scale : at.scale + 8].view(np.uint16)
+        words[:] = words & 0xFFF | halves.view(np.uint16) >> np.array([0, 4, 8, 12], np.uint16) << 12
+        return blocks
+    blocks[:, at.scale : at.scale + 2] = halves.view(np.uint8)
     if at.minimum is not None:
         blocks[:, at.minimum : at.minimum + 2] = (at.ratio * scales).astype(np.float16).view(np.uint8)
     return blocks

@@ -166,7 +166,7 @@ class Layout:
 
     def tile(self, name: str, activation: Int8Blocks, levels: Sequence[int], unit: float,
              least: int) -> Callable[..., Any]:
-        """A tile for values scale * unit * (2 c + least) * level, where c is a 4-bit scale of activation.group values."""
+        """A tile of values scale * unit * (2 c + least) * level, where c is the 4-bit scale of activation.group values."""
         weights = [level + activation.offset for level in levels]
         lookup = table_lookup(weights + [0] * (16 - len(weights)))
         codes = _VECTOR * self.words

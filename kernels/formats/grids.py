@@ -16,7 +16,7 @@ from numba import float32, int32, uint8
 
 from ..activations import Int8Blocks
 from ..jit import bind, device, hole, template
-from ..simd import LANES, alloca, get_f16, get_u16, get_u8, number_table, put_f32, put_i32, put_u16, put_u8
+from ..simd import LANES, alloca, get_f16, get_u16, number_table, put_f32, put_i32, put_u16, put_u8
 from .format import Format, make_format
 from .grid_tiles import Layout
 
