@@ -69,6 +69,7 @@ class _Scales:
     spread: float  # standard deviation of a random block's values when its scale is 1
     scale: int  # byte offset of the scale
     minimum: int | None = None  # byte offset of a second scale, of a minimum to add or subtract
+    spread_out: bool = False  # whether the scale is the top nibbles of four uint16, the low one first
     ratio: float = 0.0  # second scale / first scale that makes the mean of random values zero
     stored: Callable[[np.ndarray], np.ndarray] = _as_f16  # float64 [blocks][1] as bytes [blocks][bytes]
 
@@ -91,6 +92,13 @@ SCALES = {
     "nvfp4": _Scales(5.9, scale=0, stored=_as_e4m3),
     "q1_0": _Scales(1.0, scale=0),
     "q2_0": _Scales(1.2, scale=0),
+    "iq3_s": _Scales(140, scale=0),
+    "iq3_xxs": _Scales(142, scale=0),
+    "iq2_s": _Scales(56, scale=0),
+    "iq2_xs": _Scales(56, scale=0),
+    "iq2_xxs": _Scales(53, scale=0),
+    "iq1_m": _Scales(7.2, scale=48, spread_out=True),
+    "iq1_s": _Scales(7.2, scale=0),
     "tq1_0": _Scales(0.8, scale=52),
     "tq2_0": _Scales(1.1, scale=64),
     "i2_s": _Scales(1.1, scale=0),
@@ -225,6 +233,11 @@ def random_blocks(name: str, count: int, scale: float, random: np.random.Generat
         return blocks
     at = SCALES[name]
     scales = scale * random.uniform(0.5, 1.5, (count, 1))
+    if at.spread_out:
+        words = blocks[:, at.scale : at.scale + 8].view(np.uint16)
+        halves = scales.astype(np.float16).view(np.uint16)
+        words[:] = words & 0xFFF | halves >> np.array([0, 4, 8, 12], np.uint16) << 12
+        return blocks
     stored = at.stored(scales)
     blocks[:, at.scale : at.scale + stored.shape[1]] = stored
     if at.minimum is not None:

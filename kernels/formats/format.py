@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..activations import Activation
+from ..errors import LcpuError
 from ..isa import TILES
 from ..jit import Kernel, bind, device, kernel, native  # before Numba itself, whose errors it explains
 from numba import float32
@@ -33,7 +34,7 @@ class Format:
     type_id: int  # GGUF's tensor type
     block: int  # values of a block
     block_bytes: int
-    encode: Kernel  # (float32 address, address of blocks, count of blocks)
+    encoder: Kernel | None  # (float32 address, address of blocks, count of blocks); None where lcpu only reads blocks
     decode: Kernel  # (address of blocks, float32 address, count of blocks)
     activation: Activation  # what its matmul takes
     pack: Kernel
@@ -44,6 +45,13 @@ class Format:
     panel_block_bytes: int  # of a row
     adjacent_blocks: int = 1  # how many blocks of a row lie side by side; a panel is padded to a multiple of it
     panel_header_bytes: int = 0  # of a row, before its blocks: 4 for a float32 that multiplies the row, or none
+
+    @property
+    def encode(self) -> Kernel:
+        """The encoder. Raises LcpuError if there is none."""
+        if self.encoder is None:
+            raise LcpuError(f"lcpu reads {self.name.upper()} but does not write it: take another type")
+        return self.encoder
 
     def panel_bytes(self, blocks: int) -> int:
         """Bytes of a panel of LANES rows."""
@@ -57,14 +65,14 @@ def _no_factor(end):
 
 
 def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Activation, *,
-                quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
+                quantize_block: Callable[..., Any] | None, dequantize_block: Callable[..., Any],
                 pack_block: Callable[..., Any], tile: Callable[..., Any],
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0,
                 adjacent_blocks: int = 1, row_factor: Callable[..., Any] | None = None,
                 panels: tuple[int, int, int, int] = ISA.tile_panels) -> Format:
     """A format from device functions.
 
-    quantize_block(x, block): float32 values to one block of the file.
+    quantize_block(x, block): float32 values to one block of the file; None if lcpu only reads them.
     dequantize_block(block, out): one block of the file to float32 values.
     dequantize_blocks(blocks, out, count): several blocks, for formats where that is faster than one by one.
     pack_block(block, panel block, lane): copy one block of the file to its place in a panel.
@@ -76,9 +84,10 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     panel_block_bytes, header_bytes = panel_block_bytes or block_bytes, 4 if row_factor else 0
     multiply = multiplier(tile, name, panels)
     read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
+    write = quantize_block and native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes))
     return Format(
         name, type_id, block, block_bytes,
-        encode=native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes)),
+        encoder=write,
         decode=native(read),
         activation=activation,
         pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block, panel_block_bytes=panel_block_bytes,

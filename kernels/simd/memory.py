@@ -81,6 +81,10 @@ def _bf16_to_f32(b, x):
     return b.bitcast(b.shl(b.zext(x, wide), constant(wide, 16)), Tile("f32").vector)
 
 
+def _u8_to_f32(b, x):
+    return b.uitofp(x, Tile("f32").vector)
+
+
 def _low_bf16(b, x):
     return b.bitcast(b.shl(x, constant(x.type, 16)), Tile("f32").vector)
 
@@ -113,6 +117,8 @@ panel_i8 = _panel_loader("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector)
 panel_e8m0 = _panel_loader("f32", I8, _e8m0_to_f32)  # byte x of each lane is 2 ** (x - 128)
 panel_e4m3 = _panel_loader("f32", I8, _e4m3_to_f32)  # 7 bits of each lane: the number of type E4M3, times 2 ** -8
 panel_i8_pairs = _panel_loader("i16", I8, lambda b, x: b.sext(x, Tile("i16").vector))  # two bytes a lane
+panel_low_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.and_(x, constant(x.type, 15))))
+panel_high_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.lshr(x, constant(x.type, 4))))
 
 
 @intrinsic

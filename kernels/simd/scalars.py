@@ -1,8 +1,13 @@
-"""Single numbers in memory."""
+"""Single numbers in memory, and tables of numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .types import F16, F32, I16, I32, I64, I8
@@ -64,3 +69,21 @@ def bits_to_float(context, number):
 def opaque(context, number):
     """An int64 whose value LLVM does not know: it does not unroll a loop of so many rounds."""
     return types.int64(types.int64), lambda context, b, sig, args: hide(b, args[0])
+
+
+def number_table(make: Callable[[], Sequence[int]]) -> Any:
+    """An intrinsic: entry(i), number i of a table of numbers 0 .. 2**32 - 1, as int64. It does not check i.
+
+    The table is made when a kernel that reads it is compiled, and is a part of that kernel.
+    """
+    @intrinsic
+    def entry(context, index):
+        def generate(context, b, sig, args):
+            numbers = make()
+            table = ir.Constant(ir.ArrayType(I32, len(numbers)), [int(number) for number in numbers])
+            address = cgutils.global_constant(b, "table", table)
+            return b.zext(b.load(b.gep(address, [I64(0), args[0]], inbounds=True)), I64)
+
+        return types.int64(types.int64), generate
+
+    return entry

@@ -1,0 +1,123 @@
+"""What the formats share whose blocks hold numbers of grid points: 4 or 8 magnitudes that stand in a table.
+
+A block has 256 values and one float16 scale. Each 16 or 32 values have a scale of 4 bits, c, with which
+value = scale * unit * (2 c + least) * level. Points are looked up when blocks are packed. In a panel each value has a
+code of its own, as a `Layout` says; a table of the format gives the levels of the codes.
+
+A block of a panel is the float16 scales of all rows, then for each pair of 4-bit scales: the pairs of all rows, the
+first scale in the low nibble, and the vectors of codes of their values.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba import float32, int32, uint8
+
+from ..activations import Int8Blocks
+from ..jit import bind, device, hole, template
+from ..simd import LANES, alloca, get_f16, get_u16, number_table, put_f32, put_i32, put_u16, put_u8
+from .format import Format, make_format
+from .grid_tiles import Layout
+
+_VECTOR = 4 * LANES
+_ONES = 0x01010101
+
+
+# ---- tables ----
+
+
+def _grid(name: str) -> np.ndarray:
+    """The points of a type's grid, by the gguf package: uint8 [points][4 or 8], each magnitude as its rank."""
+    from gguf import quants  # here, since most models need no grid
+
+    kind = getattr(quants, name)
+    kind.init_grid()
+    return np.searchsorted(kind.grid_map, kind.grid.reshape(kind.grid_shape)).astype(np.uint8)
+
+
+def four_values(name: str) -> Any:
+    """point(number): the four magnitudes of a point of a type's grid, a byte each."""
+    return number_table(lambda: _grid(name).view("<u4").ravel().tolist())
+
+
+def eight_values(name: str) -> Any:
+    """point(number): byte j has two bits for magnitude j and two for magnitude j + 4 of a point of a type's grid."""
+    return number_table(lambda: (_grid(name)[:, :4] | _grid(name)[:, 4:] << 2).view("<u4").ravel().tolist())
+
+
+def _spread(signs: int) -> int:
+    return sum((signs >> j & 1 | (signs >> j + 4 & 1) << 1) << 8 * j for j in range(4))
+
+
+# Of 8 signs: byte j has a bit for sign j and one for sign j + 4.
+spread_signs = number_table(lambda: [_spread(signs) for signs in range(256)])
+# Of 7 signs, after which the eighth makes the number of ones even.
+spread_even_signs = number_table(lambda: [_spread(signs | signs.bit_count() % 2 << 7) for signs in range(128)])
+
+
+@device
+def with_signs(magnitudes, signs, upper):
+    """Four magnitudes of 3 bits, a byte each, and before each its sign. `signs` are spread; upper: 1 for the last 4."""
+    return magnitudes | (signs >> upper & _ONES) << 3
+
+
+# ---- blocks ----
+
+
+code_word = scale_code = code = pairs = groups = words = put_scale = least = unit = levels = hole()
+
+
+@device
+def _put_first(block, target):
+    put_u16(target, get_u16(block))
+
+
+@template
+def _pack_block(block, panel, lane):
+    put_scale(block, panel + 2 * lane)
+    panel += 2 * LANES
+    for pair in range(pairs):
+        put_u8(panel + lane, uint8(scale_code(block, 2 * pair) | scale_code(block, 2 * pair + 1) << 4))
+        panel += LANES
+        for group in range(groups * pair, groups * pair + groups):
+            for i in range(words):
+                put_i32(panel + 4 * lane, int32(code_word(block, group, i)))
+                panel += _VECTOR
+
+
+@template
+def _dequantize_block(block, out):
+    row = alloca(16)
+    put_scale(block, row)
+    scale = get_f16(row) * float32(unit)
+    for group in range(8):
+        for i in range(words):
+            put_i32(row + 4 * i, int32(code_word(block, group, i)))
+        for i in range(32):
+            scale_of = scale_code(block, (32 * group + i) // (16 * groups))
+            group_scale = scale * float32(2 * scale_of + least)
+            put_f32(out + 128 * group + 4 * i, group_scale * float32(levels[code(row, i)]))
+
+
+def make_grid_format(name: str, type_id: int, block_bytes: int, layout: Layout, *, code_word: Callable[..., Any],
+                     scale_code: Callable[..., Any], levels: Sequence[int], unit: float, least: int = 1,
+                     group: int = 32, put_scale: Callable[..., Any] = _put_first) -> Format:
+    """A format that lcpu reads.
+
+    code_word(block, group, i): word i of the codes of 32 values, in the layout of a panel.
+    scale_code(block, i): the i-th of the 4-bit scales.
+    levels: by code. group: how many values have a 4-bit scale of their own, 16 or 32.
+    put_scale(block, target): copy the float16 scale of a block. By default it is what comes first.
+    """
+    activation = Int8Blocks(offset=-min(levels), group=group)
+    groups = group // 16  # of 32 values, for a pair of scales
+    sizes = {"groups": groups, "words": layout.words, "put_scale": put_scale, "code_word": code_word,
+             "scale_code": scale_code}
+    unpack = bind(_dequantize_block, f"dequantize_block_{name}", code=layout.code, least=least, unit=unit,
+                  levels=tuple(levels), **sizes)
+    return make_format(
+        name, type_id, 256, block_bytes, activation, quantize_block=None, dequantize_block=device(unpack),
+        pack_block=device(bind(_pack_block, f"pack_block_{name}", pairs=8 // groups, **sizes)),
+        tile=layout.tile(name, activation, levels, unit, least),
+        panel_block_bytes=2 + 8 // groups + 32 * layout.words)

@@ -1,0 +1,53 @@
+"""IQ1_M: blocks of 256 values: value = scale * (2 * group scale + 1) * (-1, 0 or 1, and 1/8 more or less).
+
+A block has for each 8 values the low 8 bits of a number of a grid point, then 4 bits: the top 3 bits of the number, and
+whether the values are 1/8 less. The last 8 bytes are four 16-bit numbers, each with the 3-bit scales of 4 groups of 16
+values, from the low bits up, and 4 bits of the float16 scale, the low ones first (ggml's block_iq1_m).
+"""
+
+from numba import uint16
+
+from ..jit import device
+from ..simd import get_u16, get_u8, put_u16
+from .grid_tiles import THREE_BITS
+from .grids import eight_values, make_grid_format
+
+_TOPS, _SCALES = 32, 48  # byte offsets
+_point = eight_values("IQ1_M")
+
+
+@device
+def _nibble(block, group, i):
+    """The 4 bits of the i-th eight values of a group."""
+    return get_u8(block + _TOPS + 2 * group + i // 2) >> 4 * (i % 2) & 15
+
+
+@device
+def _values(block, group, i):
+    """Two bits for each of the i-th eight values of a group: 0, 1 or 2 for -1, 0 or 1."""
+    return _point(get_u8(block + 4 * group + i) | (_nibble(block, group, i) & 7) << 8)
+
+
+@device
+def _code_word(block, group, i):
+    if i < 2:
+        return _values(block, group, 2 * i) | _values(block, group, 2 * i + 1) << 4
+    less = (_nibble(block, group, 0) >> 3 | _nibble(block, group, 1) >> 3 << 2 | _nibble(block, group, 2) >> 3 << 4
+            | _nibble(block, group, 3) >> 3 << 6)
+    return less * 0x03030303
+
+
+@device
+def _scale_code(block, i):
+    return get_u16(block + _SCALES + 2 * (i // 4)) >> 3 * (i % 4) & 7
+
+
+@device
+def _put_scale(block, target):
+    parts = block + _SCALES
+    put_u16(target, uint16(get_u16(parts) >> 12 | get_u16(parts + 2) >> 12 << 4 | get_u16(parts + 4) >> 12 << 8
+                           | get_u16(parts + 6) >> 12 << 12))
+
+
+FORMAT = make_grid_format("iq1_m", 29, 56, THREE_BITS, code_word=_code_word, scale_code=_scale_code, unit=1 / 8,
+                          levels=(-7, 1, 9, 0, -9, -1, 7), group=16, put_scale=_put_scale)

@@ -1,0 +1,42 @@
+"""IQ1_S: blocks of 256 values: value = scale * (2 * group scale + 1) * (-1, 0 or 1, and 1/8 more or less).
+
+A block is a float16 scale, for each 8 values the low 8 bits of a number of a grid point, and for each of 8 groups of 32
+values 16 bits: 4 times the top 3 bits of a number, from the low bits up, the 3-bit scale of the group, and whether it
+is 1/8 less (ggml's block_iq1_s).
+
+In a panel a value is always 1/8 more. Where it is less, the group has the opposite signs in both factors.
+"""
+
+from ..jit import device
+from ..simd import get_u16, get_u8
+from .grid_tiles import TWO_BITS
+from .grids import eight_values, make_grid_format
+
+_POINTS, _TOPS = 2, 34  # byte offsets
+_LESS = 1 << 15
+_ALL_TWOS = 0xAAAAAAAA
+_point = eight_values("IQ1_S")
+
+
+@device
+def _values(block, group, i):
+    """Two bits for each of the i-th eight values of a group: 0, 1 or 2 for -1, 0 or 1."""
+    return _point(get_u8(block + _POINTS + 4 * group + i) | (get_u16(block + _TOPS + 2 * group) >> 3 * i & 7) << 8)
+
+
+@device
+def _code_word(block, group, i):
+    values = _values(block, group, 2 * i) | _values(block, group, 2 * i + 1) << 4
+    return _ALL_TWOS - values if get_u16(block + _TOPS + 2 * group) & _LESS else values
+
+
+@device
+def _scale_code(block, group):
+    """c for a scale of 2 c - 15."""
+    word = get_u16(block + _TOPS + 2 * group)
+    scale = word >> 12 & 7
+    return 7 - scale if word & _LESS else 8 + scale
+
+
+FORMAT = make_grid_format("iq1_s", 19, 50, TWO_BITS, code_word=_code_word, scale_code=_scale_code, levels=(-7, 1, 9),
+                          unit=1 / 8, least=-15)

@@ -1,0 +1,36 @@
+"""IQ3_XXS: blocks of 256 values: value = scale / 2 * (2 * group scale + 1) * sign * one of 2, 6, .. 26, 31.
+
+A block is a float16 scale, for each 4 values the number of a grid point, and for each of 8 groups of 32 values 32 bits:
+4 times 7 signs, from the low bits up, of 8 values whose last sign makes the number of minuses even, and the 4-bit scale
+of the group (ggml's block_iq3_xxs, whose magnitudes are twice as large).
+"""
+
+from ..jit import device
+from ..simd import get_i32, get_u8
+from .grid_tiles import NIBBLES
+from .grids import four_values, make_grid_format, spread_even_signs, with_signs
+
+_POINTS, _SIGNS = 2, 66  # byte offsets
+_LEVELS = (2, 6, 10, 14, 18, 22, 26, 31)
+_point = four_values("IQ3_XXS")
+
+
+@device
+def _codes(block, group, i):
+    """The codes of the i-th four values of a group, a byte each."""
+    signs = get_i32(block + _SIGNS + 4 * group) >> 7 * (i // 2) & 127
+    return with_signs(_point(get_u8(block + _POINTS + 8 * group + i)), spread_even_signs(signs), i % 2)
+
+
+@device
+def _code_word(block, group, i):
+    return _codes(block, group, i) | _codes(block, group, i + 4) << 4
+
+
+@device
+def _scale_code(block, group):
+    return get_i32(block + _SIGNS + 4 * group) >> 28 & 15
+
+
+FORMAT = make_grid_format("iq3_xxs", 18, 98, NIBBLES, code_word=_code_word, scale_code=_scale_code, unit=0.5,
+                          levels=(*_LEVELS, *(-level for level in _LEVELS)))
