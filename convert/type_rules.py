@@ -16,6 +16,7 @@ from ..kernels.errors import LcpuError
 
 LARGEST_FLOAT32 = 3.4028234663852886e38
 LARGEST_FLOAT16 = 65519.0  # that is rounded to a finite one
+_LARGEST = {"NVFP4": 2688.0}  # of other types: 6 * 448
 TYPE_IDS = {tensor_type.name: type_id for type_id, tensor_type in TENSOR_TYPES.items()}
 KEEP = "keep"  # in the place of a type: the one that the tensor has
 _KEEP_HALF = "keep half"  # the same, but F16 for F32
@@ -43,10 +44,12 @@ class Mixture:
     output: str  # the type of the output layer, or of the embedding that serves as one
     embedding: str = ""  # the type of another embedding, if not the base
     better: Mapping[str, tuple[Callable[[int, int], bool], str]] = field(default_factory=dict)  # role: layers, type
+    experts: str = ""  # the type of stacks of experts, if not the base
 
 
 _M_LAYERS = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
 _S_LAYERS = {"attn_v": (_first_four, "Q5_K"), "ffn_down": (_first_eighth, "Q5_K")}
+_IQ4_LAYERS = {"ffn_down": (_first_eighth, "Q5_K")}
 
 MIXTURES = {
     "f32": Mixture("F32", 0, "F32"),
@@ -62,6 +65,13 @@ MIXTURES = {
     "q4_k_s": Mixture("Q4_K", 14, "Q6_K", better=_S_LAYERS),
     "q4_1": Mixture("Q4_1", 3, "Q6_K"),
     "q4_0": Mixture("Q4_0", 2, "Q6_K"),
+    "iq4_nl": Mixture("IQ4_NL", 25, "Q6_K", better=_IQ4_LAYERS),
+    "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS),
+    "mxfp4": Mixture("MXFP4", 38, "Q8_0"),
+    "mxfp4_moe": Mixture("Q8_0", 38, "Q8_0", experts="MXFP4"),
+    "nvfp4": Mixture("NVFP4", 39, "Q8_0"),
+    "q2_0": Mixture("Q2_0", 41, "Q6_K", "Q4_K"),
+    "q1_0": Mixture("Q1_0", 40, "Q6_K"),
     "tq2_0": Mixture("TQ2_0", 37, "Q6_K", "Q4_K"),
     "tq1_0": Mixture("TQ1_0", 36, "Q6_K", "Q4_K"),
     "i2_s": Mixture("I2_S", 40, _KEEP_HALF, _KEEP_HALF),  # bitnet.cpp's number and rules
@@ -69,10 +79,12 @@ MIXTURES = {
 }
 ALIASES = {"q4_k": "q4_k_m", "q5_k": "q5_k_m"}  # llama.cpp has them too
 
+_IQ4 = ("IQ4_NL", "IQ4_XS")
 _UNMIXED = (KEEP, "F32", "F16", "BF16")  # a base that every matrix gets
 
 # For rows that are not whole blocks. What is not listed, or does not fit either, becomes F16.
-_FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "TQ1_0": "Q4_0", "TQ2_0": "Q4_0"}
+_FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL", "NVFP4": "MXFP4",
+              "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q1_0": "Q4_0", "Q2_0": "Q4_0"}
 
 # Matrices that stay as they are: small, or sensitive, or none of a matmul.
 _KEPT = re.compile(
@@ -123,6 +135,8 @@ def choose_types(
             wanted = chosen
         elif overrides.pure or mixture.base in _UNMIXED:
             wanted = mixture.base
+        elif mixture.experts and sum(size > 1 for size in info.shape) > 2:
+            wanted = mixture.experts
         elif role == "attn_v":
             wanted = _mixed(mixture, metadata, role, values.index(info.name), len(values))
         else:
@@ -173,11 +187,11 @@ def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: in
     if _number(metadata, "expert_count") == 8:  # then these are a small part of the model
         if role in ("attn_v", "attn_k"):
             return "Q8_0"
-        return "Q5_K" if role == "attn_output" and kind == "Q4_K" else kind
-    shared = _number(metadata, "attention.head_count") != _number(metadata, "attention.head_count_kv")
-    if role == "attn_v" and kind == "Q4_K" and shared and _number(metadata, "block_count") == 80:  # the 70B models
+        return "Q5_K" if role == "attn_output" and kind in ("Q4_K", *_IQ4) else kind
+    heads, kv_heads = (_number(metadata, f"attention.{key}") for key in ("head_count", "head_count_kv"))
+    if role == "attn_v" and kind == "Q4_K" and heads != kv_heads and _number(metadata, "block_count") == 80:  # the 70Bs
         return "Q5_K"
-    return kind
+    return "Q5_K" if role == "attn_v" and kind in _IQ4 and heads >= 4 * kv_heads > 0 else kind
 
 
 def _fitting(info: TensorInfo, wanted: str) -> str:
@@ -197,4 +211,5 @@ def _fitting(info: TensorInfo, wanted: str) -> str:
 
 def largest_magnitude(type_id: int) -> float:
     """What a type takes at most: above, float16 values and scales round to infinity."""
-    return LARGEST_FLOAT32 if type_id in (TYPE_IDS["F32"], TYPE_IDS["BF16"]) else LARGEST_FLOAT16
+    name = TENSOR_TYPES[type_id].name
+    return LARGEST_FLOAT32 if name in ("F32", "BF16", "MXFP4") else _LARGEST.get(name, LARGEST_FLOAT16)

@@ -40,7 +40,7 @@ from .memory import Needs
 from .page_pool import PagePool
 from .rope import RopeTable
 from .rows import Memory, Rows
-from .tensors import Matrix, Tensors, padded, role
+from .tensors import Matrix, Tensors, has_tail, padded, role
 
 LARGEST_CONTEXT = 1 << 24  # positions of a sequence
 _LARGEST_SHARE = 512 << 10  # bytes of weights: they stay in the second-level cache for all tokens
@@ -86,14 +86,15 @@ class Builder:
         if name not in self.matrices:
             parts, stored = self.tensors.matrix(name, rows, k, experts)
             format = wanted or stored
-            if wanted and stored.panel_header_bytes:
+            if wanted and has_tail(stored):
                 raise LcpuError(f"{self.file.path}: tensor '{name}' is {stored.name.upper()} already: keep its type")
             if k % format.block:
                 raise LcpuError(f"{self.file.path}: tensor '{name}' has rows of {k} values, which are not whole "
                                 f"{format.name.upper()} blocks of {format.block}: keep its type")
             panel_bytes = format.panel_bytes(k // format.block)
             panels = zeros((len(parts) * whole_groups(rows), panel_bytes), np.uint8, huge_pages=True)
-            self.matrices[name] = Matrix(name, parts, stored, format, rows, k, panels)
+            scales = self.tensors.scales(parts, stored)
+            self.matrices[name] = Matrix(name, parts, stored, format, rows, k, panels, scales)
         return self.matrices[name]
 
     def _rope_factors(self) -> np.ndarray | None:
@@ -145,7 +146,7 @@ class Builder:
         """The embeddings of the batch's tokens, read directly from the file."""
         width = self.h.embedding_length
         format = self.tensors.check(name, self.h.vocab_size, width)
-        if format.panel_header_bytes:
+        if has_tail(format):
             raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}, which is for matrices: "
                             "an embedding table must have a type with a scale in each block")
         x = self.new_rows("x", width, self._tokens)
@@ -170,8 +171,6 @@ class Builder:
     def linears(self, x: Rows, outputs: list[tuple[str, int]], *, add_to: Rows | None = None) -> list[Rows]:
         """Several products of one input. Threads go from one to the next without waiting for each other."""
         matrices = [self.matrix(f"{name}.weight", width, x.width) for name, width in outputs]
-        for name, _ in outputs:
-            self.tensors.refuse_scale(name)
         inputs = [self.input(x, matrix.format.activation) for matrix in matrices]
         results = []
         for matrix, source in zip(matrices, inputs, strict=True):
@@ -312,7 +311,7 @@ class Builder:
         """activation(gate . x) * (up . x). gate and up: names of tensors, without ".weight"."""
         matrices = [self.matrix(f"{name}.weight", width, x.width) for name in (gate, up)]
         format, other = (matrix.format for matrix in matrices)
-        if format is not other or any(self.has(name + end) for name in (gate, up) for end in (".bias", ".scale")):
+        if format is not other or any(self.has(f"{name}.bias") for name in (gate, up)):
             return self.gate(*self.linears(x, [(gate, width), (up, width)]), activation)
         source, panels = self.input(x, format.activation), [matrix.panels for matrix in matrices]
         out, beside = (self.new_rows(role(matrix.name), width, x.count) for matrix in matrices)

@@ -93,7 +93,6 @@ def _route(b: Builder, x: Rows, name: str, count: int, used: int, scoring: Scori
 
 
 def _matrix(b: Builder, name: str, rows: int, k: int, experts: int) -> Matrix:
-    b.tensors.refuse_scale(name)
     return b.matrix(f"{name}.weight", rows, k, experts=experts)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..kernels.program import Program
 from ..kernels.team import Team
 from .gguf_file import GGUFFile
-from .tensors import Matrix
+from .tensors import Matrix, has_tail
 
 _DEVIATIONS = 3  # how many standard deviations a dimension is expected to reach
 _SMALLEST = 1e-3  # of the largest dimension: those below are treated alike
@@ -46,7 +46,7 @@ def fill(balance: KeyBalance, team: Team, file: GGUFFile) -> None:
         center[:] = balance.bias.reshape(heads, head_dim)
     if balance.norm is not None:
         spread[:] = balance.norm
-    elif not balance.matrix.stored.panel_header_bytes:  # such a matrix has one scale, and its rows are alike
+    elif not has_tail(balance.matrix.stored):  # such a matrix is ternary, and its rows are alike
         spread[:] = _row_norms(balance, team, file).reshape(heads, head_dim)
     first = np.arange(balance.pairs) * balance.step
     for values in (spread, center):  # a pair turns, so that either value comes in the other's place
@@ -75,4 +75,4 @@ def _row_norms(balance: KeyBalance, team: Team, file: GGUFFile) -> np.ndarray:
         read = values[: len(rows)]
         scaled = read if balance.gain is None else read * balance.gain
         norms[first : first + len(rows)] = np.sqrt(np.einsum("rk,rk->r", scaled, scaled, dtype=np.float64))
-    return norms
+    return norms if matrix.scales is None else norms * np.abs(matrix.scales[0])

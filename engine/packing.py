@@ -36,16 +36,21 @@ def pack(team: Team, matrix: Matrix, file: GGUFFile) -> None:
     """Fill a matrix's panels from the tensors that hold its rows, and give back their memory."""
     program = Program()
     tensor, data = "", np.zeros(0, np.uint8)
-    for part, panels in zip(matrix.parts, np.split(matrix.panels, len(matrix.parts)), strict=True):
+    scales = np.ones(len(matrix.parts), np.float32) if matrix.scales is None else matrix.scales
+    every_panels = np.split(matrix.panels, len(matrix.parts))
+    for part, panels, scale in zip(matrix.parts, every_panels, scales, strict=True):
         if part.tensor != tensor:
             tensor, data = part.tensor, file.data(part.tensor)
         rows = _rows(matrix, part, data)
         if matrix.format is not matrix.stored:
-            _convert(team, matrix, rows, panels)
+            _convert(team, matrix, rows, float(scale), panels)
             continue
         program.add(matrix.format.pack, barrier=False, source=rows, panels=panels, rows=matrix.rows,
                     blocks=matrix.blocks, block_bytes=matrix.format.block_bytes)
     team.run(program.finish())
+    if matrix.scales is not None and matrix.format is matrix.stored:
+        for panels, scale in zip(every_panels, scales, strict=True):
+            panels[:, : LANES * matrix.format.panel_header_bytes].view(np.float32)[:] *= scale
     for tensor in {part.tensor for part in matrix.parts}:
         file.release(tensor)
 
@@ -61,7 +66,7 @@ def _rows(matrix: Matrix, part: Part, data: np.ndarray) -> np.ndarray:
     return np.concatenate((rows, tail)) if len(tail) else rows
 
 
-def _convert(team: Team, matrix: Matrix, data: np.ndarray, panels: np.ndarray) -> None:
+def _convert(team: Team, matrix: Matrix, data: np.ndarray, scale: float, panels: np.ndarray) -> None:
     row_bytes = matrix.k // matrix.format.block * matrix.format.block_bytes
     converted = zeros((_CHUNK * LANES, row_bytes), np.uint8)
     scratch = np.zeros((team.threads, SCRATCH_BYTES), np.uint8)
@@ -69,18 +74,18 @@ def _convert(team: Team, matrix: Matrix, data: np.ndarray, panels: np.ndarray) -
     stored = data.reshape(matrix.rows, -1)
     for panel in range(0, -(-matrix.rows // LANES), _CHUNK):
         rows = stored[panel * LANES : (panel + _CHUNK) * LANES]
-        team.run(_converting(matrix, rows, converted, panels[panel:], scratch, refused))
+        team.run(_converting(matrix, rows, scale, converted, panels[panel:], scratch, refused))
         if refused[0]:
             raise LcpuError(f"tensor '{matrix.name}' has values that {matrix.format.name.upper()} cannot hold: "
                             "keep its type (without --output-type)")
 
 
-def _converting(matrix: Matrix, rows: np.ndarray, converted: np.ndarray, panels: np.ndarray, scratch: np.ndarray,
-                refused: np.ndarray) -> Program:
+def _converting(matrix: Matrix, rows: np.ndarray, scale: float, converted: np.ndarray, panels: np.ndarray,
+                scratch: np.ndarray, refused: np.ndarray) -> Program:
     old, new = matrix.stored, matrix.format
     program = Program()
     program.add(convert, values=len(rows) * matrix.k, source=rows, source_bytes=PIECE // old.block * old.block_bytes,
-                source_block=old.block, source_scale=1.0, decode=old.decode.address, target=converted,
+                source_block=old.block, source_scale=scale, decode=old.decode.address, target=converted,
                 target_bytes=PIECE // new.block * new.block_bytes, target_block=new.block, encode=new.encode.address,
                 unit=0.0, limit=_LARGEST, scratch=scratch, refused=refused)
     program.add(new.pack, source=converted, panels=panels, rows=len(rows), blocks=matrix.blocks,

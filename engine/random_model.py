@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,15 +48,35 @@ SHAPES = {
 }
 
 
+def _as_f16(scales: np.ndarray) -> np.ndarray:
+    return scales.astype(np.float16).view(np.uint8)
+
+
+def _as_power(scales: np.ndarray) -> np.ndarray:
+    """E8M0 of the halves of powers of two."""
+    return np.rint(np.log2(scales) + 128).astype(np.uint8)
+
+
+def _as_e4m3(scales: np.ndarray) -> np.ndarray:
+    """E4M3 of the doubles of numbers below 2 ** -7, for four groups."""
+    return np.repeat(np.rint(2 * scales * 2**9).clip(1, 7).astype(np.uint8), 4, axis=1)
+
+
+def _as_nibbles(scales: np.ndarray) -> np.ndarray:
+    """float16 as the top nibbles of four uint16, the low one first; below are the same four 3-bit scales of groups."""
+    nibbles = scales.astype(np.float16).view(np.uint16) >> np.array([0, 4, 8, 12], np.uint16)
+    return (nibbles << 12 | 0o3526).astype(np.uint16).view(np.uint8)
+
+
 @dataclass(frozen=True)
 class _Scales:
-    """Where the blocks of a type have their float16 scales, and how large their random values are."""
+    """Where the blocks of a type have their scales, mostly float16, and how large their random values are."""
 
     spread: float  # standard deviation of a random block's values when its scale is 1
     scale: int  # byte offset of the scale
     minimum: int | None = None  # byte offset of a second scale, of a minimum to add or subtract
-    spread_out: bool = False  # whether the scale is the top nibbles of four uint16, the low one first
     ratio: float = 0.0  # second scale / first scale that makes the mean of random values zero
+    stored: Callable[[np.ndarray], np.ndarray] = _as_f16  # float64 [blocks][1] as bytes [blocks][bytes]
 
 
 # ggml's blocks (ggml/src/ggml-common.h). Float types need no entry: each value is a block.
@@ -72,12 +93,16 @@ SCALES = {
     "q6_k": _Scales(1370, scale=208),
     "iq4_nl": _Scales(75, scale=0),
     "iq4_xs": _Scales(1400, scale=0),
+    "mxfp4": _Scales(5.9, scale=0, stored=_as_power),
+    "nvfp4": _Scales(5.9, scale=0, stored=_as_e4m3),
+    "q1_0": _Scales(1.0, scale=0),
+    "q2_0": _Scales(1.2, scale=0),
     "iq3_s": _Scales(140, scale=0),
     "iq3_xxs": _Scales(142, scale=0),
     "iq2_s": _Scales(56, scale=0),
     "iq2_xs": _Scales(56, scale=0),
     "iq2_xxs": _Scales(53, scale=0),
-    "iq1_m": _Scales(7.2, scale=48, spread_out=True),
+    "iq1_m": _Scales(7.4, scale=48, stored=_as_nibbles),
     "iq1_s": _Scales(7.2, scale=0),
     "tq1_0": _Scales(0.8, scale=52),
     "tq2_0": _Scales(1.1, scale=64),
@@ -213,12 +238,8 @@ def random_blocks(name: str, count: int, scale: float, random: np.random.Generat
         return blocks
     at = SCALES[name]
     scales = scale * random.uniform(0.5, 1.5, (count, 1))
-    halves = scales.astype(np.float16)
-    if at.spread_out:
-        words = blocks[:, at.scale : at.scale + 8].view(np.uint16)
-        words[:] = words & 0xFFF | halves.view(np.uint16) >> np.array([0, 4, 8, 12], np.uint16) << 12
-        return blocks
-    blocks[:, at.scale : at.scale + 2] = halves.view(np.uint8)
+    stored = at.stored(scales)
+    blocks[:, at.scale : at.scale + stored.shape[1]] = stored
     if at.minimum is not None:
-        blocks[:, at.minimum : at.minimum + 2] = (at.ratio * scales).astype(np.float16).view(np.uint8)
+        blocks[:, at.minimum : at.minimum + 2] = _as_f16(at.ratio * scales)
     return blocks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ from .gguf_file import GGUFFile
 from .gguf_types import TENSOR_TYPES
 
 _LOG = logging.getLogger("lcpu")
+_NUMBERS = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Matrix:
     rows: int
     k: int
     panels: np.ndarray = field(repr=False)  # uint8 [experts * panels][blocks * panel block bytes]
+    scales: np.ndarray | None = None  # float32 [parts]: what multiplies each, from tensors of their own
 
     @property
     def blocks(self) -> int:
@@ -76,8 +79,8 @@ class Tensors:
         """Where the `rows` rows of a tensor are."""
         return self._parts.get(name) or Part(name, 0, rows)
 
-    def check(self, name: str, *shape: int) -> Format:
-        """The block format of a tensor of the file, which must have this shape. Raises LcpuError."""
+    def _check_shape(self, name: str, *shape: int) -> None:
+        """Raises LcpuError unless the file has a tensor of this shape."""
         if name not in self._file.tensors:
             raise LcpuError(f"{self._file.path}: tensor '{name}' is missing: damaged; download the file again")
         info = self._file.tensors[name]
@@ -88,6 +91,11 @@ class Tensors:
             self._noted = True  # one note is enough: such files are so throughout
             _LOG.info("%s: tensors have dimensions of 1 more or less than expected, which means nothing: '%s' has the "
                       "shape %s and is read as %s", self._file.path, name, _shown(info.shape), _shown(shape))
+
+    def check(self, name: str, *shape: int) -> Format:
+        """The block format of a tensor of the file, which must have this shape. Raises LcpuError."""
+        self._check_shape(name, *shape)
+        info = self._file.tensors[name]
         if info.type_id not in FORMATS:
             known = ", ".join(f.name.upper() for f in FORMATS.values())
             cause = f"which lcpu cannot compute on; it knows {known}"
@@ -119,10 +127,24 @@ class Tensors:
         return tuple(Part(part.tensor, part.first + expert * part.rows, experts * part.rows)
                      for expert in range(experts)), stored
 
-    def refuse_scale(self, name: str) -> None:
-        """Raises LcpuError where a matrix, named without ".weight", has a scale in a tensor of its own."""
-        if self.has(f"{name}.scale"):
-            raise LcpuError(f"{self._file.path}: tensor '{name}.scale' multiplies a matrix, which lcpu does not do")
+    def scales(self, parts: tuple[Part, ...], format: Format) -> np.ndarray | None:
+        """What multiplies each part of a matrix: float32 [parts]. None where the file has no such tensor.
+
+        "blk.0.attn_q.scale" has one number for "blk.0.attn_q.weight", or one for each expert. Raises LcpuError where
+        panels of `format` have no place for it.
+        """
+        out = np.ones(len(parts), np.float32)
+        names = [f"{part.tensor.removesuffix('.weight')}.scale" for part in parts]
+        for i, name in enumerate(names):
+            if name not in self._file.tensors:
+                continue
+            if not format.panel_header_bytes:
+                raise LcpuError(f"{self._file.path}: tensor '{name}' multiplies a matrix of type "
+                                f"{format.name.upper()}, which lcpu does not do")
+            count = 1 if math.prod(self._file.tensors[name].shape) == 1 else len(parts)
+            self._check_shape(name, count)
+            out[i] = self._numbers(name)[i if count > 1 else 0]
+        return out if any(name in self._file.tensors for name in names) else None
 
     def vector(self, name: str, width: int) -> np.ndarray:
         """A tensor of one dimension as float32, padded with zeros to whole vectors. Raises LcpuError."""
@@ -131,14 +153,26 @@ class Tensors:
     def vectors(self, name: str, width: int, experts: int = 0) -> np.ndarray:
         """A vector of each expert, or one: float32 [experts or 1][width padded to whole vectors]. Raises LcpuError."""
         part = self.part(name, width)
-        format = self.check(part.tensor, *([experts] if experts else []), part.rows)
-        if format.name not in ("f32", "f16"):
-            raise LcpuError(f"{self._file.path}: tensor '{part.tensor}' is {format.name.upper()}, "
-                            "but norms and biases must be F32 or F16")
-        values = self._file.data(part.tensor).view({"f32": np.float32, "f16": np.float16}[format.name])
+        self._check_shape(part.tensor, *([experts] if experts else []), part.rows)
+        values = self._numbers(part.tensor)
         out = np.zeros((experts or 1, padded(width)), np.float32)
         out[:, :width] = values.reshape(len(out), part.rows)[:, part.first : part.first + width]
         return out
+
+    def _numbers(self, name: str) -> np.ndarray:
+        """All numbers of a tensor as float32. Raises LcpuError for a type of blocks."""
+        kind, data = self._file.tensors[name].type_name, self._file.data(name)
+        if kind == "BF16":
+            return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        if kind not in _NUMBERS:
+            raise LcpuError(f"{self._file.path}: tensor '{name}' is {kind}, but norms, biases and scales must be "
+                            "numbers: F32, F16, BF16, F64 or integers")
+        return data.view(_NUMBERS[kind]).astype(np.float32)
+
+
+def has_tail(format: Format) -> bool:
+    """Whether the blocks of a format have no scale: it is behind the last one of a tensor."""
+    return TENSOR_TYPES[format.type_id].tail_bytes > 0
 
 
 def padded(width: int) -> int:

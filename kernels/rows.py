@@ -5,8 +5,8 @@ from numba import float32
 from .jit import hole, template
 from .simd import LANES, atomic_add, get_i64, put_f32
 
-pack_block = dequantize_block = quantize_block = hole()  # functions of a format
-panel_block_bytes = adjacent_blocks = block_values = block_bytes = hole()  # its sizes
+pack_block = dequantize_block = quantize_block = row_factor = hole()  # functions of a format
+panel_block_bytes = adjacent_blocks = header_bytes = block_values = block_bytes = hole()  # its sizes
 
 
 @template
@@ -14,15 +14,21 @@ def pack(work, thread, threads, source, panels, rows, blocks, block_bytes):
     """Pack the contiguous rows of a tensor into panels of LANES rows.
 
     `pack_block(block, panel block, lane)` and `panel_block_bytes` (of one row) belong to the format. In a panel,
-    `adjacent_blocks` blocks of a row lie side by side. Padding stays as it is: zero.
+    `adjacent_blocks` blocks of a row lie side by side. Padding stays as it is: zero. With `header_bytes`, 4 of each
+    row, a panel begins with the row's factor, a float32: `row_factor(address behind the tensor's last block)`.
     """
     padded = (blocks + adjacent_blocks - 1) // adjacent_blocks * adjacent_blocks
     panel = atomic_add(work, 1)
     while panel * LANES < rows:
+        first = panels + panel * LANES * (header_bytes + padded * panel_block_bytes)
+        lanes = min(LANES, rows - panel * LANES)
+        for lane in range(lanes if header_bytes else 0):
+            put_f32(first + 4 * lane, row_factor(source + rows * blocks * block_bytes))
+        first += LANES * header_bytes
         for block in range(blocks):
             position = block % adjacent_blocks
-            target = panels + ((panel * padded + block - position) * LANES + position) * panel_block_bytes
-            for lane in range(min(LANES, rows - panel * LANES)):
+            target = first + ((block - position) * LANES + position) * panel_block_bytes
+            for lane in range(lanes):
                 row = panel * LANES + lane
                 pack_block(source + (row * blocks + block) * block_bytes, target, lane)
         panel = atomic_add(work, 1)

@@ -8,7 +8,9 @@ from typing import Any
 
 from ..activations import Activation
 from ..errors import LcpuError
-from ..jit import Kernel, bind, kernel, native
+from ..jit import Kernel, bind, device, kernel, native  # before Numba itself, whose errors it explains
+from numba import float32
+
 from ..matmul import matmul, matmul_experts, multiplier
 from ..rows import decode, dequantize, encode, pack
 from ..simd import LANES
@@ -32,7 +34,7 @@ class Format:
     dequantize: Kernel
     panel_block_bytes: int  # of a row
     adjacent_blocks: int = 1  # how many blocks of a row lie side by side; a panel is padded to a multiple of it
-    panel_header_bytes: int = 0  # of a row, before its blocks
+    panel_header_bytes: int = 0  # of a row, before its blocks: 4 for a float32 that multiplies the row, or none
 
     @property
     def encode(self) -> Kernel:
@@ -47,11 +49,16 @@ class Format:
         return LANES * (self.panel_header_bytes + padded * self.panel_block_bytes)
 
 
+@device
+def _no_factor(end):
+    return float32(1.0)
+
+
 def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Activation, *,
                 quantize_block: Callable[..., Any] | None, dequantize_block: Callable[..., Any],
                 pack_block: Callable[..., Any], tile: Callable[..., Any],
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0,
-                adjacent_blocks: int = 1) -> Format:
+                adjacent_blocks: int = 1, row_factor: Callable[..., Any] | None = None) -> Format:
     """A format from device functions.
 
     quantize_block(x, block): float32 values to one block of the file; None if lcpu only reads them.
@@ -59,9 +66,10 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     dequantize_blocks(blocks, out, count): several blocks, for formats where that is faster than one by one.
     pack_block(block, panel block, lane): copy one block of the file to its place in a panel.
     tile(acc, panel, panel stride, x, x stride, blocks) -> acc: acc[p][t] += panel p . row t of x, over all blocks.
+    row_factor(address behind the last block): a float32 for each row, with which panels then begin.
     """
     sizes = {"block_values": block, "block_bytes": block_bytes}
-    panel_block_bytes = panel_block_bytes or block_bytes
+    panel_block_bytes, header_bytes = panel_block_bytes or block_bytes, 4 if row_factor else 0
     multiply = multiplier(tile, name)
     read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
     write = quantize_block and native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes))
@@ -71,11 +79,13 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
         decode=native(read),
         activation=activation,
         pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block, panel_block_bytes=panel_block_bytes,
-                         adjacent_blocks=adjacent_blocks)),
+                         adjacent_blocks=adjacent_blocks, header_bytes=header_bytes,
+                         row_factor=row_factor or _no_factor)),
         multiply=multiply,
         matmul=kernel(bind(matmul, f"matmul_{name}", multiply=multiply)),
         matmul_experts=kernel(bind(matmul_experts, f"matmul_experts_{name}", multiply=multiply)),
         dequantize=kernel(bind(dequantize, f"dequantize_{name}", dequantize_block=dequantize_block)),
         panel_block_bytes=panel_block_bytes,
         adjacent_blocks=adjacent_blocks,
+        panel_header_bytes=header_bytes,
     )

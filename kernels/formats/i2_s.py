@@ -5,13 +5,11 @@ one scale, a float32 after its last block. A panel is the scales of all rows, th
 4i .. 4i + 3 of every row.
 """
 
-from dataclasses import replace
-
 from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
-from ..jit import device, kernel
-from ..simd import LANES, absolute, add_partial_sums, atomic_add, bits, dot4, fma, get_f32, get_i32, get_u8
+from ..jit import device
+from ..simd import LANES, absolute, add_partial_sums, bits, dot4, fma, get_f32, get_i32, get_u8
 from ..simd import init_from_bias, load_f32, maximum, minimum, panel_bytes, panel_f32, partial_sums, prefetch_address
 from ..simd import prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32, store_i8, to_i32
 from .format import make_format
@@ -60,18 +58,10 @@ def pack_block(block, panel, lane):
         put_i32(panel + 4 * LANES * i + 4 * lane, int32(codes & ~(threes << 1)))  # 3 becomes 1
 
 
-@kernel
-def pack_i2_s(work, thread, threads, source, panels, rows, blocks, block_bytes):
-    scale = get_f32(source + rows * blocks * block_bytes)
-    panel = atomic_add(work, 1)
-    while panel * LANES < rows:
-        target = panels + panel * LANES * (4 + blocks * block_bytes)
-        for lane in range(min(LANES, rows - panel * LANES)):
-            row = source + (panel * LANES + lane) * blocks * block_bytes
-            put_f32(target + 4 * lane, scale)
-            for block in range(blocks):
-                pack_block(row + block * block_bytes, target + 4 * LANES + block * _PANEL_BLOCK, lane)
-        panel = atomic_add(work, 1)
+@device
+def scale_behind(end):
+    """The scale of the tensor."""
+    return get_f32(end)
 
 
 @device
@@ -98,8 +88,6 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     return scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride)
 
 
-FORMAT = replace(
-    make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
-                quantize_block=quantize_block, dequantize_block=dequantize_block,
-                pack_block=pack_block, tile=tile),
-    pack=pack_i2_s, panel_header_bytes=4)
+FORMAT = make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
+                     quantize_block=quantize_block, dequantize_block=dequantize_block,
+                     pack_block=pack_block, tile=tile, row_factor=scale_behind)

@@ -14,7 +14,7 @@ from ..activations import BIAS, SCALE
 from ..fitting import inverse, ramp
 from ..jit import device
 from ..simd import LANES, alloca, get_f16, get_f32, get_u16, get_u8, init_from_bias, panel_f16, panel_i8
-from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, put_u8, scale_add
+from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_u16, put_u8, scale_add
 from .format import make_format
 from .iq4_nl import ACTIVATION, dot_levels, fit_levels, put_levels, put_values
 from .nibbles import NIBBLES, copy_nibbles
@@ -86,7 +86,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         scale = panel_f16(acc, panel, panel_stride)
         panel += 2 * LANES
         for _ in range(8):
-            prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _GROUP)
+            prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _GROUP)
             group_scale = scale * panel_i8(acc, panel, panel_stride)
             sums = dot_levels(init_from_bias(acc, x + BIAS, x_stride), panel + LANES, panel_stride, x, x_stride)
             acc = scale_add(acc, sums, group_scale, x + SCALE, x_stride)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from numba import int32
+from numba import uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, SIGNED_OFFSET, add_partial_sums, bits, dot4, dot4_signed, init_from_bias, load_f32
-from ..simd import panel_bytes, partial_sums, prefetch_address, prefetch_unpacked, scale_add, splat_f32, splat_i32, steps
-from ..simd import store_i8, table_lookup, to_i32
+from ..simd import LANES, SIGNED_OFFSET, alloca, bits, dot4_signed, get_u8, init_from_bias, load_f32, panel_bytes
+from ..simd import prefetch_address, prefetch_levels, put_u8, scale_add, splat_f32, steps, store_i8, table_lookup
+from ..simd import to_i32
 
 _VECTOR = 4 * LANES
 
@@ -45,7 +45,7 @@ def signed_dot(name: str, levels: Sequence[int]) -> Callable[..., Any]:
 def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, block_bytes)
+        prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, block_bytes)
         sums = dot(init_from_bias(acc, x + BIAS, x_stride), panel + scale_bytes, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, load_scale(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += block_bytes
@@ -71,16 +71,17 @@ def nearest_level(levels: Sequence[int]) -> tuple[Callable[..., Any], Callable[.
     numbers = {level: float(number) for number, level in reversed([*enumerate(levels)])}  # the first of two zeros
     ascending = sorted(numbers)
     halfway = [(low + high) / 2 for low, high in pairwise(ascending)]
-    return steps(halfway, [float(level) for level in ascending]), steps(halfway, [numbers[level] for level in ascending])
+    nearest, nearest_number = [float(level) for level in ascending], [numbers[level] for level in ascending]
+    return steps(halfway, nearest), steps(halfway, nearest_number)
 
 
 @template
 def _put_levels(x, out, inverse_scale, half):
-    scale, shift = splat_f32(inverse_scale), splat_i32(int32(4))
-    for i in range(0, half, LANES):
-        low = to_i32(nearest_number(load_f32(x + 4 * i) * scale))
-        high = to_i32(nearest_number(load_f32(x + 4 * (half + i)) * scale))
-        store_i8(out + i, low | (high << shift))
+    numbers = alloca(64)
+    for i in range(0, 2 * half, LANES):
+        store_i8(numbers + i, to_i32(nearest_number(load_f32(x + 4 * i) * splat_f32(inverse_scale))))
+    for i in range(half):
+        put_u8(out + i, uint8(get_u8(numbers + i) | get_u8(numbers + half + i) << 4))
 
 
 def level_writer(name: str, nearest_number: Callable[..., Any]) -> Callable[..., Any]:

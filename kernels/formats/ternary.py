@@ -1,4 +1,4 @@
-"""The panel layout that the ternary formats share which have a scale in each block of 256 values.
+"""The panel layout that the formats of 2 bits share whose blocks have a scale: value = scale * (2 bits - 1).
 
 In a panel, a block is the scales of all rows, then for each 32 values two vectors: 16 values of every row, bits 2 p of
 byte j for value 4 p + j.
@@ -13,23 +13,23 @@ from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device, hole, template
 from ..simd import LANES, add_partial_sums, alloca, bits, dot4, get_f16, get_f32, get_u16, init_from_bias, panel_bytes
 from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_i32, put_u16, scale_add
+from .format import Format, make_format
 
-ACTIVATION = Int8Blocks(offset=1)
-PANEL_BLOCK_BYTES = 66
-_STEP = ACTIVATION.block_bytes
+_ACTIVATION = Int8Blocks(offset=1)
+_STEP = _ACTIVATION.block_bytes
 _CODES = 8 * LANES  # panel bytes of 32 values
 
 
-dequantize_block = scale_at = hole()
+dequantize_block = scale_at = groups = value_bytes = hole()  # groups: of 32 values
 
 
 @template
 def _pack_block(block, panel, lane):
     scale = get_f16(block + scale_at)
     put_u16(panel + 2 * lane, get_u16(block + scale_at))
-    values = alloca(1024)
+    values = alloca(value_bytes)
     dequantize_block(block, values)
-    for i in range(16):
+    for i in range(2 * groups):
         codes = int64(0)
         for at in range(16):
             digit = get_f32(values + 64 * i + 4 * at) / scale
@@ -38,18 +38,13 @@ def _pack_block(block, panel, lane):
         put_i32(panel + 2 * LANES + 4 * LANES * i + 4 * lane, int32(codes))
 
 
-def block_packer(name: str, dequantize_block: Callable[..., Any], scale_at: int) -> Callable[..., Any]:
-    """The pack_block of a format whose blocks have their scale at byte `scale_at`."""
-    return device(bind(_pack_block, f"pack_block_{name}", dequantize_block=dequantize_block, scale_at=scale_at))
-
-
-@device
-def tile(acc, panel, panel_stride, x, x_stride, blocks):
+@template
+def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         panel += 2 * LANES
-        for _ in range(8):
+        for _ in range(groups):
             prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _CODES)
             total = init_from_bias(acc, x + BIAS, x_stride)
             partial = partial_sums(total)
@@ -64,3 +59,14 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             panel += _CODES
             x += _STEP
     return acc
+
+
+def make_ternary_format(name: str, type_id: int, block: int, block_bytes: int, scale_at: int, *,
+                        quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any]) -> Format:
+    """A format whose blocks have their scale at byte `scale_at`."""
+    groups = block // 32
+    pack_block = bind(_pack_block, f"pack_block_{name}", dequantize_block=dequantize_block, scale_at=scale_at,
+                      groups=groups, value_bytes=4 * block)
+    return make_format(name, type_id, block, block_bytes, _ACTIVATION, quantize_block=quantize_block,
+                       dequantize_block=dequantize_block, pack_block=device(pack_block),
+                       tile=device(bind(_tile, f"tile_{name}", groups=groups)), panel_block_bytes=2 + block // 4)

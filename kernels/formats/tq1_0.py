@@ -10,8 +10,7 @@ from numba import float32, int32, int64, uint8
 from ..fitting import inverse, largest_magnitude
 from ..jit import device
 from ..simd import LANES, alloca, get_f16, get_u8, put_f16, put_f32, put_u8, store_i8
-from .format import make_format
-from .ternary import ACTIVATION, PANEL_BLOCK_BYTES, block_packer, tile
+from .ternary import make_ternary_format
 from .tq2_0 import ternary
 
 _BYTES = 54
@@ -60,6 +59,5 @@ def dequantize_block(block, out):
     _get_digits(block + 48, out + 960, 4, 4, scale)
 
 
-FORMAT = make_format("tq1_0", 34, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
-                     dequantize_block=dequantize_block, tile=tile, panel_block_bytes=PANEL_BLOCK_BYTES,
-                     pack_block=block_packer("tq1_0", dequantize_block, 52))
+FORMAT = make_ternary_format("tq1_0", 34, 256, _BYTES, 52, quantize_block=quantize_block,
+                             dequantize_block=dequantize_block)

@@ -10,8 +10,7 @@ from ..fitting import inverse, largest_magnitude
 from ..jit import device
 from ..simd import LANES, get_f16, get_u8, load_f32, put_f16, put_f32, round_half_away, splat_f32, splat_i32, store_i8
 from ..simd import to_i32
-from .format import make_format
-from .ternary import ACTIVATION, PANEL_BLOCK_BYTES, block_packer, tile
+from .ternary import make_ternary_format
 
 _BYTES = 66
 
@@ -43,6 +42,5 @@ def dequantize_block(block, out):
         put_f32(out + 4 * i, scale * float32(code - 1))
 
 
-FORMAT = make_format("tq2_0", 35, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
-                     dequantize_block=dequantize_block, tile=tile, panel_block_bytes=PANEL_BLOCK_BYTES,
-                     pack_block=block_packer("tq2_0", dequantize_block, 64))
+FORMAT = make_ternary_format("tq2_0", 35, 256, _BYTES, 64, quantize_block=quantize_block,
+                             dequantize_block=dequantize_block)

@@ -167,3 +167,22 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
         return tile_of(b, out, tile)
 
     return acc(acc, dots, weight_scale, types.intp, types.intp), generate
+
+
+@intrinsic
+def scale_add_two(context, acc, first, second, first_scale, second_scale, scale, stride):
+    """acc[p][t] += scale[t] * (first_scale[p] * first[p][t] + second_scale[p] * second[p][t]), as in `scale_add`."""
+    def generate(context, b, sig, args):
+        tile = sig.return_type
+        tiles = [vectors_of(b, value, ty) for value, ty in zip(args[:5], sig.args[:5], strict=True)]
+        out, one, two, one_scale, two_scale = tiles
+        for t in range(tile.tokens):
+            token_scale = broadcast(b, load_from(b, offset_by(b, args[5], args[6], t), F32), LANES)
+            for p in range(tile.panels):
+                i = p * tile.tokens + t
+                sums = b.fmul(one_scale[p], b.sitofp(one[i], tile.vector))
+                sums = emit_fma(b, two_scale[p], b.sitofp(two[i], tile.vector), sums)
+                out[i] = emit_fma(b, token_scale, sums, out[i])
+        return tile_of(b, out, tile)
+
+    return acc(acc, first, second, first_scale, second_scale, types.intp, types.intp), generate

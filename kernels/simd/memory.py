@@ -93,6 +93,20 @@ def _high_bf16(b, x):
     return b.bitcast(b.and_(x, constant(x.type, -65536)), Tile("f32").vector)
 
 
+def _e8m0_to_f32(b, x):
+    wide = Tile("i32").vector
+    x = b.zext(x, wide)
+    normal = b.shl(b.sub(x, constant(wide, 1)), constant(wide, 23))
+    subnormal = b.select(b.icmp_unsigned("<", x, constant(wide, 1)), constant(wide, 1 << 21), constant(wide, 1 << 22))
+    return b.bitcast(b.select(b.icmp_unsigned("<", x, constant(wide, 2)), subnormal, normal), Tile("f32").vector)
+
+
+def _e4m3_to_f32(b, x):
+    """As the bits of a float16, which has the same mantissa and a larger exponent."""
+    half = b.shl(b.zext(x, ir.VectorType(I16, LANES)), constant(ir.VectorType(I16, LANES), 7))
+    return b.fpext(b.bitcast(half, Tile("f16").vector), Tile("f32").vector)
+
+
 panel_bytes = _panel_loader("i8", I8)  # 4 bytes a lane
 panel_f32 = _panel_loader("f32", F32)
 panel_f16 = _panel_loader("f32", F16, lambda b, x: b.fpext(x, Tile("f32").vector))
@@ -102,6 +116,8 @@ panel_high_bf16 = _panel_loader("f32", I32, _high_bf16)
 panel_i8 = _panel_loader("f32", I8, lambda b, x: b.sitofp(x, Tile("f32").vector))  # one byte a lane
 panel_low_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.and_(x, constant(x.type, 15))))
 panel_high_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.lshr(x, constant(x.type, 4))))
+panel_e8m0 = _panel_loader("f32", I8, _e8m0_to_f32)  # byte x of each lane is 2 ** (x - 128)
+panel_e4m3 = _panel_loader("f32", I8, _e4m3_to_f32)  # 7 bits of each lane: the number of type E4M3, times 2 ** -8
 
 
 @intrinsic
@@ -198,6 +214,7 @@ def _prefetcher(distances):
 prefetch_direct = _prefetcher(ISA.prefetch.direct)
 prefetch_unpacked = _prefetcher(ISA.prefetch.unpacked)
 prefetch_grouped = _prefetcher(ISA.prefetch.grouped)
+prefetch_levels = _prefetcher(ISA.prefetch.levels)
 prefetch_pages = _prefetcher(ISA.prefetch.pages)
 
 

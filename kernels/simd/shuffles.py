@@ -53,7 +53,8 @@ def _table_lookup(b: Any, table: list[Any], numbers: Any) -> Any:
     count = numbers.type.count
     if ISA.dot != "generic":
         name = {16: "ssse3.pshuf.b.128", 32: "avx2.pshuf.b", 64: "avx512.pshuf.b.512"}[count]
-        return call_function(b, f"llvm.x86.{name}", numbers.type, ir.Constant(numbers.type, table * (count // 16)), numbers)
+        repeated = ir.Constant(numbers.type, table * (count // 16))
+        return call_function(b, f"llvm.x86.{name}", numbers.type, repeated, numbers)
     # LLVM knows this for a table lookup, which is one instruction on Arm.
     constants, out = ir.Constant(ir.VectorType(I8, 16), table), ir.Constant(numbers.type, ir.Undefined)
     for i in range(count):

@@ -174,7 +174,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "1000 threads: choose 1 to 512 (-t)"),
     ("no such output type", "run -m model.gguf -p a --output-type q9", 1,
      "output type 'q9' is unknown: choose one of keep, f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, "
-     "q4_k, q5_k, q6_k, tq1_0, tq2_0"),
+     "q4_k, q5_k, q6_k, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0"),
     ("a model that is not for chat", "run -m model.gguf --chat -p a", 1,
      "this model is not made for chat (no chat template); take another with -m, or leave out --chat"),
     ("a draft model of another vocabulary", "run -m model.gguf -p a -md other.gguf", 1,
@@ -227,7 +227,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "llama2-7b, llama3-8b, llama3-70b"),
     ("bench: no such type", "bench --shape llama3-8b --type q9", 2,
      "no type is named 'q9': choose one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, "
-     "q6_k, i2_s, tq1_0, tq2_0"),
+     "q6_k, i2_s, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0"),
     ("bench: a type without a shape", "bench --type q4_0", 2,
      "--type is the type of random weights: name their shape with --shape"),
     ("bench: nothing to measure", "bench -p 0 -n 0", 2,
@@ -291,7 +291,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "Missing argument 'OUT'"),
     ("quantize: no such type", "quantize model.gguf out.gguf q9", 2,
      "no type 'q9': TYPE is f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, "
-     "q4_0, tq2_0, tq1_0, i2_s, copy"),
+     "q4_0, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s, copy"),
     ("quantize: the output is there", "quantize model.gguf there.gguf q8_0", 1,
      "there.gguf: is there already; --force overwrites it"),
     ("quantize: the output is a folder", "quantize model.gguf folder q8_0", 1,
@@ -311,7 +311,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "--tensor-type '(=q8_0': not a regular expression (...); write one such as 'ffn_down=q6_k'"),
     ("quantize: no such type for a tensor", "quantize model.gguf out.gguf q8_0 --output-type q9", 2,
      "no type 'q9' for a tensor: there are f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, "
-     "q4_0, tq2_0, tq1_0, i2_s, keep"),
+     "q4_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s, keep"),
     ("convert: nothing to convert", "convert", 2,
      "Missing argument 'MODEL'"),
     ("convert: no such folder", "convert no/such/folder", 1,
@@ -335,7 +335,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "adapter: is a LoRA adapter, not a model: merge it into its model first"),
     ("convert: no such type", "convert config --type q9", 2,
      "no type 'q9': --type is auto, f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, "
-     "q4_k_s, q4_1, q4_0, tq2_0, tq1_0, i2_s"),
+     "q4_k_s, q4_1, q4_0, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s"),
     ("convert: a revision of a folder", "convert config --revision main", 2,
      "--revision is for models on the hub, and config is a folder: leave it out"),
 ]

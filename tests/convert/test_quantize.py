@@ -149,7 +149,7 @@ def test_a_split_model_becomes_one_file(tmp_path):
 
 
 @pytest.mark.parametrize("type_name", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K",
-                                       "TQ1_0", "TQ2_0"])
+                                       "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0"])
 def test_from_every_type(tmp_path, type_name):
     x = np.random.default_rng(2).standard_normal((40, 256), dtype=np.float32)
     data = encoded(x, type_name)

@@ -13,7 +13,9 @@ from lcpu.engine.gguf_types import TENSOR_TYPES
 from lcpu.kernels.errors import LcpuError
 
 FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q4_k_s": 14,
-              "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "tq1_0": 36, "tq2_0": 37, "i2_s": 40, "copy": None}
+              "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "iq4_nl": 25, "iq4_xs": 30,
+              "mxfp4": 38, "mxfp4_moe": 38, "nvfp4": 39, "q1_0": 40, "q2_0": 41, "tq1_0": 36, "tq2_0": 37,
+              "i2_s": 40, "copy": None}
 
 
 class Model:
@@ -68,6 +70,8 @@ def test_every_mixture_has_its_file_type():
         ("q5_k_s", "Q5_K", "", [], []),
         ("q6_k", "Q6_K", "", [], []),
         ("q4_0", "Q4_0", "", [], []),
+        ("iq4_nl", "IQ4_NL", "Q5_K", [], [0, 1]),
+        ("iq4_xs", "IQ4_XS", "Q5_K", [], [0, 1]),
     ],
 )
 def test_mixtures_of_22_layers(mixture, base, better, values, down):
@@ -100,6 +104,8 @@ def test_a_tied_embedding_is_an_output_layer():
 
 
 def test_ternary_types():
+    assert Model(2).types("q2_0")["token_embd.weight"] == "Q4_K"
+    assert Model(2).types("q1_0")["token_embd.weight"] == "Q1_0"
     types = Model(2).types("tq1_0")
     assert (types["token_embd.weight"], types["output.weight"]) == ("Q4_K", "Q6_K")
     assert set(of_layers(types, "attn_v")) == {"TQ1_0"}
@@ -120,6 +126,8 @@ def test_rows_that_are_not_whole_blocks():
     assert set(model.misfits) == {name for name in types if "ffn_down" not in name and "norm" not in name}
     assert set(of_layers(model.types("q5_k_s"), "attn_q")) == {"Q5_1"}
     assert set(of_layers(model.types("tq2_0"), "attn_q")) == {"Q4_0"}
+    assert set(of_layers(model.types("iq4_xs"), "attn_q")) == {"IQ4_NL"}
+    assert set(of_layers(model.types("q2_0"), "attn_q")) == {"Q4_0"}
     for mixture in ("q4_0", "q8_0", "q4_k_m"):
         assert set(of_layers(Model(9, 256, 344).types(mixture), "ffn_down")) == {"F16"}
     with pytest.raises(LcpuError, match=r"tensor 'blk\.1\.attn_q\.weight' has rows of 288 values, and I2_S"):
@@ -140,6 +148,23 @@ def test_eight_experts():
     assert set(of_layers(types, "ffn_gate_inp")) == {"F32"}
     assert set(of_layers(types, "attn_v")) == set(of_layers(types, "attn_k")) == {"Q8_0"}
     assert set(of_layers(types, "attn_output")) == {"Q5_K"}
+
+
+@pytest.mark.parametrize("mixture", ["iq4_nl", "iq4_xs"])
+def test_values_that_four_heads_share(mixture):
+    assert set(of_layers(Model(22, kv_heads=1).types(mixture), "attn_v")) == {"Q5_K"}
+    types = Model(11, experts=8, kv_heads=1).types(mixture)
+    assert set(of_layers(types, "attn_v")) == set(of_layers(types, "attn_k")) == {"Q8_0"}
+    assert set(of_layers(types, "attn_output")) == {"Q5_K"}
+    assert of_layers(types, "ffn_down_exps") == marked([0], 11, "Q5_K", mixture.upper())
+
+
+def test_mxfp4_for_experts():
+    for experts in (8, 4):
+        types = Model(9, experts=experts).types("mxfp4_moe")
+        assert set(of_layers(types, "ffn_down_exps")) == set(of_layers(types, "ffn_gate_exps")) == {"MXFP4"}
+        assert set(of_layers(types, "attn_v")) == {types["output.weight"]} == {types["token_embd.weight"]} == {"Q8_0"}
+    assert set(of_layers(Model(9).types("mxfp4_moe"), "ffn_down")) == {"Q8_0"}
 
 
 def test_overrides():

@@ -12,16 +12,19 @@ import pytest
 
 from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
 from lcpu.engine.gguf_file import GGUFFile
+from lcpu.engine.gguf_types import TENSOR_TYPES
 from lcpu.engine.llm import LLM
+from lcpu.engine.random_model import SCALES, random_blocks
 
 from . import ternary
 
-TYPE_IDS = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "q6_k": 14, "bf16": 30, "i2_s": 36}
+TYPE_IDS = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "q6_k": 14, "iq4_nl": 20, "bf16": 30, "i2_s": 36, "mxfp4": 39,
+            "nvfp4": 40}
 Kinds = str | Mapping[str, str]
 
 
 def tensor_of(name: str, values: np.ndarray, kind: str) -> TensorToWrite:
-    """A tensor with float32 `values`, in a format; of Q6_K, which gguf cannot quantize to, with random blocks.
+    """A tensor with float32 `values`, in a format; of those that gguf cannot quantize to, with random blocks.
 
     Of I2_S, with the values rounded to -1, 0 and 1 times their mean magnitude.
     """
@@ -32,13 +35,11 @@ def _encoded(values: np.ndarray, kind: str) -> np.ndarray:
     if kind == "i2_s":
         scale = np.abs(values).mean()
         return ternary.encode(np.clip(np.rint(values / scale), -1, 1), scale)
-    if kind != "q6_k":
+    if kind not in ("q6_k", "iq4_nl", "nvfp4"):
         return gguf.quants.quantize(values, gguf.GGMLQuantizationType(TYPE_IDS[kind]))
-    random = np.random.default_rng(values.size)
-    blocks = random.integers(0, 256, (values.size // 256, 210), dtype=np.uint8)
-    scales = np.full(len(blocks), 1 / 1500 / values.shape[-1] ** 0.5, np.float16)
-    blocks[:, 208:] = scales.view(np.uint8).reshape(-1, 2)
-    return blocks
+    count = values.size // TENSOR_TYPES[TYPE_IDS[kind]].block_values
+    scale = 1 / (SCALES[kind].spread * values.shape[-1] ** 0.5)
+    return random_blocks(kind, count, scale, np.random.default_rng(values.size))
 
 
 def vectors_of(architecture: str, feed_forward: int, q_width: int, kv_width: int, head_dim: int) -> dict[str, int]:

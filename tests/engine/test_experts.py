@@ -204,6 +204,8 @@ IDENTITIES = {
     "blocks": Mixture(count=16, used=4, width=96, kinds={"gate": "q4_0", "up": "q8_0", "down": "q4_0"}),
     "fused superblocks": Mixture(count=4, used=1, fused=True, embedding=256, width=256,
                                  kinds={"gate_up": "q6_k", "down": "q8_0"}),
+    "levels": Mixture(count=8, used=3, embedding=128, width=64,
+                      kinds={"gate": "mxfp4", "up": "iq4_nl", "down": "nvfp4"}),
     "ternary": Mixture(count=7, used=2, fused=True, embedding=128, width=128,
                        kinds={"gate_up": "i2_s", "down": "i2_s"}),
     "ternary in tensors of their own": Mixture(count=3, used=2, apart=True, embedding=128, width=128,
@@ -289,7 +291,7 @@ WRONG: dict[str, tuple[Mixture, dict[str, Any], str]] = {
                                                                                   np.ones((64, 32), np.float16))},
                      "'blk.0.ffn_up.4.weight' is F16, but 'blk.0.ffn_up.0.weight' is F32: all experts must have one "),
     "a scale": (Mixture(), {"blk.1.ffn_up_exps.scale": np.ones(6, np.float32)},
-                "tensor 'blk.1.ffn_up_exps.scale' multiplies a matrix, which lcpu does not do"),
+                "tensor 'blk.1.ffn_up_exps.scale' multiplies a matrix of type F32, which lcpu does not do"),
 }
 
 

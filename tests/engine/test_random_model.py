@@ -57,7 +57,7 @@ def test_logits_are_finite(shape: str, type_name: str) -> None:
         model.close()
 
 
-@pytest.mark.parametrize("name", [name for name in SCALES if name != "i2_s"])  # gguf does not know it
+@pytest.mark.parametrize("name", [name for name in SCALES if name not in ("i2_s", "q1_0", "q2_0")])  # gguf cannot
 def test_blocks_are_about_as_large_as_weights(name):
     """By the dequantizers of the gguf package: also of types that the engine may not have yet."""
     type_id = next(id for id, known in TENSOR_TYPES.items() if known.name.lower() == name)

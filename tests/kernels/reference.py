@@ -28,10 +28,21 @@ def ternary(raw: np.ndarray) -> np.ndarray:
     return np.array([-1, 0, 1, 0], np.float32)[np.stack(crumbs, axis=2).reshape(len(raw), -1)]
 
 
+def few_bits(raw: np.ndarray, bits: int) -> np.ndarray:
+    """Q1_0 or Q2_0 blocks uint8 [rows][bytes] as float32 [rows][k]: as libggml 0.25.3 reads them."""
+    blocks = raw.reshape(len(raw), -1, 18)
+    scales, codes = blocks[..., :2].copy().view(np.float16), np.arange(0, 8, bits, dtype=np.uint8)
+    codes = blocks[..., 2:, None] >> codes & (1 << bits) - 1
+    levels = np.array([-1, 1] if bits == 1 else [-1, 0, 1, 2], np.float32)[codes]
+    return (scales.astype(np.float32) * levels.reshape(*blocks.shape[:2], -1)).reshape(len(raw), -1)
+
+
 def dequantize(format: Format, raw: np.ndarray) -> np.ndarray:
     """Blocks uint8 [rows][bytes] as float32 [rows][k], by the gguf package; ternary ones without their scale."""
     if format.name == "i2_s":
         return ternary(raw)
+    if format.name in ("q1_0", "q2_0"):  # gguf 0.19 cannot dequantize them
+        return few_bits(raw, int(format.name[1]))
     plain = {"f32": np.float32, "f16": np.float16}
     stored = raw.view(plain[format.name]) if format.name in plain else raw
     with np.errstate(invalid="ignore"):

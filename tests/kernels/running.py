@@ -29,7 +29,7 @@ from lcpu.kernels.team import Team
 
 TERNARY_SCALE = np.float32(0.037)  # of the whole tensor, in tests of I2_S
 SCALES_AT = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0], "q4_k": [0, 2], "q5_k": [0, 2],
-             "q6_k": [208], "tq1_0": [52], "tq2_0": [64], "iq4_nl": [0], "iq4_xs": [0],
+             "q6_k": [208], "tq1_0": [52], "tq2_0": [64], "iq4_nl": [0], "iq4_xs": [0], "q1_0": [0], "q2_0": [0],
              "iq3_s": [0], "iq3_xxs": [0], "iq2_xxs": [0], "iq2_xs": [0], "iq2_s": [0],
              "iq1_s": [0]}  # byte offsets in a block
 ALIGNMENT = 16  # floats: a row of activations is whole vectors on every path
@@ -92,7 +92,13 @@ def random_blocks(format: Format, rows: int, k: int, random: np.random.Generator
 
 
 def put_scales(format: Format, raw: np.ndarray, scales: np.ndarray) -> None:
-    """Set the float16 scales of each block of uint8 [...][block bytes], all of them to the same."""
+    """Set the scales of each block of uint8 [...][block bytes], all of them to the same."""
+    if format.name == "mxfp4":  # powers of two, near the magnitudes of levels that are about ten times as large
+        raw[..., 0] = 128 - 3 + np.frexp(np.maximum(abs(scales.astype(np.float32)), 1e-30))[1]
+        return
+    if format.name == "nvfp4":  # numbers below 2 ** -6
+        raw[..., :4] = np.rint(np.minimum(abs(scales.astype(np.float32)) * 2**9, 7))[..., None]
+        return
     if format.name == "iq1_m":  # a nibble of the scale is the top of each of four uint16
         for i in range(4):
             nibbles = (scales.view(np.uint16) >> 4 * i & 15).astype(np.uint8)

@@ -134,7 +134,9 @@ def test_tokens_do_not_see_their_neighbours(format, seed, rows, length, tokens, 
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize(("type_id", "byte"), [(8, 0x80), (8, 0x7F), (2, 0x00), (2, 0xFF), (14, 0x00), (14, 0xFF)])
+@pytest.mark.parametrize(("type_id", "byte"), [
+    (8, 0x80), (8, 0x7F), (2, 0x00), (2, 0xFF), (14, 0x00), (14, 0xFF), (20, 0x00), (20, 0xFF), (23, 0x00), (39, 0x77),
+    (39, 0xFF), (40, 0x77), (40, 0xFF), (41, 0x00), (41, 0xFF), (42, 0x00), (42, 0xFF)])
 def test_no_sum_overflows(type_id, byte, sign):
     """All weights and activations as large as they can be. Their int8 values and scales are exact, so is the result."""
     format = FORMATS[type_id]

@@ -50,6 +50,17 @@ def _at_argmax(work, thread, threads, scores, x, out):
     put_f32(out, simd.at_argmax(load_f32(scores), load_f32(x)))
 
 
+LEVELS = [-128, -3, 0, 1, 5, 9, 17, 33, 65, 127, 128, 200, 255, -1, 77, 12]
+STEPS = ([-1.5, 0.0, 2.0], [10.0, 20.0, -5.0, 0.25])  # thresholds, values
+_lookup, _steps = simd.table_lookup(LEVELS), simd.steps(*STEPS)
+
+
+def _table_lookup(work, thread, threads, x, one, out):
+    numbers = simd.panel_bytes(simd.zeros(1, 1), x, 0)
+    total = simd.dot4(simd.partial_sums(simd.zeros_i32(simd.zeros(1, 1))), _lookup(numbers), one, 0)
+    simd.store_tile(simd.add_partial_sums(simd.zeros_i32(simd.zeros(1, 1)), total), out, 0, 0)
+
+
 def _two_allocas(work, thread, threads, out):
     one, two = simd.alloca(256), simd.alloca(256)
     for i in range(64):
@@ -138,3 +149,24 @@ def test_allocas_do_not_overlap():
     out = np.zeros((64, 2), np.float32)
     run(kernel(_two_allocas), out=out)
     assert (out == np.arange(64)[:, None] * [1, -1]).all()
+
+
+def test_every_entry_of_a_table_is_found():
+    """By dot products with 1 in one place and 0 in the others, which leave one byte of each lane."""
+    lookup = kernel(_table_lookup)
+    numbers = np.random.default_rng(2).integers(0, 16, (LANES, 4), dtype=np.uint8)
+    for place in range(4):
+        for turn in range(16):
+            one, out = np.zeros(4, np.int8), np.zeros(LANES, np.int32)
+            one[place] = 1
+            x = (numbers + turn) % 16
+            run(lookup, x=x, one=one, out=out)
+            np.testing.assert_array_equal(out, np.array(LEVELS)[x[:, place]] % 256)
+
+
+def test_steps():
+    x = np.resize(np.array([-INF, -1.5, -1.4, -0.0, 0.0, 1e-40, 2.0, 2.1, INF, NAN], np.float32), 5 * 16)
+    out = np.zeros_like(x)
+    run(operation_kernel(_unary, "unary_steps", _steps), x=x, out=out, count=len(x))
+    thresholds, values = STEPS
+    np.testing.assert_array_equal(out, np.array(values)[(x[:, None] > np.array(thresholds)).sum(axis=1)])

@@ -1,0 +1,63 @@
+"""What formats of E2M1 share: 4-bit floats of the OCP Microscaling specification, a sign and 0, .5, 1, 1.5, 2, 3, 4, 6.
+
+LEVELS are these numbers doubled, to be whole. They are multiplied with OFFSET added, to be unsigned.
+"""
+
+from numba import float32
+
+from ..activations import Int8Blocks
+from ..fitting import CANDIDATES
+from ..jit import device, inlined
+from ..simd import LANES, add_partial_sums, at_argmax, bits, dot4, fma, get_f32, get_u8, load_tile, panel_bytes
+from ..simd import partial_sums, put_f32, splat_f32, table_lookup, zeros
+from .levels import level_writer, nearest_level
+
+LEVELS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # ggml's kvalues_mxfp4
+OFFSET = 12
+VECTOR = 4 * LANES
+TABLE = 8 * CANDIDATES
+_VECTORS = CANDIDATES // LANES
+
+_lookup = table_lookup([level + OFFSET for level in LEVELS])
+_nearest, _nearest_number = nearest_level(LEVELS)
+put_levels = level_writer("e2m1", _nearest_number)
+
+
+def activation(group: int) -> Int8Blocks:
+    """What a matmul takes, with a bias for each `group` of values."""
+    return Int8Blocks(offset=OFFSET, group=group)
+
+
+@inlined
+def dot_pair(total, panel, panel_stride, x, x_stride, half):
+    """total + the products of two vectors: low nibbles with values from x on, high ones with those from x + half."""
+    partial = partial_sums(total)
+    for i in range(2):
+        packed = panel_bytes(total, panel + VECTOR * i, panel_stride)
+        partial = dot4(partial, _lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
+        partial = dot4(partial, _lookup(bits(packed, 4, 15)), x + half + 4 * i, x_stride)
+    return add_partial_sums(total, partial)
+
+
+@device
+def put_values(nibbles, scale, out, half):
+    """2 * half values of `half` bytes: byte i holds values i and i + half."""
+    for i in range(half):
+        byte = get_u8(nibbles + i)
+        put_f32(out + 4 * i, scale * float32(LEVELS[byte & 15]))
+        put_f32(out + 4 * (half + i), scale * float32(LEVELS[byte >> 4]))
+
+
+@device
+def best_code(x, values, table):
+    """Of CANDIDATES scales, the code of that with the smallest error of scale * level. All are float32.
+
+    table: the address of the scales, and behind them their codes. It takes TABLE bytes.
+    """
+    like = errors = zeros(1, _VECTORS)
+    scales = load_tile(like, table, 0, VECTOR)
+    for i in range(values):
+        value = splat_f32(get_f32(x + 4 * i))
+        difference = value - _nearest(value / scales) * scales
+        errors = fma(difference, difference, errors)
+    return at_argmax(like - errors, load_tile(like, table + 4 * CANDIDATES, 0, VECTOR))

@@ -1,0 +1,68 @@
+"""MXFP4: blocks of 32 values, a power of two as their scale (E8M0) and 4 bits a value (E2M1).
+
+A block is a byte e and 16 bytes of nibbles, whose order is that of Q4_0 (ggml's block_mxfp4): value = 2 ** (e - 128) *
+level, with the levels of `e2m1`. 255, E8M0's NaN, is a number as in ggml. In a panel, a block is the bytes e of all
+rows, then the nibbles as in `nibbles`.
+"""
+
+from numba import float32, int64, uint8
+
+from ..fitting import CANDIDATES, inverse, largest_magnitude
+from ..jit import device, inlined
+from ..simd import LANES, alloca, bits_to_float, get_i32, get_u8, panel_e8m0, put_f32, put_u8
+from .e2m1 import TABLE, VECTOR, activation, best_code, dot_pair, put_levels, put_values
+from .format import make_format
+from .levels import level_tile
+from .nibbles import copy_nibbles
+
+_BYTES = 17
+_ACTIVATION = activation(group=32)
+
+
+@device
+def _power(e):
+    """2 ** (e - 128)"""
+    return bits_to_float((1 << 21) << e if e < 2 else (e - 1) << 23)
+
+
+@device
+def _fit_exponent(x):
+    """The best e for 32 values: that with which the largest one is 4 to 8 times the scale, or one of its neighbours."""
+    peak, table = alloca(4), alloca(TABLE)
+    put_f32(peak, largest_magnitude(x, 32))
+    if get_i32(peak) == 0:
+        return int64(0)
+    for i in range(CANDIDATES):
+        e = max(2, min(254, (get_i32(peak) >> 23 & 255) - 3 + i % 4))
+        put_f32(table + 4 * i, _power(e))
+        put_f32(table + 4 * CANDIDATES + 4 * i, float32(e))
+    return int64(best_code(x, 32, table))
+
+
+@device
+def quantize_block(x, block):
+    e = _fit_exponent(x)
+    put_u8(block, uint8(e))
+    put_levels(x, block + 1, inverse(_power(e)) if e else float32(0.0), 16)
+
+
+@device
+def dequantize_block(block, out):
+    put_values(block + 1, _power(int64(get_u8(block))), out, 16)
+
+
+@device
+def pack_block(block, panel, lane):
+    put_u8(panel + lane, get_u8(block))
+    copy_nibbles(block + 1, panel + LANES, lane)
+
+
+@inlined
+def _dot(total, panel, panel_stride, x, x_stride):
+    total = dot_pair(total, panel, panel_stride, x, x_stride, 16)
+    return dot_pair(total, panel + 2 * VECTOR, panel_stride, x + 8, x_stride, 16)
+
+
+FORMAT = make_format("mxfp4", 39, 32, _BYTES, _ACTIVATION,
+                     quantize_block=quantize_block, dequantize_block=dequantize_block, pack_block=pack_block,
+                     tile=level_tile("mxfp4", _ACTIVATION, _dot, panel_e8m0, 1))
