@@ -62,6 +62,12 @@ def _as_e4m3(scales: np.ndarray) -> np.ndarray:
     return np.repeat(np.rint(2 * scales * 2**9).clip(1, 7).astype(np.uint8), 4, axis=1)
 
 
+def _as_nibbles(scales: np.ndarray) -> np.ndarray:
+    """float16 as the top nibbles of four uint16, the low one first; below are the same four 3-bit scales of groups."""
+    nibbles = scales.astype(np.float16).view(np.uint16) >> np.array([0, 4, 8, 12], np.uint16)
+    return (nibbles << 12 | 0o3526).astype(np.uint16).view(np.uint8)
+
+
 @dataclass(frozen=True)
 class _Scales:
     """Where the blocks of a type have their scales, mostly float16, and how large their random values are."""
@@ -69,7 +75,6 @@ class _Scales:
     spread: float  # standard deviation of a random block's values when its scale is 1
     scale: int  # byte offset of the scale
     minimum: int | None = None  # byte offset of a second scale, of a minimum to add or subtract
-    spread_out: bool = False  # whether the scale is the top nibbles of four uint16, the low one first
     ratio: float = 0.0  # second scale / first scale that makes the mean of random values zero
     stored: Callable[[np.ndarray], np.ndarray] = _as_f16  # float64 [blocks][1] as bytes [blocks][bytes]
 
@@ -97,7 +102,7 @@ SCALES = {
     "iq2_s": _Scales(56, scale=0),
     "iq2_xs": _Scales(56, scale=0),
     "iq2_xxs": _Scales(53, scale=0),
-    "iq1_m": _Scales(7.2, scale=48, spread_out=True),
+    "iq1_m": _Scales(7.4, scale=48, stored=_as_nibbles),
     "iq1_s": _Scales(7.2, scale=0),
     "tq1_0": _Scales(0.8, scale=52),
     "tq2_0": _Scales(1.1, scale=64),
@@ -233,11 +238,6 @@ def random_blocks(name: str, count: int, scale: float, random: np.random.Generat
         return blocks
     at = SCALES[name]
     scales = scale * random.uniform(0.5, 1.5, (count, 1))
-    if at.spread_out:
-        words = blocks[:, at.scale : at.scale + 8].view(np.uint16)
-        halves = scales.astype(np.float16).view(np.uint16)
-        words[:] = words & 0xFFF | halves >> np.array([0, 4, 8, 12], np.uint16) << 12
-        return blocks
     stored = at.stored(scales)
     blocks[:, at.scale : at.scale + stored.shape[1]] = stored
     if at.minimum is not None:

@@ -14,8 +14,8 @@ from numba import float32
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device, hole, inlined, template
 from ..simd import DOT_ELEMENT, LANES, add_partial_sums, bits, dot4, fma, get_u8, init_from_bias, panel_bytes
-from ..simd import panel_f16, panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_unpacked
-from ..simd import scale_add, splat_f32, table_lookup
+from ..simd import panel_f16, panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_levels
+from ..simd import scale_add, scale_add_two, splat_f32, table_lookup
 
 _VECTOR = 4 * LANES
 _NARROW = DOT_ELEMENT == "i16"  # then a partial sum can hold few products
@@ -116,12 +116,12 @@ def _tile_by_32(acc, panel, panel_stride, x, x_stride, blocks):
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         step_scale, least_scale = scale * splat_f32(float32(twice)), scale * splat_f32(float32(least))
-        panel += 2 * LANES
+        scales, panel = panel + 2 * LANES, panel + 6 * LANES
         for _ in range(4):
-            prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
-            low = fma(panel_low_nibbles(acc, panel, panel_stride), step_scale, least_scale)
-            high = fma(panel_high_nibbles(acc, panel, panel_stride), step_scale, least_scale)
-            panel += LANES
+            prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
+            low = fma(panel_low_nibbles(acc, scales, panel_stride), step_scale, least_scale)
+            high = fma(panel_high_nibbles(acc, scales, panel_stride), step_scale, least_scale)
+            scales += LANES
             sums = dot(init_from_bias(acc, x + BIAS, x_stride), panel, panel_stride, x, x_stride)
             acc = scale_add(acc, sums, low, x + SCALE, x_stride)
             x += step
@@ -138,16 +138,15 @@ def _tile_by_16(acc, panel, panel_stride, x, x_stride, blocks):
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         step_scale, least_scale = scale * splat_f32(float32(twice)), scale * splat_f32(float32(least))
-        panel += 2 * LANES
+        scales, panel = panel + 2 * LANES, panel + 10 * LANES
         for _ in range(8):
-            prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
-            low = fma(panel_low_nibbles(acc, panel, panel_stride), step_scale, least_scale)
-            high = fma(panel_high_nibbles(acc, panel, panel_stride), step_scale, least_scale)
-            panel += LANES
+            prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
+            low = fma(panel_low_nibbles(acc, scales, panel_stride), step_scale, least_scale)
+            high = fma(panel_high_nibbles(acc, scales, panel_stride), step_scale, least_scale)
+            scales += LANES
             first, second = init_from_bias(acc, x + BIAS, x_stride), init_from_bias(acc, x + BIAS + 4, x_stride)
             first, second = dots(first, second, panel, panel_stride, x, x_stride)
-            acc = scale_add(acc, first, low, x + SCALE, x_stride)
-            acc = scale_add(acc, second, high, x + SCALE, x_stride)
+            acc = scale_add_two(acc, first, second, low, high, x + SCALE, x_stride)
             panel += codes
             x += step
     return acc
@@ -166,11 +165,11 @@ class Layout:
 
     def tile(self, name: str, activation: Int8Blocks, levels: Sequence[int], unit: float,
              least: int) -> Callable[..., Any]:
-        """A tile of values scale * unit * (2 c + least) * level, where c is the 4-bit scale of activation.group values."""
+        """A tile of values scale * unit * (2 c + least) * level; c: the 4-bit scale of activation.group values."""
         weights = [level + activation.offset for level in levels]
         lookup = table_lookup(weights + [0] * (16 - len(weights)))
         codes = _VECTOR * self.words
-        sizes = {"codes": codes, "pair": LANES + codes * activation.group // 16, "step": activation.block_bytes,
+        sizes = {"codes": codes, "pair": codes * activation.group // 16, "step": activation.block_bytes,
                  "twice": 2 * unit, "least": least * unit}
         dot = inlined(self.dot(name, lookup, max(weights), activation.group))
         if activation.group == 16:

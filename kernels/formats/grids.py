@@ -4,8 +4,8 @@ A block has 256 values and one float16 scale. Each 16 or 32 values have a scale 
 value = scale * unit * (2 c + least) * level. Points are looked up when blocks are packed. In a panel each value has a
 code of its own, as a `Layout` says; a table of the format gives the levels of the codes.
 
-A block of a panel is the float16 scales of all rows, then for each pair of 4-bit scales: the pairs of all rows, the
-first scale in the low nibble, and the vectors of codes of their values.
+A block of a panel is the float16 scales of all rows, their 4-bit scales (two in a byte, the first one in the low
+nibble: the first bytes of all rows, the second ones, ..), and the vectors of codes of each 32 values.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,10 +80,10 @@ def _pack_block(block, panel, lane):
     for pair in range(pairs):
         put_u8(panel + lane, uint8(scale_code(block, 2 * pair) | scale_code(block, 2 * pair + 1) << 4))
         panel += LANES
-        for group in range(groups * pair, groups * pair + groups):
-            for i in range(words):
-                put_i32(panel + 4 * lane, int32(code_word(block, group, i)))
-                panel += _VECTOR
+    for group in range(8):
+        for i in range(words):
+            put_i32(panel + 4 * lane, int32(code_word(block, group, i)))
+            panel += _VECTOR
 
 
 @template
@@ -112,10 +112,10 @@ def make_grid_format(name: str, type_id: int, block_bytes: int, layout: Layout, 
     """
     activation = Int8Blocks(offset=-min(levels), group=group)
     groups = group // 16  # of 32 values, for a pair of scales
-    sizes = {"groups": groups, "words": layout.words, "put_scale": put_scale, "code_word": code_word,
+    sizes = {"words": layout.words, "put_scale": put_scale, "code_word": code_word,
              "scale_code": scale_code}
     unpack = bind(_dequantize_block, f"dequantize_block_{name}", code=layout.code, least=least, unit=unit,
-                  levels=tuple(levels), **sizes)
+                  groups=groups, levels=tuple(levels), **sizes)
     return make_format(
         name, type_id, 256, block_bytes, activation, quantize_block=None, dequantize_block=device(unpack),
         pack_block=device(bind(_pack_block, f"pack_block_{name}", pairs=8 // groups, **sizes)),
