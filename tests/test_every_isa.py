@@ -1,4 +1,7 @@
-"""The kernels' tests once more on every path that this machine can execute: a process has one path."""
+"""The kernels' tests once more on every path that this machine can execute: a process has one path.
+
+There, one block format of each kind is tested. `LCPU_ISA=avx2 pytest tests/kernels` tests all.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", OTHERS)
 def test_path(name: str) -> None:
+    environment = {**os.environ, "LCPU_ISA": name, "LCPU_TEST_ONE_OF_EACH": "1"}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], cwd=ROOT, text=True,
-                          env={**os.environ, "LCPU_ISA": name}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout

@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from .types import I32, I8, ISA, LANES
+from .types import I32, ISA, LANES
 from .arithmetic import unary
 from .emit import call_function, tile_of
 
@@ -57,7 +57,7 @@ def _table_lookup(b: Any, table: list[Any], numbers: Any) -> Any:
         repeated = ir.Constant(numbers.type, table * (count // 16))
         return call_function(b, f"llvm.x86.{name}", numbers.type, repeated, numbers)
     # LLVM knows this for a table lookup, which is one instruction on Arm.
-    constants, out = ir.Constant(ir.VectorType(I8, 16), table), ir.Constant(numbers.type, ir.Undefined)
+    constants, out = ir.Constant(numbers.type, table * (count // 16)), ir.Constant(numbers.type, ir.Undefined)
     for i in range(count):
         entry = b.extract_element(constants, b.extract_element(numbers, I32(i)))
         out = b.insert_element(out, entry, I32(i))

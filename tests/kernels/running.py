@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ from lcpu.kernels.activations import (
     round_rows,
     round_to_bf16,
 )
-from lcpu.kernels.formats import Format
+from lcpu.kernels.formats import FORMATS, Format
 from lcpu.kernels.jit import Kernel, Template, bind, kernel
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.program import Program
@@ -34,6 +36,12 @@ SCALES_AT = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [
              "q6_k": [208], "tq1_0": [52], "tq2_0": [64], "iq4_nl": [0], "iq4_xs": [0], "q1_0": [0], "q2_0": [0],
              "iq3_s": [0], "iq3_xxs": [0], "iq2_xxs": [0], "iq2_xs": [0], "iq2_s": [0],
              "iq1_s": [0]}  # byte offsets in a block
+# One format of every kind of tile. A format takes a compiler seconds, so where others are not needed, these will do.
+ONE_OF_EACH = [format for format in FORMATS.values() if format.name in (
+    "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q4_k", "q5_k", "q6_k", "i2_s", "tq1_0", "iq4_nl", "mxfp4",
+    "nvfp4", "iq3_s", "iq2_xs", "iq1_m", "q1_0")]
+UNDER_TEST = ONE_OF_EACH if "LCPU_TEST_ONE_OF_EACH" in os.environ else list(FORMATS.values())
+every_format = pytest.mark.parametrize("format", UNDER_TEST, ids=lambda format: format.name)
 ALIGNMENT = 16  # floats: a row of activations is whole vectors on every path
 few = settings(max_examples=12, deadline=None)  # the first example may wait for a compiler
 

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from lcpu.kernels.formats import FORMATS, Format
 
 from . import reference
-from .running import few, int64, padded, put_scales, random_blocks, run, same_bits
+from .running import UNDER_TEST, every_format, few, int64, padded, put_scales, random_blocks, run, same_bits
 
-every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
-scaled = [f for f in FORMATS.values() if f.block > 1 and f.name != "i2_s"]  # with a scale in each block
+scaled = [f for f in UNDER_TEST if f.block > 1 and f.name != "i2_s"]  # with a scale in each block
 quantized = pytest.mark.parametrize("format", scaled, ids=lambda f: f.name)
 
 EXTREME_SCALES = np.array([0.0, -0.0, 2.0**-24, -(2.0**-24), 2.0**-14 - 2.0**-24, 2.0**-14, 65504, -65504], np.float16)
@@ -74,7 +73,7 @@ def test_every_half(type_id):
     assert same_bits(out[~nan], wanted[~nan])  # a NaN may have another payload
 
 
-@pytest.mark.parametrize("format", [f for f in FORMATS.values() if f.name not in ("i2_s", "q2_0")],
+@pytest.mark.parametrize("format", [f for f in UNDER_TEST if f.name not in ("i2_s", "q2_0")],
                          ids=lambda f: f.name)  # these are not in gguf
 def test_name_and_sizes_are_those_of_gguf(format):
     kind = gguf.GGMLQuantizationType(format.type_id)

@@ -15,9 +15,19 @@ from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.simd import LANES
 
 from . import reference
-from .running import SCALES_AT, TERNARY_SCALE, few, multiply, pack, prepare, put_scales, random_blocks, same_bits
+from .running import (
+    SCALES_AT,
+    TERNARY_SCALE,
+    every_format,
+    few,
+    multiply,
+    pack,
+    prepare,
+    put_scales,
+    random_blocks,
+    same_bits,
+)
 
-every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
 GUARD = np.float32(12345)
 
 
