@@ -9,13 +9,14 @@ from dataclasses import dataclass
 # Which type is taken where none is asked for: the first of these that a repository has and lcpu runs. Q4_K_M is
 # llama.cpp's default; then what is about as large, then what is larger and what is smaller.
 ORDER = tuple("""
-    Q4_K_M Q4_K_S Q4_K_L Q4_K_XL Q4_K Q4_0 Q4_1 IQ4_NL IQ4_XS MXFP4 Q5_K_M Q5_K_S Q5_K_L Q5_K_XL Q5_K Q5_0 Q5_1
+    Q4_K_M Q4_K_S Q4_K_L Q4_K_XL Q4_K Q4_0 Q4_1 IQ4_NL IQ4_XS MXFP4 NVFP4 Q5_K_M Q5_K_S Q5_K_L Q5_K_XL Q5_K Q5_0 Q5_1
     Q6_K Q6_K_L Q6_K_XL Q8_0 Q3_K_L Q3_K_M Q3_K_XL Q3_K_S Q3_K IQ3_M IQ3_S IQ3_XS IQ3_XXS Q2_K Q2_K_L Q2_K_XL Q2_K_S
-    IQ2_M IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S I2_S TQ2_0 TQ1_0 BF16 F16 F32
+    IQ2_M IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S Q2_0 Q1_0 I2_S TQ2_0 TQ1_0 BF16 F16 F32
 """.split())
 
 _TYPE = re.compile(
-    r"(?<![A-Za-z0-9])((?:UD-)?(?:(?:I?Q|TQ)[1-8](?:_(?:K|NL|X{0,2}[SML]|[0-9]))+|I2_S|MXFP4|B?F16|FP16|F32|FP32))"
+    r"(?<![A-Za-z0-9])((?:UD-)?(?:(?:I?Q|TQ)[1-8](?:_(?:K|NL|X{0,2}[SML]|[0-9]))+"
+    r"|I2_S|(?:MX|NV)FP4|B?F16|FP16|F32|FP32))"
     r"(?![A-Za-z0-9])",
     re.IGNORECASE,
 )

@@ -133,7 +133,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "tiny: is not the name of a model on the hub, which is OWNER/NAME or OWNER/NAME:TYPE"),
     ("no such type to convert to", "run -p a -m config --type q9", 2,
      "no type 'q9': --type is auto, f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, "
-     "q4_k_s, q4_1, q4_0, tq2_0, tq1_0, i2_s"),
+     "q4_k_s, q4_1, q4_0, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s"),
     ("a type for a GGUF file", "run -p a -m model.gguf --type q4_0", 1,
      "model.gguf: is a GGUF file, whose types are settled, and type 'q4_0' is for checkpoints: leave it out, or make "
      "another file with `lcpu quantize`"),
@@ -209,7 +209,8 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "1000 threads: choose 1 to 512 (-t)"),
     ("no such output type", "run -m model.gguf -p a --output-type q9", 1,
      "output type 'q9' is unknown: choose one of keep, f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, "
-     "q4_k, q5_k, q6_k, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0"),
+     "q4_k, q5_k, q6_k, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0, iq3_s, iq3_xxs, iq2_s, iq2_xs, "
+     "iq2_xxs, iq1_m, iq1_s"),
     ("a model that is not for chat", "run -m model.gguf --chat -p a", 1,
      "this model is not made for chat (no chat template); take another with -m, or leave out --chat"),
     ("a draft model of another vocabulary", "run -m model.gguf -p a -md other.gguf", 1,
@@ -262,7 +263,8 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "llama2-7b, llama3-8b, llama3-70b"),
     ("bench: no such type", "bench --shape llama3-8b --type q9", 2,
      "no type is named 'q9': choose one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, "
-     "q6_k, i2_s, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0"),
+     "q6_k, i2_s, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0, iq3_s, iq3_xxs, iq2_s, iq2_xs, iq2_xxs, "
+     "iq1_m, iq1_s"),
     ("bench: a type without a shape", "bench --type q4_0", 2,
      "--type is the type of random weights: name their shape with --shape"),
     ("bench: nothing to measure", "bench -p 0 -n 0", 2,
