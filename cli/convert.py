@@ -12,7 +12,7 @@ import typer
 from ..kernels.errors import LcpuError
 from . import console, options
 from .inspect import aligned, size
-from .quantize import EmbeddingType, OutputType, tensor_type_named
+from .quantize import EmbeddingType, OutputType, no_type, tensor_type_named
 
 if TYPE_CHECKING:
     from ..convert.checkpoint import Checkpoint
@@ -67,7 +67,7 @@ def convert(
 
     type = type.lower()
     if type not in (*TYPES, *ALIASES):
-        raise options.UsageError(f"no type {type!r}: --type is {', '.join(TYPES)}")
+        raise options.UsageError(f"{no_type(type)}: --type is {', '.join(TYPES)}")
     overrides = Overrides(output=tensor_type_named(output_type), embedding=tensor_type_named(embedding_type))
     if output is not None and not dry_run:
         check_free(output, force)
