@@ -107,13 +107,20 @@ def quantize(
     console.write("\n\n".join(parts) + "\n")
 
 
+def no_type(name: str) -> str:
+    """What is wrong with the name of a type that cannot be written."""
+    from ..convert.type_rules import ONLY_READ
+
+    return f"lcpu reads {name.upper()} but does not write it" if name.lower() in ONLY_READ else f"no type {name!r}"
+
+
 def mixture_named(name: str) -> Mixture:
     from ..convert.type_rules import ALIASES, MIXTURES
 
     name = name.lower()
     mixture = MIXTURES.get(ALIASES.get(name, name))
     if mixture is None:
-        raise options.UsageError(f"no type {name!r}: TYPE is {', '.join(MIXTURES)}")
+        raise options.UsageError(f"{no_type(name)}: TYPE is {', '.join(MIXTURES)}")
     return mixture
 
 
@@ -124,7 +131,7 @@ def tensor_type_named(name: str | None) -> str:
     if name is None:
         return ""
     if name.lower() not in types:
-        raise options.UsageError(f"no type {name!r} for a tensor: there are {', '.join(types)}")
+        raise options.UsageError(f"{no_type(name)} for a tensor: there are {', '.join(types)}")
     return types[name.lower()]
 
 

@@ -79,6 +79,8 @@ MIXTURES = {
 }
 ALIASES = {"q4_k": "q4_k_m", "q5_k": "q5_k_m"}  # llama.cpp has them too
 
+# What llama.cpp writes too, and lcpu only reads: most of them need the activations of a text (an importance matrix).
+ONLY_READ = ("iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
 _IQ4 = ("IQ4_NL", "IQ4_XS")
 _UNMIXED = (KEEP, "F32", "F16", "BF16")  # a base that every matrix gets
 

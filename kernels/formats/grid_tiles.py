@@ -9,21 +9,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numba import float32
+from numba import float32, int32
 
 from ..activations import BIAS, SCALE, Int8Blocks
-from ..jit import bind, device, hole, inlined, template
+from ..jit import Template, bind, device, hole, inlined, template
 from ..simd import DOT_ELEMENT, LANES, add_partial_sums, bits, dot4, fma, get_u8, init_from_bias, panel_bytes
-from ..simd import panel_f16, panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_levels
-from ..simd import scale_add, scale_add_two, splat_f32, table_lookup
+from ..simd import panel_f16, panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_far
+from ..simd import prefetch_levels, put_i32, scale_add, scale_add_two, splat_f32, table_lookup
 
 _VECTOR = 4 * LANES
+_ONES, _LOW_PAIRS = 0x01010101, 0x03030303
 _NARROW = DOT_ELEMENT == "i16"  # then a partial sum can hold few products
 
-lookup = per_sum = dot_half = dot = dots = step = codes = pair = twice = least = hole()
+codes_of = lookup = per_sum = dot_first_half = dot_second_half = hole()  # of a format's codes and products
+dot = dots = step = codes = pair = twice = least = prefetch = hole()  # of its tile
 
 
-# ---- codes ----
+# ---- codes of 32 values of a row ----
+# codes(block, group, n) gives the n-th eight of a group: the first four and the last four, a byte each.
+
+
+@template
+def _put_nibbles(block, group, target, stride):
+    for n in range(2):
+        low, high = codes_of(block, group, n), codes_of(block, group, n + 2)
+        put_i32(target + 2 * n * stride, int32(low[0] | high[0] << 4))
+        put_i32(target + (2 * n + 1) * stride, int32(low[1] | high[1] << 4))
 
 
 @device
@@ -31,14 +42,34 @@ def _nibble(words, i):
     return get_u8(words + i % 16) >> 4 * (i // 16) & 15
 
 
+@template
+def _put_two_bits(block, group, target, stride):
+    for n in range(2):
+        low, high = codes_of(block, group, 2 * n), codes_of(block, group, 2 * n + 1)
+        put_i32(target + n * stride, int32(low[0] | low[1] << 2 | high[0] << 4 | high[1] << 6))
+
+
 @device
 def _two_bits(words, i):
     return get_u8(words + 4 * (i // 16) + i % 4) >> 2 * (i % 16 // 4) & 3
 
 
+@template
+def _put_three_bits(block, group, target, stride):
+    first, second, third = codes_of(block, group, 0), codes_of(block, group, 1), codes_of(block, group, 2)
+    fourth = codes_of(block, group, 3)
+    put_i32(target, int32(first[0] | first[1] << 3 | (fourth[0] & _LOW_PAIRS) << 6))
+    put_i32(target + stride, int32(second[0] | second[1] << 3 | (fourth[1] & _LOW_PAIRS) << 6))
+    tops = (fourth[0] >> 2 & _ONES) << 6 | (fourth[1] >> 2 & _ONES) << 7
+    put_i32(target + 2 * stride, int32(third[0] | third[1] << 3 | tops))
+
+
 @device
 def _three_bits(words, i):
-    return _two_bits(words, i) | (get_u8(words + 8 + i % 4) >> i // 4 & 1) << 2
+    part, byte = i // 4, i % 4
+    if part < 6:
+        return get_u8(words + 4 * (part // 2) + byte) >> 3 * (part % 2) & 7
+    return get_u8(words + 4 * (part - 6) + byte) >> 6 | (get_u8(words + 8 + byte) >> part & 1) << 2
 
 
 # ---- products of 32 values ----
@@ -65,33 +96,48 @@ def _renew(total, partial):
 
 
 @template
-def _dot_half(total, pairs, thirds, x, x_stride):
+def _dot_first_half(total, first, second, x, x_stride):
     partial = partial_sums(total)
-    partial = dot4(partial, lookup(bits(pairs, 0, 3) | bits(thirds, -2, 4)), x, x_stride)
+    partial = dot4(partial, lookup(bits(first, 0, 7)), x, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(pairs, 2, 3) | bits(thirds, -1, 4)), x + 4, x_stride)
+    partial = dot4(partial, lookup(bits(first, 3, 7)), x + 4, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(pairs, 4, 3) | bits(thirds, 0, 4)), x + 8, x_stride)
+    partial = dot4(partial, lookup(bits(second, 0, 7)), x + 8, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(pairs, 6, 3) | bits(thirds, 1, 4)), x + 12, x_stride)
+    partial = dot4(partial, lookup(bits(second, 3, 7)), x + 12, x_stride)
     return add_partial_sums(total, partial)
 
 
 @template
-def _dot_halves(first, second, panel, panel_stride, x, x_stride):
-    """Two totals, of 16 values each."""
-    thirds = panel_bytes(first, panel + 2 * _VECTOR, panel_stride)
-    first = dot_half(first, panel_bytes(first, panel, panel_stride), thirds, x, x_stride)
-    pairs = panel_bytes(first, panel + _VECTOR, panel_stride)
-    return first, dot_half(second, pairs, bits(thirds, 4, 15), x + 16, x_stride)
+def _dot_second_half(total, first, second, third, x, x_stride):
+    partial = partial_sums(total)
+    partial = dot4(partial, lookup(bits(third, 0, 7)), x + 16, x_stride)
+    total, partial = _renew(total, partial)
+    partial = dot4(partial, lookup(bits(third, 3, 7)), x + 20, x_stride)
+    total, partial = _renew(total, partial)
+    partial = dot4(partial, lookup(bits(first, 6, 3) | bits(third, 4, 4)), x + 24, x_stride)
+    total, partial = _renew(total, partial)
+    partial = dot4(partial, lookup(bits(second, 6, 3) | bits(third, 5, 4)), x + 28, x_stride)
+    return add_partial_sums(total, partial)
 
 
 @template
-def _dot_both_halves(total, panel, panel_stride, x, x_stride):
-    thirds = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
-    total = dot_half(total, panel_bytes(total, panel, panel_stride), thirds, x, x_stride)
-    pairs = panel_bytes(total, panel + _VECTOR, panel_stride)
-    return dot_half(total, pairs, bits(thirds, 4, 15), x + 16, x_stride)
+def _dot_halves(first_total, second_total, panel, panel_stride, x, x_stride):
+    """Two totals, of 16 values each."""
+    first = panel_bytes(first_total, panel, panel_stride)
+    second = panel_bytes(first_total, panel + _VECTOR, panel_stride)
+    third = panel_bytes(first_total, panel + 2 * _VECTOR, panel_stride)
+    return (dot_first_half(first_total, first, second, x, x_stride),
+            dot_second_half(second_total, first, second, third, x, x_stride))
+
+
+@template
+def _dot_three_bits(total, panel, panel_stride, x, x_stride):
+    first = panel_bytes(total, panel, panel_stride)
+    second = panel_bytes(total, panel + _VECTOR, panel_stride)
+    third = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
+    total = dot_first_half(total, first, second, x, x_stride)
+    return dot_second_half(total, first, second, third, x, x_stride)
 
 
 def _dot_two_bits(total, panel, panel_stride, x, x_stride):
@@ -118,7 +164,7 @@ def _tile_by_32(acc, panel, panel_stride, x, x_stride, blocks):
         step_scale, least_scale = scale * splat_f32(float32(twice)), scale * splat_f32(float32(least))
         scales, panel = panel + 2 * LANES, panel + 6 * LANES
         for _ in range(4):
-            prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
+            prefetch(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
             low = fma(panel_low_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             high = fma(panel_high_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             scales += LANES
@@ -140,7 +186,7 @@ def _tile_by_16(acc, panel, panel_stride, x, x_stride, blocks):
         step_scale, least_scale = scale * splat_f32(float32(twice)), scale * splat_f32(float32(least))
         scales, panel = panel + 2 * LANES, panel + 10 * LANES
         for _ in range(8):
-            prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
+            prefetch(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
             low = fma(panel_low_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             high = fma(panel_high_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             scales += LANES
@@ -160,37 +206,43 @@ class Layout:
     """How the codes of 32 values of a row lie in a panel."""
 
     words: int  # 4 bytes of each row, which make a vector
-    code: Callable[..., Any]  # code(words, i): the code of value i, for the words of one row
+    put: Template  # put(block, group, target, stride): store the words, `stride` bytes apart
+    code: Callable[..., Any]  # code(words, i): the code of value i
     dot: Callable[..., Any]  # dot(name, lookup, largest weight, group of a scale): the products of 32 values
+    prefetch: Any
 
     def tile(self, name: str, activation: Int8Blocks, levels: Sequence[int], unit: float,
              least: int) -> Callable[..., Any]:
-        """A tile of values scale * unit * (2 c + least) * level; c: the 4-bit scale of activation.group values."""
+        """A tile of values scale * unit * (2 c + least) * level, where c is the 4-bit scale of a group."""
         weights = [level + activation.offset for level in levels]
         lookup = table_lookup(weights + [0] * (16 - len(weights)))
         codes = _VECTOR * self.words
-        sizes = {"codes": codes, "pair": codes * activation.group // 16, "step": activation.block_bytes,
-                 "twice": 2 * unit, "least": least * unit}
+        fillings = {"codes": codes, "pair": codes * activation.group // 16, "step": activation.block_bytes,
+                    "twice": 2 * unit, "least": least * unit, "prefetch": self.prefetch}
         dot = inlined(self.dot(name, lookup, max(weights), activation.group))
         if activation.group == 16:
-            return device(bind(_tile_by_16, f"tile_{name}", dots=dot, **sizes))
-        return device(bind(_tile_by_32, f"tile_{name}", dot=dot, **sizes))
+            return device(bind(_tile_by_16, f"tile_{name}", dots=dot, **fillings))
+        return device(bind(_tile_by_32, f"tile_{name}", dot=dot, **fillings))
 
 
 def _nibble_dot(name: str, lookup: Any, largest: int, group: int) -> Callable[..., Any]:
-    per_sum = 4 if not _NARROW else 2 if largest < 32 else 1  # vectors of two products
+    per_sum = 4 if not _NARROW else 2 if largest < 32 else 1  # vectors, of two products each
     return bind(_dot_nibbles, f"dot_{name}", lookup=lookup, per_sum=per_sum)
 
 
 def _three_bit_dot(name: str, lookup: Any, largest: int, group: int) -> Callable[..., Any]:
-    half = inlined(bind(_dot_half, f"dot_half_{name}", lookup=lookup))
-    return bind(_dot_halves if group == 16 else _dot_both_halves, f"dot_{name}", dot_half=half)
+    return bind(_dot_halves if group == 16 else _dot_three_bits, f"dot_{name}",
+                dot_first_half=inlined(bind(_dot_first_half, f"dot_first_half_{name}", lookup=lookup)),
+                dot_second_half=inlined(bind(_dot_second_half, f"dot_second_half_{name}", lookup=lookup)))
 
 
 def _two_bit_dot(name: str, lookup: Any, largest: int, group: int) -> Callable[..., Any]:
-    return _dot_two_bits
+    return _dot_two_bits  # needs no lookup: levels are 8 apart
 
 
-NIBBLES = Layout(4, _nibble, _nibble_dot)  # as in `nibbles`
-TWO_BITS = Layout(2, _two_bits, _two_bit_dot)  # two words of 16 values: bits 2 p of byte j for value 4 p + j
-THREE_BITS = Layout(3, _three_bits, _three_bit_dot)  # and a word of third bits: bit p of byte j for value 4 p + j
+# Byte j of a word has codes of values 4 p + j. Nibbles: p = i and i + 4 in word i. Two bits: p = 4 i .. 4 i + 3 in word
+# i. Three bits: p = 2 i and 2 i + 1 in word i, from the low bit up; the two top bits of words 0 and 1 are the low bits
+# of p = 6 and 7, and the two top bits of word 2 are their third ones.
+NIBBLES = Layout(4, _put_nibbles, _nibble, _nibble_dot, prefetch_levels)
+TWO_BITS = Layout(2, _put_two_bits, _two_bits, _two_bit_dot, prefetch_far)
+THREE_BITS = Layout(3, _put_three_bits, _three_bits, _three_bit_dot, prefetch_far)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import float32, int32, uint8
+from numba import float32, uint8
 
 from ..activations import Int8Blocks
 from ..jit import bind, device, hole, template
-from ..simd import LANES, alloca, get_f16, get_u16, number_table, put_f32, put_i32, put_u16, put_u8
+from ..simd import LANES, alloca, get_f16, get_u16, number_table, put_f32, put_u16, put_u8
 from .format import Format, make_format
 from .grid_tiles import Layout
 
@@ -57,15 +57,28 @@ spread_even_signs = number_table(lambda: [_spread(signs | signs.bit_count() % 2 
 
 
 @device
-def with_signs(magnitudes, signs, upper):
-    """Four magnitudes of 3 bits, a byte each, and before each its sign. `signs` are spread; upper: 1 for the last 4."""
-    return magnitudes | (signs >> upper & _ONES) << 3
+def fours_with_signs(first, second, signs):
+    """Two fours of magnitudes of 3 bits, a byte each, and before each its sign. `signs` are spread."""
+    return first | (signs & _ONES) << 3, second | (signs & 2 * _ONES) << 2
+
+
+@device
+def two_fours(point):
+    """The magnitudes of a point of eight values, a byte each: the first four, and the last four."""
+    return point & 3 * _ONES, point >> 2 & 3 * _ONES
+
+
+@device
+def eight_with_signs(point, signs):
+    """The magnitudes of a point of eight values, and before each its sign."""
+    first, second = two_fours(point)
+    return first | (signs & _ONES) << 2, second | (signs & 2 * _ONES) << 1
 
 
 # ---- blocks ----
 
 
-code_word = scale_code = code = pairs = groups = words = put_scale = least = unit = levels = hole()
+put_codes = scale_code = code = pairs = groups = words = put_scale = least = unit = levels = hole()
 
 
 @device
@@ -81,9 +94,8 @@ def _pack_block(block, panel, lane):
         put_u8(panel + lane, uint8(scale_code(block, 2 * pair) | scale_code(block, 2 * pair + 1) << 4))
         panel += LANES
     for group in range(8):
-        for i in range(words):
-            put_i32(panel + 4 * lane, int32(code_word(block, group, i)))
-            panel += _VECTOR
+        put_codes(block, group, panel + 4 * lane, _VECTOR)
+        panel += words * _VECTOR
 
 
 @template
@@ -92,32 +104,32 @@ def _dequantize_block(block, out):
     put_scale(block, row)
     scale = get_f16(row) * float32(unit)
     for group in range(8):
-        for i in range(words):
-            put_i32(row + 4 * i, int32(code_word(block, group, i)))
+        put_codes(block, group, row, 4)
         for i in range(32):
             scale_of = scale_code(block, (32 * group + i) // (16 * groups))
             group_scale = scale * float32(2 * scale_of + least)
             put_f32(out + 128 * group + 4 * i, group_scale * float32(levels[code(row, i)]))
 
 
-def make_grid_format(name: str, type_id: int, block_bytes: int, layout: Layout, *, code_word: Callable[..., Any],
+def make_grid_format(name: str, type_id: int, block_bytes: int, layout: Layout, *, codes: Callable[..., Any],
                      scale_code: Callable[..., Any], levels: Sequence[int], unit: float, least: int = 1,
                      group: int = 32, put_scale: Callable[..., Any] = _put_first) -> Format:
     """A format that lcpu reads.
 
-    code_word(block, group, i): word i of the codes of 32 values, in the layout of a panel.
+    codes(block, group, n): the codes of the n-th eight of 32 values: the first four and the last four, a byte each.
     scale_code(block, i): the i-th of the 4-bit scales.
     levels: by code. group: how many values have a 4-bit scale of their own, 16 or 32.
     put_scale(block, target): copy the float16 scale of a block. By default it is what comes first.
     """
     activation = Int8Blocks(offset=-min(levels), group=group)
     groups = group // 16  # of 32 values, for a pair of scales
-    sizes = {"words": layout.words, "put_scale": put_scale, "code_word": code_word,
-             "scale_code": scale_code}
+    parts = {"put_scale": put_scale, "scale_code": scale_code,
+             "put_codes": device(bind(layout.put, f"put_codes_{name}", codes_of=codes))}
     unpack = bind(_dequantize_block, f"dequantize_block_{name}", code=layout.code, least=least, unit=unit,
-                  groups=groups, levels=tuple(levels), **sizes)
+                  groups=groups, levels=tuple(levels), **parts)
     return make_format(
         name, type_id, 256, block_bytes, activation, quantize_block=None, dequantize_block=device(unpack),
-        pack_block=device(bind(_pack_block, f"pack_block_{name}", pairs=8 // groups, **sizes)),
+        pack_block=device(bind(_pack_block, f"pack_block_{name}", pairs=8 // groups, words=layout.words,
+                         **parts)),
         tile=layout.tile(name, activation, levels, unit, least),
         panel_block_bytes=2 + 8 // groups + 32 * layout.words)

@@ -10,24 +10,20 @@ In a panel a value is always 1/8 more. Where it is less, the group has the oppos
 from ..jit import device
 from ..simd import get_u16, get_u8
 from .grid_tiles import TWO_BITS
-from .grids import eight_values, make_grid_format
+from .grids import eight_values, make_grid_format, two_fours
 
 _POINTS, _TOPS = 2, 34  # byte offsets
 _LESS = 1 << 15
-_ALL_TWOS = 0xAAAAAAAA
+_TWOS = 0x02020202
 _point = eight_values("IQ1_S")
 
 
 @device
-def _values(block, group, i):
-    """Two bits for each of the i-th eight values of a group: 0, 1 or 2 for -1, 0 or 1."""
-    return _point(get_u8(block + _POINTS + 4 * group + i) | (get_u16(block + _TOPS + 2 * group) >> 3 * i & 7) << 8)
-
-
-@device
-def _code_word(block, group, i):
-    values = _values(block, group, 2 * i) | _values(block, group, 2 * i + 1) << 4
-    return _ALL_TWOS - values if get_u16(block + _TOPS + 2 * group) & _LESS else values
+def _codes(block, group, n):
+    """0, 1 or 2 for -1, 0 or 1."""
+    word = get_u16(block + _TOPS + 2 * group)
+    first, second = two_fours(_point(get_u8(block + _POINTS + 4 * group + n) | (word >> 3 * n & 7) << 8))
+    return (_TWOS - first, _TWOS - second) if word & _LESS else (first, second)
 
 
 @device
@@ -38,5 +34,5 @@ def _scale_code(block, group):
     return 7 - scale if word & _LESS else 8 + scale
 
 
-FORMAT = make_grid_format("iq1_s", 19, 50, TWO_BITS, code_word=_code_word, scale_code=_scale_code, levels=(-7, 1, 9),
+FORMAT = make_grid_format("iq1_s", 19, 50, TWO_BITS, codes=_codes, scale_code=_scale_code, levels=(-7, 1, 9),
                           unit=1 / 8, least=-15)

@@ -8,7 +8,7 @@ value, for each 32 values a byte with the top 2 bits of their 4 numbers, from th
 from ..jit import device
 from ..simd import get_u8
 from .grid_tiles import THREE_BITS
-from .grids import eight_values, make_grid_format, spread_signs
+from .grids import eight_values, eight_with_signs, make_grid_format, spread_signs
 from .iq2_xxs import LEVELS
 
 _POINTS, _SIGNS, _TOPS, _SCALES = 2, 34, 66, 74  # byte offsets
@@ -16,18 +16,10 @@ _point = eight_values("IQ2_S")
 
 
 @device
-def _magnitudes(block, group, i):
-    """Two bits for each of the i-th eight values of a group."""
-    return _point(get_u8(block + _POINTS + 4 * group + i) | (get_u8(block + _TOPS + group) >> 2 * i & 3) << 8)
-
-
-@device
-def _code_word(block, group, i):
-    if i < 2:
-        return _magnitudes(block, group, 2 * i) | _magnitudes(block, group, 2 * i + 1) << 4
-    at = block + _SIGNS + 4 * group
-    return (spread_signs(get_u8(at)) | spread_signs(get_u8(at + 1)) << 2 | spread_signs(get_u8(at + 2)) << 4
-            | spread_signs(get_u8(at + 3)) << 6)
+def _codes(block, group, n):
+    i = 4 * group + n
+    point = get_u8(block + _POINTS + i) | (get_u8(block + _TOPS + group) >> 2 * n & 3) << 8
+    return eight_with_signs(_point(point), spread_signs(get_u8(block + _SIGNS + i)))
 
 
 @device
@@ -35,5 +27,5 @@ def _scale_code(block, i):
     return get_u8(block + _SCALES + i // 2) >> 4 * (i % 2) & 15
 
 
-FORMAT = make_grid_format("iq2_s", 22, 82, THREE_BITS, code_word=_code_word, scale_code=_scale_code, levels=LEVELS,
+FORMAT = make_grid_format("iq2_s", 22, 82, THREE_BITS, codes=_codes, scale_code=_scale_code, levels=LEVELS,
                           unit=1 / 8, group=16)

@@ -7,7 +7,7 @@ IQ3_XXS), and the 4-bit scales of 16 groups of 16 values, two in a byte (ggml's 
 from ..jit import device
 from ..simd import get_u16, get_u8
 from .grid_tiles import THREE_BITS
-from .grids import eight_values, make_grid_format, spread_even_signs
+from .grids import eight_values, eight_with_signs, make_grid_format, spread_even_signs
 from .iq2_xxs import LEVELS
 
 _POINTS, _SCALES = 2, 66  # byte offsets
@@ -15,12 +15,9 @@ _point = eight_values("IQ2_XS")
 
 
 @device
-def _code_word(block, group, i):
-    at = block + _POINTS + 8 * group
-    if i < 2:
-        return _point(get_u16(at + 4 * i) & 511) | _point(get_u16(at + 4 * i + 2) & 511) << 4
-    return (spread_even_signs(get_u16(at) >> 9) | spread_even_signs(get_u16(at + 2) >> 9) << 2
-            | spread_even_signs(get_u16(at + 4) >> 9) << 4 | spread_even_signs(get_u16(at + 6) >> 9) << 6)
+def _codes(block, group, n):
+    word = get_u16(block + _POINTS + 8 * group + 2 * n)
+    return eight_with_signs(_point(word & 511), spread_even_signs(word >> 9))
 
 
 @device
@@ -28,5 +25,5 @@ def _scale_code(block, i):
     return get_u8(block + _SCALES + i // 2) >> 4 * (i % 2) & 15
 
 
-FORMAT = make_grid_format("iq2_xs", 17, 74, THREE_BITS, code_word=_code_word, scale_code=_scale_code, levels=LEVELS,
+FORMAT = make_grid_format("iq2_xs", 17, 74, THREE_BITS, codes=_codes, scale_code=_scale_code, levels=LEVELS,
                           unit=1 / 8, group=16)

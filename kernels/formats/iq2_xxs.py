@@ -7,7 +7,7 @@ their signs and the 4-bit scale of the group as in IQ3_XXS (ggml's block_iq2_xxs
 from ..jit import device
 from ..simd import get_i32, get_u8
 from .grid_tiles import THREE_BITS
-from .grids import eight_values, make_grid_format, spread_even_signs
+from .grids import eight_values, eight_with_signs, make_grid_format, spread_even_signs
 
 LEVELS = (8, 25, 43, 0, -8, -25, -43)  # no grid point has the fourth
 _GROUPS = 2  # byte offset
@@ -15,13 +15,9 @@ _point = eight_values("IQ2_XXS")
 
 
 @device
-def _code_word(block, group, i):
+def _codes(block, group, n):
     at = block + _GROUPS + 8 * group
-    if i < 2:
-        return _point(get_u8(at + 2 * i)) | _point(get_u8(at + 2 * i + 1)) << 4
-    signs = get_i32(at + 4)
-    return (spread_even_signs(signs & 127) | spread_even_signs(signs >> 7 & 127) << 2
-            | spread_even_signs(signs >> 14 & 127) << 4 | spread_even_signs(signs >> 21 & 127) << 6)
+    return eight_with_signs(_point(get_u8(at + n)), spread_even_signs(get_i32(at + 4) >> 7 * n & 127))
 
 
 @device
@@ -29,5 +25,5 @@ def _scale_code(block, group):
     return get_i32(block + _GROUPS + 8 * group + 4) >> 28 & 15
 
 
-FORMAT = make_grid_format("iq2_xxs", 16, 66, THREE_BITS, code_word=_code_word, scale_code=_scale_code, levels=LEVELS,
+FORMAT = make_grid_format("iq2_xxs", 16, 66, THREE_BITS, codes=_codes, scale_code=_scale_code, levels=LEVELS,
                           unit=1 / 8)

@@ -8,7 +8,7 @@ values, two in a byte (ggml's block_iq3_s).
 from ..jit import device
 from ..simd import get_u8
 from .grid_tiles import NIBBLES
-from .grids import four_values, make_grid_format, spread_signs, with_signs
+from .grids import four_values, fours_with_signs, make_grid_format, spread_signs
 
 _POINTS, _NINTHS, _SIGNS, _SCALES = 2, 66, 74, 106  # byte offsets
 _LEVELS = (1, 3, 5, 7, 9, 11, 13, 15)
@@ -16,15 +16,15 @@ _point = four_values("IQ3_S")
 
 
 @device
-def _codes(block, group, i):
-    """The codes of the i-th four values of a group, a byte each."""
-    point = get_u8(block + _POINTS + 8 * group + i) | (get_u8(block + _NINTHS + group) >> i & 1) << 8
-    return with_signs(_point(point), spread_signs(get_u8(block + _SIGNS + 4 * group + i // 2)), i % 2)
+def _point_at(block, group, i):
+    """The magnitudes of the i-th four values of a group."""
+    return _point(get_u8(block + _POINTS + 8 * group + i) | (get_u8(block + _NINTHS + group) >> i & 1) << 8)
 
 
 @device
-def _code_word(block, group, i):
-    return _codes(block, group, i) | _codes(block, group, i + 4) << 4
+def _codes(block, group, n):
+    signs = spread_signs(get_u8(block + _SIGNS + 4 * group + n))
+    return fours_with_signs(_point_at(block, group, 2 * n), _point_at(block, group, 2 * n + 1), signs)
 
 
 @device
@@ -32,5 +32,5 @@ def _scale_code(block, group):
     return get_u8(block + _SCALES + group // 2) >> 4 * (group % 2) & 15
 
 
-FORMAT = make_grid_format("iq3_s", 21, 110, NIBBLES, code_word=_code_word, scale_code=_scale_code, unit=1.0,
+FORMAT = make_grid_format("iq3_s", 21, 110, NIBBLES, codes=_codes, scale_code=_scale_code, unit=1.0,
                           levels=(*_LEVELS, *(-level for level in _LEVELS)))

@@ -8,7 +8,7 @@ of the group (ggml's block_iq3_xxs, whose magnitudes are twice as large).
 from ..jit import device
 from ..simd import get_i32, get_u8
 from .grid_tiles import NIBBLES
-from .grids import four_values, make_grid_format, spread_even_signs, with_signs
+from .grids import four_values, fours_with_signs, make_grid_format, spread_even_signs
 
 _POINTS, _SIGNS = 2, 66  # byte offsets
 _LEVELS = (2, 6, 10, 14, 18, 22, 26, 31)
@@ -16,15 +16,10 @@ _point = four_values("IQ3_XXS")
 
 
 @device
-def _codes(block, group, i):
-    """The codes of the i-th four values of a group, a byte each."""
-    signs = get_i32(block + _SIGNS + 4 * group) >> 7 * (i // 2) & 127
-    return with_signs(_point(get_u8(block + _POINTS + 8 * group + i)), spread_even_signs(signs), i % 2)
-
-
-@device
-def _code_word(block, group, i):
-    return _codes(block, group, i) | _codes(block, group, i + 4) << 4
+def _codes(block, group, n):
+    signs = spread_even_signs(get_i32(block + _SIGNS + 4 * group) >> 7 * n & 127)
+    points = block + _POINTS + 8 * group + 2 * n
+    return fours_with_signs(_point(get_u8(points)), _point(get_u8(points + 1)), signs)
 
 
 @device
@@ -32,5 +27,5 @@ def _scale_code(block, group):
     return get_i32(block + _SIGNS + 4 * group) >> 28 & 15
 
 
-FORMAT = make_grid_format("iq3_xxs", 18, 98, NIBBLES, code_word=_code_word, scale_code=_scale_code, unit=0.5,
+FORMAT = make_grid_format("iq3_xxs", 18, 98, NIBBLES, codes=_codes, scale_code=_scale_code, unit=0.5,
                           levels=(*_LEVELS, *(-level for level in _LEVELS)))

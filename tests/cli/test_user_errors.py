@@ -209,8 +209,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "1000 threads: choose 1 to 512 (-t)"),
     ("no such output type", "run -m model.gguf -p a --output-type q9", 1,
      "output type 'q9' is unknown: choose one of keep, f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, "
-     "q4_k, q5_k, q6_k, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0, iq3_s, iq3_xxs, iq2_s, iq2_xs, "
-     "iq2_xxs, iq1_m, iq1_s"),
+     "q4_k, q5_k, q6_k, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0"),
     ("a model that is not for chat", "run -m model.gguf --chat -p a", 1,
      "this model is not made for chat (no chat template); take another with -m, or leave out --chat"),
     ("a draft model of another vocabulary", "run -m model.gguf -p a -md other.gguf", 1,
@@ -329,6 +328,9 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("quantize: no such type", "quantize model.gguf out.gguf q9", 2,
      "no type 'q9': TYPE is f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, "
      "q4_0, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s, copy"),
+    ("quantize: a type that is only read", "quantize model.gguf out.gguf iq3_s", 2,
+     "lcpu reads IQ3_S but does not write it: TYPE is f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, "
+     "q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s, copy"),
     ("quantize: the output is there", "quantize model.gguf there.gguf q8_0", 1,
      "there.gguf: is there already; --force overwrites it"),
     ("quantize: the output is a folder", "quantize model.gguf folder q8_0", 1,

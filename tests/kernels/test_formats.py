@@ -53,6 +53,17 @@ def test_every_kind_of_scale(format):
     assert same_bits(dequantized(format, raw, np.arange(len(raw))), reference.dequantize(format, raw))
 
 
+@pytest.mark.parametrize("format", [f for f in FORMATS.values() if f.name[:3] in ("iq1", "iq2", "iq3")],
+                         ids=lambda f: f.name)
+def test_every_point_of_a_grid_with_every_sign(format):
+    """Blocks that differ in each 16 bits from each other, so that every number of a point occurs in every place."""
+    random = np.random.default_rng(0)
+    raw = np.arange(1 << 16, dtype=np.uint16)[:, None] ^ random.integers(0, 1 << 16, format.block_bytes // 2, np.uint16)
+    raw = raw.view(np.uint8)
+    put_scales(format, raw, np.full(len(raw), 0.5, np.float16))
+    assert same_bits(dequantized(format, raw, np.arange(len(raw))), reference.dequantize(format, raw))
+
+
 def test_every_byte_of_q8_0():
     format = FORMATS[8]
     raw = np.zeros((8, 34), np.uint8)

@@ -193,6 +193,31 @@ def test_integers_up_to_the_scale_of_a_block(type_id):
     assert same_bits(c.product(), out)
 
 
+@pytest.mark.parametrize("format", [f for f in FORMATS.values() if f.encoder is None], ids=lambda f: f.name)
+def test_no_sum_overflows_with_points_of_a_grid(format):
+    """Activations as large as they can be, with the signs of the weights of one row after the other."""
+    random = np.random.default_rng(0)
+    raw = random_blocks(format, LANES, 512, random).reshape(LANES, 2, -1)
+    put_scales(format, raw, np.ones((LANES, 2), np.float16))
+    raw = raw.reshape(LANES, -1)
+    x = np.float32(127) * np.sign(reference.dequantize(format, raw))
+    c = Case(format, LANES, 512, raw, x, random)
+    wanted, magnitude = exact(c)
+    assert (abs(c.product() - wanted) <= 1e-6 * magnitude).all()
+
+
+@pytest.mark.parametrize("format", [f for f in FORMATS.values() if f.encoder is None], ids=lambda f: f.name)
+def test_weights_that_are_not_finite_spread(format):
+    """In their own rows only."""
+    c = case(format, 0, rows=5, length=299, tokens=3)
+    blocks = c.raw.reshape(5, -1, format.block_bytes)
+    for row, scale in ((1, np.nan), (3, np.inf)):
+        put_scales(format, blocks[row, :1], np.full(1, scale, np.float16))
+    finite = np.isfinite(c.product())
+    assert finite[:, [0, 2, 4]].all()
+    assert not finite[:, [1, 3]].any()
+
+
 @every_format
 def test_infinity_and_nan_spread(format):
     """An activation that is not finite must not turn into a plausible number."""
