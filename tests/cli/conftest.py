@@ -35,7 +35,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def compiled(tiny_gguf: Path) -> None:
     """The kernels of the tiny model: a run that has to compile them says so on stderr."""
     with LLM.load(tiny_gguf, threads=1) as llm:
