@@ -32,15 +32,16 @@ Step = Callable[[int, int], None]  # compute `count` tokens from a position on, 
 
 
 def lcpu_step(path: str, threads: int, context: int) -> Step:
+    from lcpu.engine.batch import Piece
     from lcpu.engine.gguf_file import GGUFFile
     from lcpu.engine.model import Model
 
     model = Model(GGUFFile.open(path), context, threads)
-    vocab = model.h.vocab_size
+    vocab, pages = model.h.vocab_size, range(model.pool.count)
 
     def step(count: int, position: int) -> None:
         tokens = [token % vocab for token in TOKENS[:count]]
-        model.step(tokens, [0] * count, range(position, position + count), [count - 1])
+        model.step([Piece(tokens, position, pages, 1)])
 
     return step
 
