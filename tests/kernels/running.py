@@ -161,6 +161,7 @@ def prepare(activation: Activation, x: np.ndarray, *, threads: int = 1) -> np.nd
 def multiply(format: Format, panels: np.ndarray, x: np.ndarray, out: np.ndarray, k: int, *, tokens: Sequence[int],
              threads: int = 1, share: int = PANEL_GROUP, accumulate: bool = False) -> None:
     """out[t] (+)= panels . x[t], in one instruction for each number of `tokens`."""
+    assert out.strides[0] >= 4 * LANES * len(panels), "a row of results has less room than the panels have rows"
     first = 0
     for count in tokens:
         run(format.matmul, threads=threads, count=int64(count), weights=panels, x=x[first:], out=out[first:],

@@ -8,6 +8,7 @@ import pytest
 from lcpu.kernels.elementwise import GATES
 from lcpu.kernels.formats import FORMATS
 from lcpu.kernels.gated import gated_matmul
+from lcpu.kernels.matmul import padded_width
 
 from .running import int64, multiply, pack, padded, prepare, random_blocks, run, same_bits, vectors_of
 
@@ -20,7 +21,8 @@ def test_the_same_as_one_after_another(type_id, activation, tokens, threads):
     format, random = FORMATS[type_id], np.random.default_rng(tokens)
     gate, up = (pack(format, random_blocks(format, ROWS, K, random), K) for _ in range(2))
     x = prepare(format.activation, random.standard_normal((tokens, K), dtype=np.float32))
-    first, second, out, other = (padded(np.zeros((tokens, ROWS), np.float32)) for _ in range(4))
+    width = padded_width(ROWS)  # tiles store the results of whole groups of panels
+    first, second, out, other = (padded(np.zeros((tokens, width), np.float32)) for _ in range(4))
     for panels, result in ((gate, first), (up, second)):
         multiply(format, panels, x, result, K, tokens=[tokens])
     run(GATES[activation], count=int64(tokens), gate=first, up=second, out=first, stride=first.strides[0],
