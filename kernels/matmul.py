@@ -84,7 +84,7 @@ def multiplier(tile: Callable[..., Any], name: str,
                wide: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """`_multiply` for a format's tile, as a function that kernels call. panels: of tiles of 8, 4, 2 and 1 tokens.
 
-    wide: takes tokens before the tile does, by `wide.wide_multiplier`.
+    wide: takes tokens before the tile does, as `..wide` makes it.
     """
     sizes = dict(zip(("panels_8", "panels_4", "panels_2", "panels_1"), panels, strict=True))
     return device(bind(_multiply, f"multiply_{name}", sweep=device(bind(_sweep, f"sweep_{name}", tile=tile)),

@@ -13,7 +13,7 @@ from ..simd import LANES, absolute, add_partial_sums, add_to_bytes, bits, dot4, 
 from ..simd import init_from_bias, load_f32, load_tile, maximum, minimum, panel_bytes, panel_f32, partial_sums
 from ..simd import prefetch_address, prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32, store_i8
 from ..simd import store_tile, to_i32, zeros, zeros_i32
-from ..wide import multiply_rows, wide_multiplier
+from ..wide import wide_rows
 from .format import make_format
 
 _BYTES = 32
@@ -112,8 +112,7 @@ def _scaled(panel, x, x_stride, sums):
     return scale_add(zeros(1, 8), total, panel_f32(zeros(1, 1), panel, 0), x + ROW_SCALE, x_stride)
 
 
-WIDE = wide_multiplier("i2_s", header_bytes=4 * LANES, block_bytes=_PANEL_BLOCK, values_at=ROW_VALUES, values_bytes=128,
-                       unpack=unpack_blocks, multiply=multiply_rows, codes_bytes=_CODES, result=_scaled)
+WIDE = wide_rows("i2_s", _PANEL_BLOCK, 4 * LANES, unpack_blocks, _scaled)
 FORMAT = make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      pack_block=pack_block, tile=tile, row_factor=scale_behind, wide=WIDE)

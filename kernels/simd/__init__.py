@@ -23,5 +23,4 @@ from .scalars import opaque, put_f16, put_f32, put_i32, put_i64, put_u16, put_u8
 from .shuffles import alternate, even_twice, evens, odd_twice, odds, swap_neighbours, table_lookup
 from .system import atomic_add, atomic_get, atomic_put, call_kernel, clock, load_operands, pause, processor_of
 from .system import sleep_while, wake_sleepers
-from .tile_registers import TILE_CODES, TILE_CODES_2, TILE_HALF_CODES, TILE_HALF_TOKENS, TILE_SUMS, TILE_SUMS_2
-from .tile_registers import TILE_TOKENS, begin_tiles, clear_tile, end_tiles, multiply_tiles, read_tile, write_tile
+from .tile_registers import begin_tiles, clear_tile, end_tiles, multiply_tiles, read_tile, write_tile
