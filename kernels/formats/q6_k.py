@@ -176,7 +176,7 @@ def _unpack_group(panel, out):
 
 @device
 def _unpack_values(part, low, high):
-    for pair in range(2):
+    for _ in range(2):
         scales, codes = panel_i8_pairs(zeros(1, 1), part, 0), part + 2 * LANES
         _unpack_group(codes, low)
         _unpack_group(codes + 3 * _VECTOR, low + 4 * _VECTOR)

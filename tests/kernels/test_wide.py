@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 
 from lcpu.kernels.formats import FORMATS
-from lcpu.kernels.matmul import padded_width
-from lcpu.kernels.simd import HIGH_SHIFT, ISA, LANES, high_plane, low_plane, panel_bytes, panel_i8_pairs, store_tile
-from lcpu.kernels.simd import zeros
 from lcpu.kernels.jit import kernel
+from lcpu.kernels.matmul import padded_width
+from lcpu.kernels.simd import (
+    HIGH_SHIFT,
+    ISA,
+    LANES,
+    high_plane,
+    low_plane,
+    panel_bytes,
+    panel_i8_pairs,
+    store_tile,
+    zeros,
+)
 
 from .running import multiply, pack, padded, prepare, random_blocks, run, same_bits
 
