@@ -17,7 +17,7 @@ from .running import SCALES_AT, UNDER_TEST, few, run, same_bits
 
 BY_NAME = {format.name: format for format in FORMATS.values()}
 EXACT = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "tq1_0", "tq2_0"]
-SEARCHED = ["q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"]
+SEARCHED = ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"]
 FARTHEST = {"iq4_nl": 0.12, "iq4_xs": 0.12, "mxfp4": 0.25}  # errors of single values, relative to the spread of a row
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
