@@ -18,7 +18,7 @@ from ..fitting import fit_scale_and_offset, inverse, ramp
 from ..jit import device, inlined
 from ..simd import LANES, add_group, add_scaled, alloca, bits, dot2_i16, dot4, even_bytes, fma, get_f16, get_f32, get_i32
 from ..simd import get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes, panel_f16, partial_sums
-from ..simd import prefetch_address, prefetch_far, put_f16, put_f32, put_i32, put_u16, put_u8, rint, scaled, splat_f32
+from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u16, put_u8, rint, scaled, splat_f32
 from ..simd import splat_i32, store_i8, to_f32, to_i32, twice_of_lane, zeros_i32
 from .format import GROUPED_PANELS, make_format
 
@@ -130,7 +130,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         # 256 * 3 * 127 * 15 < 2 ** 21
         total = zeros_i32(acc)
         for _ in range(opaque(4)):
-            prefetch_far(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _FOUR)
+            prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _FOUR)
             scales = bits(panel_bytes(acc, fours, panel_stride), 0, 15)
             total = _add_codes(total, twice_of_lane(scales, 0), panel, panel_stride, x, x_stride)
             total = _add_codes(total, twice_of_lane(scales, 2), panel + _VECTOR, panel_stride, x + 16, x_stride)

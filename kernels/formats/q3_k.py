@@ -21,7 +21,7 @@ from ..fitting import inverse, ramp, scale_fitter
 from ..jit import device, inlined
 from ..simd import DOT_ELEMENT, LANES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
 from ..simd import get_f16, get_f32, get_i32, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes
-from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_far, put_f16, put_f32, put_i32, put_u16, put_u8
+from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u16, put_u8
 from ..simd import rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from, to_f32, to_i32, twice_of_lane
 from ..simd import zeros_i32
 from .format import GROUPED_PANELS, make_format
@@ -221,7 +221,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         # 256 * 252 * 127 < 2 ** 23
         total = zeros_i32(acc)
         for _ in range(opaque(4)):
-            prefetch_far(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _FOUR)
+            prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _FOUR)
             total = _add_four(total, first, panel, panel_stride, x, x_stride)
             first, second, third, fourth = second, third, fourth, first
             panel += _FOUR

@@ -10,7 +10,7 @@ from .arithmetic import absolute, at_argmax, bits, bits_as_f32, fma, maximum, mi
 from .arithmetic import reduce_max, rint, round_f16, round_half_away, select_or_zero, steps, to_f32, to_i32
 from .memory import alloca, load_f32, load_tile, panel_bf16, panel_bytes, panel_e4m3, panel_e8m0, panel_f16, panel_f32
 from .memory import panel_high_bf16, panel_high_nibbles, panel_i8, panel_i8_pairs, panel_low_bf16, panel_low_nibbles
-from .memory import panels_of, prefetch_address, prefetch_ahead, prefetch_direct, prefetch_far, prefetch_grouped
+from .memory import panels_of, prefetch_address, prefetch_ahead, prefetch_direct, prefetch_grouped
 from .memory import prefetch_levels, prefetch_pages, prefetch_unpacked, splat_f32, splat_i16, splat_i32, store_bf16
 from .memory import store_f16, store_f32, store_i8, store_tile, zeros, zeros_f32, zeros_i32
 from .dot_products import DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, add_biased_pair, add_first, add_group, add_pair

@@ -223,7 +223,6 @@ prefetch_direct = _prefetcher(ISA.prefetch.direct)
 prefetch_unpacked = _prefetcher(ISA.prefetch.unpacked)
 prefetch_grouped = _prefetcher(ISA.prefetch.grouped)
 prefetch_levels = _prefetcher(ISA.prefetch.levels)
-prefetch_far = _prefetcher(ISA.prefetch.far)
 prefetch_pages = _prefetcher(ISA.prefetch.pages)
 
 
