@@ -57,6 +57,7 @@ def float_call(name):
 
 absolute = unary(float_call("fabs"))
 rint = unary(float_call("rint"))  # half to even
+square_root = unary(float_call("sqrt"))
 # The larger and the smaller of two. The result is NaN where x is NaN.
 maximum = _binary(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), y, x))
 minimum = _binary(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), y, x))
@@ -121,8 +122,16 @@ _operator(operator.sub, "fsub", "sub")
 _operator(operator.mul, "fmul", "mul")
 _operator(operator.truediv, "fdiv", "sdiv")
 _operator(operator.or_, "or_", "or_")
+_operator(operator.and_, "and_", "and_")
 _operator(operator.lshift, "shl", "shl")
 _operator(operator.rshift, "ashr", "ashr")
+
+
+@intrinsic
+def where_greater(context, x, y, one, other):
+    """one where x > y, else other."""
+    return elementwise(lambda b, x, y, one, other: b.select(b.fcmp_ordered(">", x, y), one, other), one.element)(
+        (x, y, one, other))
 
 
 @intrinsic
