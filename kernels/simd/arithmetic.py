@@ -65,6 +65,7 @@ to_i32 = unary(lambda b, x: b.fptosi(x, Tile("i32").vector), "i32")
 to_f32 = unary(lambda b, x: b.sitofp(x, Tile("f32").vector), "f32")
 round_f16 = unary(lambda b, x: b.fpext(b.fptrunc(x, Tile("f16").vector), x.type))  # half to even
 bits_as_f32 = unary(lambda b, x: b.bitcast(x, Tile("f32").vector), "f32")
+f32_as_bits = unary(lambda b, x: b.bitcast(x, Tile("i32").vector), "i32")
 
 
 def steps(thresholds, values):

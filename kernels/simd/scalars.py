@@ -79,7 +79,9 @@ def number_table(make: Callable[[], Sequence[int]]) -> Any:
     @intrinsic
     def entry(context, index):
         def generate(context, b, sig, args):
-            address = _global_table(b, make())
+            numbers = make()
+            table = ir.Constant(ir.ArrayType(I32, len(numbers)), [int(number) for number in numbers])
+            address = cgutils.global_constant(b, "table", table)
             return b.zext(b.load(b.gep(address, [I64(0), args[0]], inbounds=True)), I64)
 
         return types.int64(types.int64), generate
@@ -87,20 +89,16 @@ def number_table(make: Callable[[], Sequence[int]]) -> Any:
     return entry
 
 
-def table_address(make: Callable[[], Sequence[int]]) -> Any:
-    """An intrinsic: address(), that of such a table of int32 numbers, aligned to 64 bytes."""
+def table_address(make: Callable[[], bytes]) -> Any:
+    """An intrinsic: address(), that of such a table of bytes, aligned to 64 of them."""
     @intrinsic
     def address(context):
         def generate(context, b, sig, args):
-            table = _global_table(b, make())
+            data = bytearray(make())
+            table = cgutils.global_constant(b, "table", ir.Constant(ir.ArrayType(I8, len(data)), data))
             table.align = 64
             return b.ptrtoint(table, I64)
 
         return types.intp(), generate
 
     return address
-
-
-def _global_table(b: Any, numbers: Sequence[int]) -> Any:
-    table = ir.Constant(ir.ArrayType(I32, len(numbers)), [int(number) for number in numbers])
-    return cgutils.global_constant(b, "table", table)
