@@ -51,6 +51,13 @@ TensorTypes = Annotated[
         help="Type of the matrices whose name matches, such as 'ffn_down=q6_k'; the first match counts.",
     ),
 ]  # fmt: skip
+Imatrix = Annotated[
+    Path | None,
+    typer.Option(
+        "--imatrix", metavar="FILE", show_default=False,
+        help="Importance matrix of the model, as llama.cpp's tools make and read it: which errors count more.",
+    ),
+]  # fmt: skip
 Ternarize = Annotated[
     str | None,
     typer.Option(
@@ -70,6 +77,7 @@ def quantize(
     output_type: OutputType = None,
     embedding_type: EmbeddingType = None,
     tensor_type: TensorTypes = None,
+    imatrix: Imatrix = None,
     ternarize: Ternarize = None,
     check: Check = False,
     threads: options.Threads = None,
@@ -81,6 +89,7 @@ def quantize(
     written to stdout, and with --check the error of each tensor: the root mean square error (RMSE), and its ratio to
     the root mean square of the values.
     """
+    from ..convert.imatrix import check_demands, read_imatrix
     from ..convert.output import check_free
     from ..convert.quantize import quantize as write_quantized
     from ..convert.quantize import quantized_again
@@ -94,14 +103,16 @@ def quantize(
     overrides = Overrides(pure, tensor_type_named(output_type), tensor_type_named(embedding_type), patterns)
     with GGUFFile.open(source) as file, console.LoadProgress() as progress:
         check_free(target, force)
-        types, misfits = choose_types(file.tensors.values(), file.metadata, mixture, overrides)
+        importance = read_imatrix(imatrix) if imatrix else None
+        types, misfits = choose_types(file.tensors.values(), file.metadata, mixture, overrides, importance is not None)
+        check_demands(types, file.tensors, mixture, importance)
         if again := quantized_again(file, types):
             console.notice(f"note: {counted(again)}, quantized before, will lose more than from a float model")
         if misfits:
             console.notice(f"note: the rows of {counted(misfits)} are not whole blocks: another type is taken")
         done = write_quantized(
             file, target, types, mixture.file_type, threads=threads if threads and threads > 0 else None,
-            ternarize=ternarize is not None, check=check, force=force, progress=progress,
+            imatrix=importance, ternarize=ternarize is not None, check=check, force=force, progress=progress,
         )  # fmt: skip
     parts = [type_table(done), *([error_table(done)] if check else []), totals(source, target, done)]
     console.write("\n\n".join(parts) + "\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..engine.gguf_file import TensorInfo
 from ..engine.gguf_metadata import Value
@@ -45,6 +45,7 @@ class Mixture:
     embedding: str = ""  # the type of another embedding, if not the base
     better: Mapping[str, tuple[Callable[[int, int], bool], str]] = field(default_factory=dict)  # role: layers, type
     experts: str = ""  # the type of stacks of experts, if not the base
+    with_imatrix: Mapping[str, tuple[Callable[[int, int], bool], str]] | None = None  # `better`, if there is one
 
 
 _M_LAYERS = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
@@ -60,13 +61,13 @@ MIXTURES = {
     "q5_k_m": Mixture("Q5_K", 17, "Q6_K", better=_M_LAYERS),
     "q5_k_s": Mixture("Q5_K", 16, "Q6_K"),
     "q5_1": Mixture("Q5_1", 9, "Q6_K"),
-    "q5_0": Mixture("Q5_0", 8, "Q6_K"),
+    "q5_0": Mixture("Q5_0", 8, "Q6_K", with_imatrix={"ffn_down": (_first_eighth, "Q5_1")}),
     "q4_k_m": Mixture("Q4_K", 15, "Q6_K", better=_M_LAYERS),
     "q4_k_s": Mixture("Q4_K", 14, "Q6_K", better=_S_LAYERS),
     "q4_1": Mixture("Q4_1", 3, "Q6_K"),
-    "q4_0": Mixture("Q4_0", 2, "Q6_K"),
-    "iq4_nl": Mixture("IQ4_NL", 25, "Q6_K", better=_IQ4_LAYERS),
-    "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS),
+    "q4_0": Mixture("Q4_0", 2, "Q6_K", with_imatrix={"ffn_down": (_first_eighth, "Q4_1")}),
+    "iq4_nl": Mixture("IQ4_NL", 25, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}),
+    "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}),
     "mxfp4": Mixture("MXFP4", 38, "Q8_0"),
     "mxfp4_moe": Mixture("Q8_0", 38, "Q8_0", experts="MXFP4"),
     "nvfp4": Mixture("NVFP4", 39, "Q8_0"),
@@ -116,12 +117,15 @@ class Overrides:
 
 
 def choose_types(
-    tensors: Iterable[TensorInfo], metadata: Mapping[str, Value], mixture: Mixture, overrides: Overrides
+    tensors: Iterable[TensorInfo], metadata: Mapping[str, Value], mixture: Mixture, overrides: Overrides,
+    imatrix: bool = False,
 ) -> tuple[dict[str, int], list[str]]:
     """The type id of every tensor by name, and the names of those whose rows did not fit the type that was wanted.
 
-    Raises LcpuError for a tensor that cannot become I2_S.
+    imatrix: whether there is an importance matrix. Raises LcpuError for a tensor that cannot become I2_S.
     """
+    if imatrix and mixture.with_imatrix is not None:
+        mixture = replace(mixture, better=mixture.with_imatrix)
     tensors = list(tensors)
     roles = {info.name: _role(info.name) for info in tensors}
     values = sorted((name for name, role in roles.items() if role == "attn_v"), key=_layer)

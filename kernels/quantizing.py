@@ -6,11 +6,12 @@ A format's `encode` and `decode` are called by address, so that no pair of forma
 from numba import float32
 
 from .jit import device, kernel
-from .simd import LANES, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum, put_f32
-from .simd import reduce_add, rint, splat_f32, store_f32
+from .simd import LANES, alloca, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum
+from .simd import put_f32, put_i64, reduce_add, rint, splat_f32, square_root, store_f32
 
 PIECE = 8192  # values: whole blocks of every format, and small enough for the caches
 SCRATCH_BYTES = 2 * 4 * PIECE  # for each thread
+_AROUND = 256  # values
 
 
 @device
@@ -62,6 +63,48 @@ def convert(work, thread, threads, values, source, source_bytes, source_block, s
         elif bits_to_float(unit) != 0:
             _ternarize(x, count, bits_to_float(unit))
         call_kernel(encode, 0, 0, x, target + piece * target_bytes, count // target_block)
+        piece = atomic_add(work, 1)
+
+
+@device
+def _weigh(x, weights, values, importance, column, columns):
+    """weights = importance * sqrt(x * x + the mean square of the values around), for values from a column of a row on.
+
+    These are llama.cpp's weights: the error of a large value spreads over what it is multiplied with.
+    """
+    for start in range(0, values, _AROUND):
+        count = min(_AROUND, values - start)
+        squares = splat_f32(float32(0.0))
+        for i in range(start, start + count, LANES):
+            squares = fma(load_f32(x + 4 * i), load_f32(x + 4 * i), squares)
+        around = splat_f32(reduce_add(squares) / float32(count))
+        for i in range(start, start + count, LANES):
+            value = load_f32(x + 4 * i)
+            store_f32(weights + 4 * i, load_f32(importance + 4 * column) * square_root(fma(value, value, around)))
+            column += LANES
+            column = 0 if column == columns else column
+
+
+@kernel
+def convert_weighted(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode,
+                     target, target_bytes, target_block, encode, importance, first, columns, limit, scratch, refused):
+    """The same as `convert` without a unit, but `encode` is that of formats with weights.
+
+    importance: a float32 for each of the `columns` values of a row, a multiple of 32. first: where in a matrix of such
+    rows the values begin.
+    """
+    x = scratch + thread * SCRATCH_BYTES
+    weights, rest = x + 4 * PIECE, alloca(8)
+    piece = atomic_add(work, 1)
+    while piece * PIECE < values:
+        count = min(PIECE, values - piece * PIECE)
+        _load(source + piece * source_bytes, decode, count, source_block, bits_to_float(source_scale), x)
+        if not _all_within(x, count, bits_to_float(limit)):
+            atomic_add(refused, 1)
+        else:
+            _weigh(x, weights, count, importance, (first + piece * PIECE) % columns, columns)
+            put_i64(rest, count // target_block)
+            call_kernel(encode, rest, 1, x, weights, target + piece * target_bytes)
         piece = atomic_add(work, 1)
 
 

@@ -20,12 +20,13 @@ from typing import Any
 from numba import float32, int32, int64, uint8
 
 from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
-from ..fitting import fit_scale_and_offset, inverse, ramp
+from ..fitting import fit_scale_and_offset, fit_weighted_scale_and_offset, inverse, ramp
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, add_pair, add_scaled, alloca, bits, dot2_i16, dot4, fma, get_f16, get_f32, get_u16, get_u8
 from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs
 from ..simd import prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32
 from ..simd import store_i8, to_f32, to_i32, zero_sums, zeros_i32
+from ..weighted_fitting import best_of_pairs
 from .format import GROUPED_PANELS, Format, make_format
 from .nibbles import NIBBLES, gather_nibbles
 
@@ -83,6 +84,26 @@ def fit_groups(x, block, top, steps):
 
 
 @device
+def fit_weighted_groups(x, weights, block, top, steps):
+    """The same with weights."""
+    fits = alloca(64)
+    largest_scale = largest_offset = float32(0.0)
+    for group in range(8):
+        scale, offset = fit_weighted_scale_and_offset(x + 128 * group, weights + 128 * group, 32, top, steps)
+        put_f32(fits + 8 * group, scale)
+        put_f32(fits + 8 * group + 4, offset)
+        largest_scale, largest_offset = max(largest_scale, scale), max(largest_offset, offset)
+    put_f16(block, largest_scale / float32(63.0))
+    put_f16(block + 2, largest_offset / float32(63.0))
+    unit, offset_unit = get_f16(block), get_f16(block + 2)
+    for group in range(8):
+        scale = int64(max(get_f32(fits + 8 * group), float32(0.0)) * inverse(unit) + float32(0.5))
+        offset = int64(get_f32(fits + 8 * group + 4) * inverse(offset_unit) + float32(0.5))
+        scale, offset = best_of_pairs(x + 128 * group, weights + 128 * group, 32, top, unit, offset_unit, scale, offset)
+        put_group(block, group, scale, offset)
+
+
+@device
 def codes_of(x, block, group, i, top):
     """The codes of one vector of values, from i on, of a group: still float32."""
     scale = get_f16(block) * float32(group_scale(block, group))
@@ -93,14 +114,25 @@ def codes_of(x, block, group, i, top):
 
 
 @device
-def quantize_block(x, block):
+def _put_codes(x, block):
     top = float32(15.0)
-    fit_groups(x, block, top, ramp(float32(13.0), float32(0.2)))
     for pair in range(4):
         for i in range(0, 32, LANES):
             low = to_i32(codes_of(x, block, 2 * pair, i, top))
             high = to_i32(codes_of(x, block, 2 * pair + 1, i, top))
             store_i8(block + _CODES + 32 * pair + i, low | (high << splat_i32(int32(4))))
+
+
+@device
+def quantize_block(x, block):
+    fit_groups(x, block, float32(15.0), ramp(float32(13.0), float32(0.2)))
+    _put_codes(x, block)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    fit_weighted_groups(x, weights, block, float32(15.0), ramp(float32(13.0), float32(0.3)))
+    _put_codes(x, block)
 
 
 @device
@@ -157,8 +189,9 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: int, *,
-                        quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
-                        pack_codes: Callable[..., Any], add_codes: Callable[..., Any]) -> Format:
+                        quantize_block: Callable[..., Any], quantize_weighted: Callable[..., Any],
+                        dequantize_block: Callable[..., Any], pack_codes: Callable[..., Any],
+                        add_codes: Callable[..., Any]) -> Format:
     """A format with the groups of Q4_K, whose codes take `code_bytes` of a row in a panel.
 
     pack_codes(block, group, panel, lane): copy the codes of a group to their place in a panel.
@@ -171,7 +204,8 @@ def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: i
     tile = bind(_tile, f"tile_{name}", pair_bytes=pair_bytes, add_codes=add_codes)
     return make_format(name, type_id, 256, block_bytes, LargeInt8Blocks(), quantize_block=quantize_block,
                        dequantize_block=dequantize_block, panel_block_bytes=12 + 8 * (1 + code_bytes),
-                       pack_block=device(pack_block), tile=device(tile), panels=GROUPED_PANELS)
+                       pack_block=device(pack_block), tile=device(tile), panels=GROUPED_PANELS,
+                       quantize_weighted=quantize_weighted)
 
 
 @device
@@ -198,4 +232,5 @@ def _add_codes(total, scales, panel, panel_stride, x, x_stride):
 
 
 FORMAT = make_grouped_format("q4_k", 12, _BYTES, NIBBLES, quantize_block=quantize_block,
-                             dequantize_block=dequantize_block, pack_codes=_pack_codes, add_codes=_add_codes)
+                             quantize_weighted=quantize_weighted, dequantize_block=dequantize_block,
+                             pack_codes=_pack_codes, add_codes=_add_codes)

@@ -11,7 +11,8 @@ from numba.extending import intrinsic
 
 from ..isa import TILES
 from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, Tile
-from .emit import broadcast, call_function, constant, literal_of, load_from, offset_by, store_to, tile_of, vectors_of
+from .emit import broadcast, call_function, constant, literal_of, load_from, offset_by, store_to, tile_of, type_name
+from .emit import vectors_of
 
 _CACHE_LINE = 64
 
@@ -165,6 +166,25 @@ def _storer(convert):
         return types.void(types.intp, tile), generate
 
     return store
+
+
+@intrinsic
+def append_within(context, address, x, low, high):
+    """Store the lanes of a float32 vector that lie in low .. high side by side; how many they are.
+
+    The rest of a whole vector behind them is overwritten.
+    """
+    def generate(context, b, sig, args):
+        address, x, low, high = args
+        vector = b.extract_value(x, 0)
+        mask = b.and_(b.fcmp_ordered(">=", vector, broadcast(b, low, LANES)),
+                      b.fcmp_ordered("<=", vector, broadcast(b, high, LANES)))
+        name = f"llvm.experimental.vector.compress.{type_name(vector.type)}"
+        store_to(b, call_function(b, name, vector.type, vector, mask, ir.Constant(vector.type, ir.Undefined)), address)
+        bits = b.zext(b.bitcast(mask, ir.IntType(LANES)), I64)
+        return call_function(b, "llvm.ctpop.i64", I64, bits)
+
+    return types.int64(types.intp, x, types.float32, types.float32), generate
 
 
 store_f32 = _storer(lambda b, x: x)
