@@ -14,12 +14,13 @@ Sums over a block are integers, as in Q4_K.
 from numba import float32, int32, int64, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
-from ..fitting import fit_scale_and_offset, inverse, ramp
+from ..fitting import fit_weighted_scale_and_offset, inverse, ramp, weigh_by_squares
 from ..jit import device, inlined
 from ..simd import LANES, add_group, add_scaled, alloca, bits, dot2_i16, dot4, even_bytes, fma, get_f16, get_f32, get_i32
 from ..simd import get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes, panel_f16, partial_sums
 from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u16, put_u8, rint, scaled, splat_f32
 from ..simd import splat_i32, store_i8, to_f32, to_i32, twice_of_lane, zeros_i32
+from ..weighted_fitting import best_of_pairs
 from .format import GROUPED_PANELS, make_format
 
 _BYTES = 84
@@ -28,26 +29,29 @@ _VECTOR = 4 * LANES
 _HEADER = 4 * LANES + 4 * _VECTOR  # panel bytes before the codes of a block
 _FOUR = 5 * _VECTOR  # panel bytes of four groups, with those in the header
 _CRUMBS = 0x03030303
+_TOP = float32(3.0)
 
 
 @device
-def _fit_groups(x, block):
+def _fit_groups(x, weights, block):
     """Choose and store all scales and offsets of a block."""
     fits = alloca(128)
     largest_scale = largest_offset = float32(0.0)
     steps = ramp(float32(1.6), float32(0.12))
     for group in range(16):
-        scale, offset = fit_scale_and_offset(x + 64 * group, 16, float32(3.0), steps)
+        scale, offset = fit_weighted_scale_and_offset(x + 64 * group, weights + 64 * group, 16, _TOP, steps)
         put_f32(fits + 8 * group, scale)
         put_f32(fits + 8 * group + 4, offset)
         largest_scale, largest_offset = max(largest_scale, scale), max(largest_offset, offset)
     put_f16(block + _SCALE, largest_scale / float32(15.0))
     put_f16(block + _OFFSET_SCALE, largest_offset / float32(15.0))
+    unit, offset_unit = get_f16(block + _SCALE), get_f16(block + _OFFSET_SCALE)
     for group in range(16):
-        scale = get_f32(fits + 8 * group) * inverse(largest_scale) * float32(15.0)
-        offset = get_f32(fits + 8 * group + 4) * inverse(largest_offset) * float32(15.0)
-        scale_code, offset_code = int64(max(scale, float32(0.0)) + float32(0.5)), int64(offset + float32(0.5))
-        put_u8(block + group, uint8(scale_code | offset_code << 4))
+        scale = int64(max(get_f32(fits + 8 * group), float32(0.0)) * inverse(unit) + float32(0.5))
+        offset = int64(get_f32(fits + 8 * group + 4) * inverse(offset_unit) + float32(0.5))
+        scale, offset = best_of_pairs(x + 64 * group, weights + 64 * group, 16, _TOP, unit, offset_unit, scale, offset,
+                                      15)
+        put_u8(block + group, uint8(scale | offset << 4))
 
 
 @device
@@ -56,12 +60,12 @@ def _codes_of(x, block, i):
     scale = get_f16(block + _SCALE) * float32(get_u8(block + i // 16) & 15)
     offset = get_f16(block + _OFFSET_SCALE) * float32(get_u8(block + i // 16) >> 4)
     code = rint((load_f32(x + 4 * i) + splat_f32(offset)) * splat_f32(inverse(scale)))
-    return to_i32(maximum(splat_f32(float32(0.0)), minimum(splat_f32(float32(3.0)), code)))
+    return to_i32(maximum(splat_f32(float32(0.0)), minimum(splat_f32(_TOP), code)))
 
 
 @device
-def quantize_block(x, block):
-    _fit_groups(x, block)
+def quantize_weighted(x, weights, block):
+    _fit_groups(x, weights, block)
     for half in range(2):
         for i in range(0, 32, LANES):
             codes = splat_i32(int32(0))
@@ -69,6 +73,13 @@ def quantize_block(x, block):
                 code = _codes_of(x, block, 128 * half + 32 * plane + i)
                 codes = codes | (code << splat_i32(int32(2 * plane)))
             store_i8(block + _CODES + 32 * half + i, codes)
+
+
+@device
+def quantize_block(x, block):
+    weights = alloca(1024)
+    weigh_by_squares(x, weights, 16, 256)
+    quantize_weighted(x, weights, block)
 
 
 @device
@@ -149,5 +160,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 FORMAT = make_format("q2_k", 10, 256, _BYTES, LargeInt8Blocks(),
-                     quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, panels=GROUPED_PANELS)
+                     quantize_block=quantize_block, quantize_weighted=quantize_weighted,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile, panels=GROUPED_PANELS)

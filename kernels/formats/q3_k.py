@@ -17,13 +17,14 @@ Sums over a block are integers, as in Q4_K.
 from numba import float32, int32, int64, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
-from ..fitting import inverse, ramp, scale_fitter
+from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter
 from ..jit import device, inlined
 from ..simd import DOT_ELEMENT, LANES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
 from ..simd import get_f16, get_f32, get_i32, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes
 from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u16, put_u8
 from ..simd import rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from, to_f32, to_i32, twice_of_lane
 from ..simd import zeros_i32
+from ..weighted_fitting import scale_chooser
 from .format import GROUPED_PANELS, make_format
 
 _BYTES = 110
@@ -55,25 +56,28 @@ def _three_bits(x):
     return minimum(splat_f32(float32(3.0)), maximum(splat_f32(float32(-4.0)), rint(x)))
 
 
-_fit_scale = scale_fitter("three_bits", _three_bits, -4.0)
+_fit_scale = weighted_scale_fitter("three_bits", _three_bits, -4.0)
+_choose_scale = scale_chooser("three_bits", _three_bits)
 
 
 @device
-def _fit_groups(x, block):
+def _fit_groups(x, weights, block):
     """Choose and store the scale of the block and those of its groups."""
     fits = alloca(64)
     largest = float32(0.0)
     steps = ramp(float32(-4.9), float32(0.12))
     for group in range(16):
-        scale = _fit_scale(x + 64 * group, 16, steps)
+        scale = _fit_scale(x + 64 * group, weights + 64 * group, 16, steps)
         put_f32(fits + 4 * group, scale)
         largest = scale if abs(scale) > abs(largest) else largest
     put_f16(block + _SCALE, largest / float32(-32.0))
     for i in range(0, 12, 4):
         put_i32(block + _SCALES + i, int32(0))
+    unit = get_f16(block + _SCALE)
     for group in range(16):
-        scale = get_f32(fits + 4 * group) * inverse(largest) * float32(-32.0)
-        _put_group_scale(block, group, int64(min(float32(31.0), round(scale))) + 32)
+        middle = int64(round(get_f32(fits + 4 * group) * inverse(unit)))
+        number = _choose_scale(x + 64 * group, weights + 64 * group, 16, unit, middle, -32, 31)
+        _put_group_scale(block, group, number + 32)
 
 
 @device
@@ -84,8 +88,8 @@ def _codes_of(x, block, i):
 
 
 @device
-def quantize_block(x, block):
-    _fit_groups(x, block)
+def quantize_weighted(x, weights, block):
+    _fit_groups(x, weights, block)
     for i in range(0, 32, LANES):
         thirds = splat_i32(int32(0))
         for half in range(2):
@@ -98,6 +102,13 @@ def quantize_block(x, block):
                 thirds = thirds | (to_i32(third) << splat_i32(int32(4 * half + plane)))
             store_i8(block + _PAIRS + 32 * half + i, pairs)
         store_i8(block + i, thirds)
+
+
+@device
+def quantize_block(x, block):
+    weights = alloca(1024)
+    weigh_by_squares(x, weights, 16, 256)
+    quantize_weighted(x, weights, block)
 
 
 @device
@@ -234,5 +245,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 FORMAT = make_format("q3_k", 11, 256, _BYTES, LargeInt8Blocks(),
-                     quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, panels=GROUPED_PANELS)
+                     quantize_block=quantize_block, quantize_weighted=quantize_weighted,
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile, panels=GROUPED_PANELS)
