@@ -16,6 +16,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,13 +114,20 @@ def ours(model: Any, mixture: str, imatrix: bool) -> dict[str, str]:
 
 
 def summary(types: dict[str, str]) -> dict[str, str]:
-    """Role: the types of its layers in turn, such as "Q6_K*2 Q4_K*20"; of roles with equal ones only the first."""
+    """Role: the types of its layers in turn, such as "Q6_K*2 Q4_K*20"."""
     roles: dict[str, list[str]] = {}
     for name, kind in types.items():
-        role = name.removesuffix(".weight").split(".")[-1]
-        if "norm" not in role and role != "ffn_gate_inp":
-            roles.setdefault(role, []).append(kind)
+        roles.setdefault(name.removesuffix(".weight").split(".")[-1], []).append(kind)
     return {role: in_turn(kinds) for role, kinds in roles.items()}
+
+
+def short(roles: dict[str, str]) -> str:
+    """A summary in a line, without norms: "attn_q attn_k: Q4_K*8; output: Q6_K"."""
+    by_types: dict[str, list[str]] = {}
+    for role, types in roles.items():
+        if "norm" not in role:
+            by_types.setdefault(types, []).append(role)
+    return "; ".join(f"{' '.join(names)}: {types}" for types, names in by_types.items())
 
 
 def in_turn(kinds: list[str]) -> str:
@@ -133,12 +141,16 @@ def in_turn(kinds: list[str]) -> str:
 
 
 def compare(peer: Peer, models: dict[str, Any]) -> dict[str, Any]:
-    """Print what differs. Return llama.cpp's choices: [model][mixture, with "+ imatrix"] -> summary."""
+    """Print what differs. Return llama.cpp's choices: [model][mixture] -> `short`.
+
+    "+ imatrix" after a mixture is for another choice with an importance matrix.
+    """
     from lcpu.convert.type_rules import MIXTURES
 
     mixtures = {name: mixture.file_type for name, mixture in MIXTURES.items() if name not in _NOT_LLAMA_CPP}
     record: dict[str, Any] = {}
     compared = differing = 0
+    refused: Counter[str] = Counter()
     for name, model in models.items():
         peer.load(model)
         record[name] = {}
@@ -147,17 +159,17 @@ def compare(peer: Peer, models: dict[str, Any]) -> dict[str, Any]:
                 assert file_type is not None
                 theirs = peer.types(file_type, imatrix)
                 if theirs is None:
-                    if imatrix:
-                        print(f"{name}: {mixture}: llama.cpp refuses")
+                    refused[mixture] += 1
                     continue
                 mine, compared = ours(model, mixture, imatrix), compared + 1
-                record[name][mixture + " + imatrix" * imatrix] = summary(theirs)
+                if short(summary(theirs)) != record[name].get(mixture):
+                    record[name][mixture + " + imatrix" * imatrix] = short(summary(theirs))
                 if mine != theirs:
                     differing += 1
                     a, b = summary(mine), summary(theirs)
                     print(f"{name}: {mixture}{' + imatrix' * imatrix}: " + "; ".join(
                         f"{role}: {a[role]}, llama.cpp {b[role]}" for role in a if a[role] != b[role]), flush=True)
-    print(f"{compared} comparisons of all tensors of a model, {differing} differ")
+    print(f"{compared} comparisons of all tensors of a model, {differing} differ; llama.cpp refused {dict(refused)}")
     return record
 
 
