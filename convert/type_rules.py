@@ -31,6 +31,15 @@ def _first_eighth(index: int, count: int) -> bool:
     return index < count // 8
 
 
+def _middle(index: int, count: int) -> bool:
+    """All but the first and the last eighth of the layers."""
+    return count // 8 <= index < 7 * count // 8
+
+
+def _all(index: int, count: int) -> bool:
+    return True
+
+
 def _first_four(index: int, count: int) -> bool:
     return index < 4
 
@@ -46,11 +55,19 @@ class Mixture:
     better: Mapping[str, tuple[Callable[[int, int], bool], str]] = field(default_factory=dict)  # role: layers, type
     experts: str = ""  # the type of stacks of experts, if not the base
     with_imatrix: Mapping[str, tuple[Callable[[int, int], bool], str]] | None = None  # `better`, if there is one
+    of_eight: Mapping[str, tuple[Callable[[int, int], bool], str]] | None = None  # `better`, if there are 8 experts
+    shared_values: str = ""  # the type of attn_v where four heads or more share it, if not what it is otherwise
+    few_bits: bool = False  # whether the rules for experts are those of types of 1 and 2 bits
 
 
 _M_LAYERS = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
 _S_LAYERS = {"attn_v": (_first_four, "Q5_K"), "ffn_down": (_first_eighth, "Q5_K")}
 _IQ4_LAYERS = {"ffn_down": (_first_eighth, "Q5_K")}
+_IQ3_M_LAYERS = {"attn_v": (_all, "Q4_K"), "ffn_down": (_first_eighth, "Q4_K"), "attn_output": (_all, "Q4_K")}
+_IQ3_XS_LAYERS = {"attn_q": (_all, "IQ3_XXS"), "attn_k": (_all, "IQ3_XXS"), "ffn_gate": (_middle, "IQ3_XXS"),
+                  "ffn_up": (_middle, "IQ3_XXS")}
+_IQ3_XXS_LAYERS = {"attn_q": (_all, "IQ2_S"), "attn_k": (_all, "IQ2_S"), "attn_output": (_all, "IQ3_S")}
+_IQ2_LAYERS = {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "IQ3_S"), "attn_output": (_all, "IQ3_S")}
 
 MIXTURES = {
     "f32": Mixture("F32", 0, "F32"),
@@ -66,8 +83,15 @@ MIXTURES = {
     "q4_k_s": Mixture("Q4_K", 14, "Q6_K", better=_S_LAYERS),
     "q4_1": Mixture("Q4_1", 3, "Q6_K"),
     "q4_0": Mixture("Q4_0", 2, "Q6_K", with_imatrix={"ffn_down": (_first_eighth, "Q4_1")}),
-    "iq4_nl": Mixture("IQ4_NL", 25, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}),
-    "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}),
+    "iq4_nl": Mixture("IQ4_NL", 25, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}, shared_values="Q5_K"),
+    "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}, shared_values="Q5_K"),
+    "iq3_m": Mixture("IQ3_S", 27, "Q6_K", better=_IQ3_M_LAYERS,
+                     of_eight=_IQ3_M_LAYERS | {"ffn_down": (_more_bits, "Q4_K")}),
+    "iq3_s": Mixture("IQ3_S", 26, "Q6_K", shared_values="Q4_K"),
+    "iq3_xs": Mixture("IQ3_S", 22, "Q6_K", better=_IQ3_XS_LAYERS, shared_values="Q4_K"),
+    "iq3_xxs": Mixture("IQ3_XXS", 23, "Q5_K", "IQ3_S", better=_IQ3_XXS_LAYERS, shared_values="Q4_K"),
+    "iq2_m": Mixture("IQ2_S", 29, "Q5_K", "IQ3_S", better=_IQ2_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq2_s": Mixture("IQ2_XS", 28, "Q5_K", "IQ3_S", better=_IQ2_LAYERS, shared_values="Q4_K", few_bits=True),
     "mxfp4": Mixture("MXFP4", 38, "Q8_0"),
     "mxfp4_moe": Mixture("Q8_0", 38, "Q8_0", experts="MXFP4"),
     "nvfp4": Mixture("NVFP4", 39, "Q8_0"),
@@ -81,13 +105,14 @@ MIXTURES = {
 ALIASES = {"q4_k": "q4_k_m", "q5_k": "q5_k_m"}  # llama.cpp has them too
 
 # What llama.cpp writes too, and lcpu only reads: most of them need the activations of a text (an importance matrix).
-ONLY_READ = ("iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
-_IQ4 = ("IQ4_NL", "IQ4_XS")
+ONLY_READ = ("iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
+_WITH_EXPERTS = ("Q4_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XXS")  # bases that have a larger attn_output then
 _UNMIXED = (KEEP, "F32", "F16", "BF16")  # a base that every matrix gets
 
 # For rows that are not whole blocks. What is not listed, or does not fit either, becomes F16.
 _FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL", "NVFP4": "MXFP4",
               "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q1_0": "Q4_0", "Q2_0": "Q4_0"}
+_FALLBACKS |= dict.fromkeys(("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"), "IQ4_NL")
 
 # Matrices that stay as they are: small, or sensitive, or none of a matmul.
 _KEPT = re.compile(
@@ -100,8 +125,11 @@ _ROLES = {
     "output": re.compile(r"^output\.weight$"),
     "token_embd": re.compile(r"^(per_layer_)?token_embd\.weight$"),
     "attn_v": re.compile(r"attn_(v|qkv|kv_b)\.weight"),
+    "attn_q": re.compile(r"attn_q\.weight"),
     "attn_k": re.compile(r"attn_k\.weight"),
     "attn_output": re.compile(r"attn_output\.weight"),
+    "ffn_up": re.compile(r"ffn_up"),
+    "ffn_gate": re.compile(r"ffn_gate"),
     "ffn_down": re.compile(r"ffn_down"),
 }
 
@@ -147,7 +175,7 @@ def choose_types(
             wanted = _mixed(mixture, metadata, role, values.index(info.name), len(values))
         else:
             wanted = _mixed(mixture, metadata, role, _layer(info.name), _number(metadata, "block_count"))
-        types[info.name] = TYPE_IDS[_fitting(info, wanted)]
+        types[info.name] = TYPE_IDS[_fitting(info, wanted, role)]
         if wanted in TYPE_IDS and TYPE_IDS[wanted] != types[info.name]:
             misfits.append(info.name)
     return types, misfits
@@ -188,19 +216,25 @@ def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: in
         return mixture.output
     if role == "token_embd":
         return mixture.embedding or mixture.base
-    layers, better = mixture.better.get(role, (None, ""))
-    kind = better if layers and layers(index, count) else mixture.base
-    if _number(metadata, "expert_count") == 8:  # then these are a small part of the model
-        if role in ("attn_v", "attn_k"):
-            return "Q8_0"
-        return "Q5_K" if role == "attn_output" and kind in ("Q4_K", *_IQ4) else kind
+    experts = _number(metadata, "expert_count")
     heads, kv_heads = (_number(metadata, f"attention.{key}") for key in ("head_count", "head_count_kv"))
-    if role == "attn_v" and kind == "Q4_K" and heads != kv_heads and _number(metadata, "block_count") == 80:  # the 70Bs
+    rules = mixture.of_eight if experts == 8 and mixture.of_eight is not None else mixture.better
+    layers, better = rules.get(role, (None, ""))
+    kind = better if layers and layers(index, count) else mixture.base
+    many_experts = mixture.few_bits and experts >= 4
+    if role == "attn_v" and mixture.shared_values and (heads >= 4 * kv_heads > 0 or many_experts):
+        kind = mixture.shared_values
+    if experts == 8:  # then these are a small part of the model
+        if role in ("attn_v", "attn_k"):
+            return "Q4_K" if mixture.few_bits else "Q8_0"
+        return "Q5_K" if role == "attn_output" and (mixture.few_bits or mixture.base in _WITH_EXPERTS) else kind
+    if role == "attn_v" and kind == "Q4_K" and not mixture.few_bits and heads != kv_heads \
+            and _number(metadata, "block_count") == 80:  # the 70Bs
         return "Q5_K"
-    return "Q5_K" if role == "attn_v" and kind in _IQ4 and heads >= 4 * kv_heads > 0 else kind
+    return kind
 
 
-def _fitting(info: TensorInfo, wanted: str) -> str:
+def _fitting(info: TensorInfo, wanted: str, role: str) -> str:
     """The type itself, or one whose blocks the rows are made of."""
     if wanted == KEEP or (wanted == _KEEP_HALF and info.type_name != "F32"):
         return info.type_name
@@ -209,7 +243,8 @@ def _fitting(info: TensorInfo, wanted: str) -> str:
     if kind == "I2_S" and k % 128:
         raise LcpuError(f"tensor '{info.name}' has rows of {k} values, and I2_S needs a multiple of 128: "
                         f"give it another type with --tensor-type '{re.escape(info.name)}=f16'")
-    for candidate in (kind, _FALLBACKS.get(kind, "F16"), "F16"):
+    fallback = "Q8_0" if role == "output" and kind == "Q5_K" else _FALLBACKS.get(kind, "F16")
+    for candidate in (kind, fallback, "F16"):
         if k % TENSOR_TYPES[TYPE_IDS[candidate]].block_values == 0:
             return candidate
     raise AssertionError("every row is whole blocks of F16")

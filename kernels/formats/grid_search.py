@@ -236,9 +236,9 @@ def grid_quantizers(name: str, levels: Sequence[int], *, group: int, even_signs:
                     put_block: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """quantize_block and quantize_weighted of a format whose values are unit * scale * (2 * 4 bits + 1) * level.
 
-    levels: those that are positive. group: how many values have a 4-bit scale of their own. even_signs: whether 8 values
-    have an even number of minuses. put_block(block, points, scales, signs): store what was chosen, in a block that has
-    its float16 scale: int32 points as the table has them, the 4-bit scales, a byte each, and the signs, a bit each.
+    levels: those that are positive. group: how many values have 4 bits of a scale of their own. even_signs: whether 8
+    values have an even number of minuses. put_block(block, points, scales, signs): store what was chosen beside the
+    float16 scale: int32 points as the table has them, the 4-bit scales, a byte each, and the signs, a bit each.
     """
     top = len(levels) - 1
     step = (levels[-2] - levels[0]) // (top - 1)
