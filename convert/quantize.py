@@ -84,9 +84,10 @@ def quantize(
 ) -> list[Quantized]:
     """Write `out` with each tensor of `file` in its type of `types`, in the order of `file`.
 
-    file_type: general.file_type, or None to leave the metadata as they are. imatrix: what errors count. ternarize: weights that become ternary are
-    first rounded to -m, 0 and m, where m is the mean of their magnitudes, unless they are like that already; without
-    it, I2_S takes no others. check: measure errors. force: overwrite `out`. Memory is bounded by the largest tensor.
+    file_type: general.file_type, or None to leave the metadata as they are. imatrix: which errors count more.
+    ternarize: weights that become ternary are first rounded to -m, 0 and m, where m is the mean of their magnitudes,
+    unless they are like that already; without it, I2_S takes no others. check: measure errors.
+    force: overwrite `out`. Memory is bounded by the largest tensor.
 
     Raises LcpuError where something cannot be read, converted or written; then `out` is as it was.
     """
@@ -199,8 +200,9 @@ class _Work:
         matrices, columns = importance.shape
         values = math.prod(info.shape) // matrices
         for matrix, row in enumerate(importance):
-            self._run(convert_weighted, values, info.nbytes if matrices == 1 else 0, source.part(matrix * values, values),
-                      {"target": (target.part(matrix * values, values).data, target.piece_bytes), "first": (0, PIECE)},
+            old, new = (blocks.part(matrix * values, values) for blocks in (source, target))
+            self._run(convert_weighted, values, info.nbytes if matrices == 1 else 0, old,
+                      {"target": (new.data, new.piece_bytes), "first": (0, PIECE)},
                       encode=target.format.weighted_encoder.address, importance=row, columns=columns, **fixed)
 
     def _ternary_scale(self, info: TensorInfo, source: _Blocks, values: int) -> tuple[float, float]:

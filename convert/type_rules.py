@@ -87,6 +87,7 @@ _IQ3_XXS_LAYERS = {"attn_q": (_all, "IQ2_S"), "attn_k": (_all, "IQ2_S"), "attn_o
 _IQ3_XXS_ALONE = _IQ3_XXS_LAYERS | {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "Q4_K", "Q3_K")}
 _IQ2_LAYERS = {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "IQ3_S"), "attn_output": (_all, "IQ3_S")}
 _IQ2_X_LAYERS = {"attn_v": (_all, "Q2_K"), "ffn_down": (_first_eighth, "Q2_K")}
+_IQ1_LAYERS = _IQ2_X_LAYERS | {"attn_output": (_all, "IQ2_XXS")}
 
 MIXTURES = {
     "f32": Mixture("F32", 0, "F32"),
@@ -119,6 +120,8 @@ MIXTURES = {
     "iq2_s": Mixture("IQ2_XS", 28, "Q5_K", "IQ3_S", better=_IQ2_LAYERS, shared_values="Q4_K", few_bits=True),
     "iq2_xs": Mixture("IQ2_XS", 20, "Q5_K", "Q2_K", better=_IQ2_X_LAYERS, shared_values="Q4_K", few_bits=True),
     "iq2_xxs": Mixture("IQ2_XXS", 19, "Q5_K", "Q2_K", better=_IQ2_X_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq1_m": Mixture("IQ1_M", 31, "Q5_K", "Q2_K", better=_IQ1_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq1_s": Mixture("IQ1_S", 24, "Q5_K", "Q2_K", better=_IQ1_LAYERS, shared_values="Q4_K", few_bits=True),
     "mxfp4": Mixture("MXFP4", 38, "Q8_0"),
     "mxfp4_moe": Mixture("Q8_0", 38, "Q8_0", experts="MXFP4"),
     "nvfp4": Mixture("NVFP4", 39, "Q8_0"),

@@ -7,11 +7,10 @@ from numba import float32
 
 from .jit import device, kernel
 from .simd import LANES, alloca, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum
-from .simd import put_f32, put_i64, reduce_add, rint, splat_f32, square_root, store_f32
+from .simd import put_f32, put_i64, reduce_add, rint, splat_f32, store_f32
 
 PIECE = 8192  # values: whole blocks of every format, and small enough for the caches
 SCRATCH_BYTES = 2 * 4 * PIECE  # for each thread
-_AROUND = 256  # values
 
 
 @device
@@ -67,22 +66,15 @@ def convert(work, thread, threads, values, source, source_bytes, source_block, s
 
 
 @device
-def _weigh(x, weights, values, importance, column, columns):
-    """weights = importance * sqrt(x * x + the mean square of the values around), for values from a column of a row on.
-
-    These are llama.cpp's weights: the error of a large value spreads over what it is multiplied with.
-    """
-    for start in range(0, values, _AROUND):
-        count = min(_AROUND, values - start)
-        squares = splat_f32(float32(0.0))
-        for i in range(start, start + count, LANES):
-            squares = fma(load_f32(x + 4 * i), load_f32(x + 4 * i), squares)
-        around = splat_f32(reduce_add(squares) / float32(count))
-        for i in range(start, start + count, LANES):
-            value = load_f32(x + 4 * i)
-            store_f32(weights + 4 * i, load_f32(importance + 4 * column) * square_root(fma(value, value, around)))
-            column += LANES
-            column = 0 if column == columns else column
+def _encode_rows(x, values, column, columns, importance, encode, target, block, block_bytes):
+    """Encode values from a column of a row on, with the weights of the columns, which start anew with each row."""
+    operands, at = alloca(8), 0
+    while at < values:
+        count = min(values - at, columns - column)
+        put_i64(operands, count // block)
+        call_kernel(encode, operands, 1, x + 4 * at, importance + 4 * column, target + at // block * block_bytes)
+        at += count
+        column = 0
 
 
 @kernel
@@ -90,11 +82,10 @@ def convert_weighted(work, thread, threads, values, source, source_bytes, source
                      target, target_bytes, target_block, encode, importance, first, columns, limit, scratch, refused):
     """The same as `convert` without a unit, but `encode` is that of formats with weights.
 
-    importance: a float32 for each of the `columns` values of a row, a multiple of 32. first: where in a matrix of such
-    rows the values begin.
+    importance: a float32 weight for each of the `columns` values of a row. first: where in a matrix of such rows the
+    values begin.
     """
     x = scratch + thread * SCRATCH_BYTES
-    weights, rest = x + 4 * PIECE, alloca(8)
     piece = atomic_add(work, 1)
     while piece * PIECE < values:
         count = min(PIECE, values - piece * PIECE)
@@ -102,9 +93,8 @@ def convert_weighted(work, thread, threads, values, source, source_bytes, source
         if not _all_within(x, count, bits_to_float(limit)):
             atomic_add(refused, 1)
         else:
-            _weigh(x, weights, count, importance, (first + piece * PIECE) % columns, columns)
-            put_i64(rest, count // target_block)
-            call_kernel(encode, rest, 1, x, weights, target + piece * target_bytes)
+            _encode_rows(x, count, (first + piece * PIECE) % columns, columns, importance, encode,
+                         target + piece * target_bytes, target_block, target_bytes * target_block // PIECE)
         piece = atomic_add(work, 1)
 
 

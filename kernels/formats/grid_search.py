@@ -60,14 +60,14 @@ def cell_of_eight(codes):
 
 
 @template
-def _choose_points(y, weights, values, inverse_scale, base, points):
+def _choose_points(y, weights, values, inverse_scale, base, points, gains):
     """Choose a point for each few of the values; the weighted error, in squares of the scale.
 
     y: values without their signs. Level i is base + step * i, and that of the top code has `extra` more.
-    points: where to store the table's points, int32.
+    values: whole vectors of them. points: where to store the table's points, int32. gains: and minus the error of each.
     """
     codes = alloca(32)
-    keys, shifts = alloca(4), splat_f32(float32(1 / step)) * splat_f32(inverse_scale)
+    shifts = splat_f32(float32(1 / step)) * splat_f32(inverse_scale)
     for i in range(0, values, LANES):
         code = rint(fma(load_f32(y + 4 * i), shifts, splat_f32(-base / float32(step))))
         code = maximum(splat_f32(float32(0.0)), minimum(splat_f32(float32(top)), code))
@@ -90,8 +90,8 @@ def _choose_points(y, weights, values, inverse_scale, base, points):
         # The number of a lane takes the lowest bits of its error.
         key = bits_as_f32((f32_as_bits(zero - errors) & keep) | lanes)
         best = reduce_max(key)
-        put_f32(keys, best)
-        put_i32(points + 4 * point, get_i32(row + 4 * (get_i32(keys) & _LANE_BITS)))
+        put_f32(gains + 4 * point, best)
+        put_i32(points + 4 * point, get_i32(row + 4 * (get_i32(gains + 4 * point) & _LANE_BITS)))
         error -= best
     return error
 
@@ -160,10 +160,11 @@ def _fit_group(y, weights, points):
     peak = largest_magnitude(y, group)
     if peak < float32(1e-15):
         return float32(0.0)
-    best, best_error = float32(0.0), float32(3e38)
+    best, best_error, gains = float32(0.0), float32(3e38), alloca(32)
     for i in range(_TRIES):
         inverse_scale = float32(largest) * (float32(0.7) + float32(0.06) * float32(i)) / peak
-        error = choose_points(y, weights, group, inverse_scale, float32(lowest), points) / inverse_scale / inverse_scale
+        error = choose_points(y, weights, group, inverse_scale, float32(lowest), points, gains)
+        error = error / inverse_scale / inverse_scale
         if error < best_error:
             sum_yl, sum_ll = sums(y, weights, group, float32(lowest), points)
             best, best_error = max(sum_yl / sum_ll, float32(0.0)), error
@@ -174,11 +175,12 @@ def _fit_group(y, weights, points):
 def _choose_scale(y, weights, scale, fit, points, candidates):
     """The 4 bits of a group's scale and its points, of those around the one that `fit` is nearest to."""
     middle = int64(round((fit / scale - float32(1.0)) * float32(0.5)))
-    best, best_error = int64(0), float32(3e38)
+    best, best_error, gains = int64(0), float32(3e38), alloca(32)
     for code in range(max(0, min(15, middle) - 1), min(15, max(0, middle) + 1) + 1):
         group_scale = scale * float32(2 * code + 1)
         inverse_scale = float32(1.0) / group_scale
-        error = choose_points(y, weights, group, inverse_scale, float32(lowest), candidates) * group_scale * group_scale
+        error = choose_points(y, weights, group, inverse_scale, float32(lowest), candidates, gains)
+        error = error * group_scale * group_scale
         if error < best_error:
             best, best_error = int64(code), error
             for i in range(group // size):
@@ -232,30 +234,41 @@ def _quantize_alone(x, block):
     quantize_weighted(x, weights, block)
 
 
+def point_chooser(name: str, cell_of: Callable[..., Any], near: Any, size: int, bits_each: int, step: int,
+                  extra: int, top: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`_choose_points` and `_sums`: code c is the level base + step * c, and that of the top code `extra` more."""
+    sizes = {"size": size, "bits_each": bits_each, "step": step, "extra": extra, "top": top}
+    return (device(bind(_choose_points, f"choose_points_{name}", cell_of=cell_of, near=near, **sizes)),
+            device(bind(_sums, f"sums_{name}", **sizes)))
+
+
+def quantizer_alone(name: str, weighted: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """quantize_weighted, and a quantize_block made of it."""
+    return {"quantize_weighted": weighted,
+            "quantize_block": device(bind(_quantize_alone, f"quantize_{name}", quantize_weighted=weighted))}
+
+
 def grid_quantizers(name: str, levels: Sequence[int], *, group: int, even_signs: bool, unit: float,
                     put_block: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """quantize_block and quantize_weighted of a format whose values are unit * scale * (2 * 4 bits + 1) * level.
 
-    levels: those that are positive. group: how many values have a 4-bit scale of their own. even_signs: whether 8 values
-    have an even number of minuses. put_block(block, points, scales, signs): store what was chosen, in a block that has
-    its float16 scale: int32 points as the table has them, the 4-bit scales, a byte each, and the signs, a bit each.
+    levels: those that are positive. group: how many values have 4 bits of a scale of their own. even_signs: whether 8
+    values have an even number of minuses. put_block(block, points, scales, signs): store what was chosen beside the
+    float16 scale: int32 points as the table has them, the 4-bit scales, a byte each, and the signs, a bit each.
     """
-    top = len(levels) - 1
-    step = (levels[-2] - levels[0]) // (top - 1)
-    extra = levels[-1] - levels[0] - top * step
-    sizes = {"size": 4 if top == 7 else 8, "bits_each": 3 if top == 7 else 2, "step": step, "extra": extra, "top": top}
-    choose = device(bind(_choose_points, f"choose_points_{name}", cell_of=cell_of_four if top == 7 else cell_of_eight,
-                         near=table_address(near_points(name.upper(), top + 1)), **sizes))
-    sums = device(bind(_sums, f"sums_{name}", **sizes))
-    fit = device(bind(_fit_group, f"fit_group_{name}", choose_points=choose, sums=sums, group=group, lowest=levels[0],
+    top, lowest = len(levels) - 1, levels[0]
+    step = (levels[-2] - lowest) // (top - 1)
+    size, bits_each, cell_of = (4, 3, cell_of_four) if top == 7 else (8, 2, cell_of_eight)
+    near, extra = table_address(near_points(name.upper(), top + 1)), levels[-1] - lowest - top * step
+    choose, sums = point_chooser(name, cell_of, near, size, bits_each, step, extra, top)
+    fit = device(bind(_fit_group, f"fit_group_{name}", choose_points=choose, sums=sums, group=group, lowest=lowest,
                       largest=levels[-1]))
-    scale = device(bind(_choose_scale, f"choose_scale_{name}", choose_points=choose, group=group, lowest=levels[0],
-                        size=sizes["size"]))
-    weighted = device(bind(_quantize_weighted, f"quantize_weighted_{name}", fit_group=fit, choose_scale=scale,
-                           put_magnitudes=_put_even_magnitudes if even_signs else _put_magnitudes, sums=sums,
-                           put_block=put_block, group=group, lowest=levels[0], unit=unit, size=sizes["size"]))
-    return {"quantize_weighted": weighted,
-            "quantize_block": device(bind(_quantize_alone, f"quantize_{name}", quantize_weighted=weighted))}
+    scale = device(bind(_choose_scale, f"choose_scale_{name}", choose_points=choose, group=group, lowest=lowest,
+                        size=size))
+    weighted = bind(_quantize_weighted, f"quantize_weighted_{name}", fit_group=fit, choose_scale=scale, sums=sums,
+                    put_magnitudes=_put_even_magnitudes if even_signs else _put_magnitudes, put_block=put_block,
+                    group=group, lowest=lowest, unit=unit, size=size)
+    return quantizer_alone(name, device(weighted))
 
 
 @device

@@ -14,6 +14,7 @@ from lcpu.kernels.errors import LcpuError
 
 FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q4_k_s": 14,
               "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "iq4_nl": 25, "iq4_xs": 30,
+              "iq3_m": 27, "iq3_s": 26, "iq3_xs": 22, "iq3_xxs": 23, "iq2_m": 29, "iq2_s": 28,
               "mxfp4": 38, "mxfp4_moe": 38, "nvfp4": 39, "q1_0": 40, "q2_0": 41, "tq1_0": 36, "tq2_0": 37,
               "i2_s": 40, "copy": None}
 
