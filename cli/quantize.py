@@ -24,8 +24,8 @@ Type = Annotated[
     str,
     typer.Argument(
         metavar="TYPE",
-        help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl, iq4_xs, "
-        "mxfp4, mxfp4_moe (only experts), nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s (ternary models); "
+        help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl (or "
+        "nf4, whose levels are similar), iq4_xs, mxfp4 (or fp4), mxfp4_moe (only experts), nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s (ternary models); "
         "copy: keep all types that no option changes.",
     ),
 ]
@@ -125,11 +125,13 @@ def mixture_named(name: str) -> Mixture:
 
 
 def tensor_type_named(name: str | None) -> str:
-    from ..convert.type_rules import MIXTURES
+    from ..convert.type_rules import ALIASES, MIXTURES
 
     types = {mixture.base.lower(): mixture.base for mixture in MIXTURES.values()}
     if name is None:
         return ""
+    if name.lower() in ALIASES:
+        return MIXTURES[ALIASES[name.lower()]].base
     if name.lower() not in types:
         raise options.UsageError(f"{no_type(name)} for a tensor: there are {', '.join(types)}")
     return types[name.lower()]

@@ -77,7 +77,10 @@ MIXTURES = {
     "i2_s": Mixture("I2_S", 40, _KEEP_HALF, _KEEP_HALF),  # bitnet.cpp's number and rules
     "copy": Mixture(KEEP, None, KEEP),
 }
-ALIASES = {"q4_k": "q4_k_m", "q5_k": "q5_k_m"}  # llama.cpp has them too
+ALIASES = {
+    "q4_k": "q4_k_m", "q5_k": "q5_k_m",  # llama.cpp has them too
+    "nf4": "iq4_nl", "fp4": "mxfp4",  # the names by which others know such levels
+}  # fmt: skip
 
 # What llama.cpp writes too, and lcpu only reads: most of them need the activations of a text (an importance matrix).
 ONLY_READ = ("iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
@@ -176,6 +179,13 @@ def _overridden(name: str, role: str, overrides: Overrides) -> str:
     if role == "output" and overrides.output:
         return overrides.output
     return next((kind for pattern, kind in overrides.patterns if pattern.search(name)), "")
+
+
+def is_overridden(name: str, has_output: bool, overrides: Overrides) -> bool:
+    """Whether the user names a type for this tensor. has_output: whether the embedding is not the output layer too."""
+    role = _role(name)
+    role = "output" if role == "token_embd" and not has_output and not overrides.embedding else role
+    return bool(_overridden(name, role, overrides))
 
 
 def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: int, count: int) -> str:
