@@ -88,7 +88,7 @@ def _types(source: Integers) -> tuple[tuple[str, ...], bool]:
 
 def _pack(type: str, numbers: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Blocks of numbers [rows, blocks, 32] and float16 scales [rows, blocks]: uint8 [rows, bytes]. As ggml's structs."""
-    head = scales.view(np.uint8).reshape(*scales.shape, 2)
+    head = np.ascontiguousarray(scales)[..., None].view(np.uint8)
     if type == "Q8_0":
         body = [numbers.astype(np.int8).view(np.uint8)]
     else:

@@ -91,17 +91,21 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 # ---- weights ----
 
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "uint16": "BF16", "uint8": "U8", "int64": "I64"}
+FLOAT8 = np.dtype([("e4m3", np.uint8)])  # what NumPy does not have
+
+_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "uint16": "BF16", "uint8": "U8", "int8": "I8",
+           "int32": "I32", "int64": "I64"}
 _STORAGES = {"F64": "DoubleStorage", "F32": "FloatStorage", "F16": "HalfStorage", "BF16": "BFloat16Storage",
              "U8": "ByteStorage", "I64": "LongStorage"}
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], **header_changes: Any) -> None:
-    """uint16 arrays are bfloat16. `header_changes` replace entries of the header, dots written "__"."""
+    """uint16 arrays are bfloat16, and arrays of the dtype FLOAT8 are E4M3. `header_changes` replace entries of the header,
+    dots written "__"."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, array in tensors.items():
-        header[name] = {"dtype": _DTYPES[array.dtype.name], "shape": list(array.shape),
+        header[name] = {"dtype": "F8_E4M3" if array.dtype == FLOAT8 else _DTYPES[array.dtype.name], "shape": list(array.shape),
                         "data_offsets": [offset, offset + array.nbytes]}
         offset += array.nbytes
     header |= {name.replace("__", "."): entry for name, entry in header_changes.items()}
