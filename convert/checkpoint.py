@@ -47,7 +47,8 @@ class Checkpoint:
 def read_config(folder: Path) -> Config:
     """What config.json and the quantizer's file beside it say.
 
-    Raises LcpuError if there is none, saying what else the folder may be, and for weights in a way that lcpu cannot read.
+    Raises LcpuError if there is none, saying what else the folder may be, and for weights in a packing that lcpu cannot
+    read.
     """
     path = folder / "config.json"
     if not path.exists():

@@ -15,7 +15,7 @@ def summary(packing: str, tensors: Iterable[tuple[str, Values, int]], errors: Ma
     """
     exact: dict[str, int] = {}
     others: dict[str, int] = {}
-    scattered = worst = 0.0
+    scattered, worst = 0, 0.0
     for name, values, type_id in tensors:
         if values.kept is None:
             continue
@@ -34,7 +34,7 @@ def summary(packing: str, tensors: Iterable[tuple[str, Values, int]], errors: Ma
         parts.append(f"{sum(others.values())} {'do not' if exact else 'get other values'} ({_counted(others)}){off}")
     line = f"of the weights quantized by {packing}, {'; '.join(parts)}"
     if scattered:
-        line += (f"; {scattered:.0f} have columns in activation order (desc_act), whose scales only float types can keep: "
+        line += (f"; {scattered} have columns in activation order (desc_act), whose scales only float types can keep: "
                  "--type q8_0 --allow-lossy makes them smaller")
     return line
 

@@ -12,7 +12,6 @@ import gguf
 from ..engine.gguf_metadata import Value
 from ..engine.gguf_types import TENSOR_TYPES
 from ..engine.hyperparameters import read as read_by_engine
-from ..kernels.errors import LcpuError
 from .architectures import Architecture, architecture_of
 from .architectures.architecture import hyperparameters, sizes
 from .checkpoint import Checkpoint, read_config
@@ -71,7 +70,8 @@ def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides
     type_name, base = natural_types(values.values()) if is_auto else (ALIASES.get(type_name, type_name),) * 2
     parameters = sum(math.prod(value.shape) for value in values.values())
     metadata = _general(described.architecture, name, parameters, type_name) | described.hyperparameters
-    types, misfits = tensor_types(values, metadata, base, overrides or Overrides(), keep=is_auto, allow_lossy=allow_lossy)
+    types, misfits = tensor_types(values, metadata, base, overrides or Overrides(), keep=is_auto,
+                                  allow_lossy=allow_lossy)
     notes = list(described.notes)
     if misfits:
         notes.append(f"the rows of {len(misfits)} tensors, such as {misfits[0]}, are not whole blocks of the type: "

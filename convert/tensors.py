@@ -12,7 +12,7 @@ from .architectures import Architecture
 from .architectures.architecture import Shape, sizes
 from .architectures.rope import rope_factors
 from .checkpoint import Checkpoint
-from .packings import Integers, Parts, integer_weight, packing_of, weight_values
+from .packings import Integers, Parts, Weight, integer_weight, packing_of, weight_values
 from .packings.integers import column_order, in_runs
 from .packings.packing import shown, tensor_error
 from .source import FLOATS, SourceTensor, as_float32

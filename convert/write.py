@@ -31,8 +31,8 @@ def write_plan(plan: Plan, path: Path, *, threads: int | None = None, progress: 
     """Write the file; it appears under its name only when it is whole.
 
     Returns how far off weights are that were quantized before and do not keep their values: the root mean square error
-    over that of the values, by name. Memory is bounded by the largest tensor. Raises LcpuError if there is not enough room, and for values that a type
-    cannot hold.
+    over that of the values, by name. Memory is bounded by the largest tensor. Raises LcpuError if there is not enough
+    room, and for values that a type cannot hold.
     """
     check_space(path, plan.nbytes)
     tell = progress or (lambda stage, done, total: None)

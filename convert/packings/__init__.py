@@ -1,10 +1,9 @@
-"""How quantized checkpoints store their weights, by "quant_method" of config.json. A new packing is a file and a line."""
+"""How quantized checkpoints store their weights, by "quant_method" of config.json. A new one is a file and a line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...kernels.errors import LcpuError
 from ..json_file import Config
 from .auto_round import AUTO_ROUND
 from .awq import AWQ

@@ -1,8 +1,8 @@
 """AWQ checkpoints in the layout "gemm" (AutoAWQ, AutoRound): "quant_method": "awq".
 
 Of a layer with K inputs, N outputs and G groups of inputs: qweight int32 [K, N / 8] and qzeros int32 [G, N / 8], fields
-of 4 bits along N; scales [G, N]. Column 8 c + j is field _ORDER[j] of word c. value[n, k] = scales[g, n] * (code[n, k] -
-zero[g, n]). Source: AutoAWQ's packing_utils.
+of 4 bits along N; scales [G, N]. Column 8 c + j is field _ORDER[j] of word c.
+value[n, k] = scales[g, n] * (code[n, k] - zero[g, n]). Source: AutoAWQ's packing_utils.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """BitNet checkpoints with packed weights: "quant_method": "bitnet".
 
-`weight` is uint8 [N / 4, K]: bits 2i and 2i + 1 of packed row r are row i * (N / 4) + r, as value + 1, with values -1, 0
-and 1. They are multiplied by weight_scale, of one value, if "linear_class" is "autobitlinear", and else divided by it.
+`weight` is uint8 [N / 4, K]: bits 2i and 2i + 1 of packed row r are row i * (N / 4) + r, as value + 1, with values -1,
+0 and 1. They are multiplied by weight_scale, one number, if "linear_class" is "autobitlinear", and else divided by it.
 Source: transformers' integrations/bitnet.py.
 """
 

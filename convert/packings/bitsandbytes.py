@@ -1,10 +1,11 @@
 """bitsandbytes checkpoints: "quant_method": "bitsandbytes", of 4 bits (NF4, FP4) and of 8.
 
-4 bits: `weight` has the codes of all values in their order, two in a byte, the first in its high 4 bits; quant_map float32
-[16] says what they stand for, and absmax float32 what runs of `blocksize` values are multiplied by. Nested: absmax is
-uint8, and stands for nested_quant_map[absmax] * nested_absmax[run of nested_blocksize] + nested_offset. The numbers are in
-quant_state.bitsandbytes__nf4 (or fp4), JSON as uint8. 8 bits: `weight` int8 [N, K], SCB float32 [N]: value = weight * SCB /
-127. Source: bitsandbytes' functional.py and nn/modules.py.
+4 bits: `weight` has the codes of all values in their order, two in a byte, the first in its high 4 bits; quant_map
+float32 [16] says what they stand for, and absmax float32 what runs of `blocksize` values are multiplied by. Nested:
+absmax is uint8, and stands for nested_quant_map[absmax] * nested_absmax[run of nested_blocksize] + nested_offset. The
+numbers are in quant_state.bitsandbytes__nf4 (or fp4), JSON as uint8.
+8 bits: `weight` is int8 [N, K], SCB float32 [N]; value = weight * SCB / 127.
+Source: bitsandbytes' functional.py and nn/modules.py.
 """
 
 from __future__ import annotations

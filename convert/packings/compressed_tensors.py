@@ -3,8 +3,8 @@
 weight_packed int32 [N, K b / 32] has whole numbers of b bits along K, stored 2 ** (b - 1) too large, and
 weight_zero_point int32 [N b / 32, G], if there is one, zeros in the same way along N. weight_scale is [1], [N, 1] or
 [N, G]; weight_g_idx int [K] the group of each column, where groups are not runs. value = scale * (number - zero). In
-"int-quantized" checkpoints, `weight` is int8 [N, K], and zeros are int8 [N, 1]. 8-bit floats are as in `fp8`, MXFP4 (uint8
-weight_packed) as in `mxfp4`. Source: compressed_tensors/compressors.
+"int-quantized" checkpoints, `weight` is int8 [N, K], and zeros are int8 [N, 1]. 8-bit floats are as in `fp8`, MXFP4
+(uint8 weight_packed) as in `mxfp4`. Source: compressed_tensors/compressors.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def _check(settings: Config) -> None:
     form = settings.get("format") or "dense"
     sparsity = settings.section("sparsity_config").get("format") or "dense"
     if form not in _FORMATS or sparsity != "dense":
-        raise settings.error("quantization_config", f"has the format {str(form if sparsity == 'dense' else sparsity):.40}"
-                             f"; of compressed-tensors, lcpu reads {', '.join(_FORMATS)}")
+        named = str(form if sparsity == "dense" else sparsity)[:40]
+        raise settings.error("quantization_config", f"has the format {named!r}; of compressed-tensors, lcpu reads "
+                             f"{', '.join(_FORMATS)}")
 
 
 def _is_packed(tensors: Mapping[str, SourceTensor]) -> bool:
@@ -56,7 +57,8 @@ def _read_packed(parts: Parts, shape: tuple[int, ...]) -> Integers:
     packed = parts.tensor(".weight_packed", dtypes=("I32",))
     bits = next((bits for bits in range(1, _MOST_BITS + 1) if packed.shape == (rows, -(-k * bits // 32))), None)
     if bits is None:
-        raise parts.error(packed, f"has the shape {packed.shape}, which is not that of {rows} x {k} values of 1 to 8 bits")
+        raise parts.error(packed, f"has the shape {packed.shape}, which is not that of {rows} x {k} values of 1 to "
+                          f"{_MOST_BITS} bits")
     half = 2 ** (bits - 1)
     scales, groups = _scales(parts, rows, k)
 
@@ -70,7 +72,8 @@ def _read_packed(parts: Parts, shape: tuple[int, ...]) -> Integers:
         parts.tensor(".weight_zero_point", [(-(-rows * bits // 32), scales.shape[-1])], ("I32",))
         return fields_at(np.ascontiguousarray(stored.array().T).view(np.uint32), wanted * bits, bits).T
 
-    return Integers(shape, (0, 2**bits - 1), codes, lambda wanted: _rows_of(scales, wanted), zeros, groups, parts.release)
+    return Integers(shape, (0, 2**bits - 1), codes, lambda wanted: _rows_of(scales, wanted), zeros, groups,
+                    parts.release)
 
 
 def _read_int8(parts: Parts, shape: tuple[int, ...]) -> Integers:

@@ -1,7 +1,7 @@
-"""Checkpoints with weights in 8-bit floats: "quant_method": "fp8" (DeepSeek, Qwen, Mistral, ...), "fbgemm_fp8", ModelOpt's.
+"""Checkpoints with weights in 8-bit floats: "quant_method": "fp8" (DeepSeek, Qwen, ...), "fbgemm_fp8", "modelopt".
 
-`weight` is E4M3 or E5M2 [N, K]. It is multiplied by weight_scale or weight_scale_inv (which is no inverse, in spite of its
-name): of one value, [N] or [N, 1], or [N / 128, K / 128] for blocks, whose last ones may be smaller.
+`weight` is E4M3 or E5M2 [N, K]. It is multiplied by weight_scale or weight_scale_inv (which is no inverse, in spite of
+its name): of one value, [N] or [N, 1], or [N / 128, K / 128] for blocks, whose last ones may be smaller.
 Source: transformers' integrations/finegrained_fp8.py and fbgemm_fp8.py.
 """
 
@@ -30,8 +30,8 @@ def _is_packed(tensors: Mapping[str, SourceTensor]) -> bool:
 def _check(settings: Config) -> None:
     algorithm = settings.get("quant_algo")
     if algorithm is not None and algorithm != "FP8":
-        raise settings.error("quantization_config", f"has the quant_algo {str(algorithm)[:40]!r}; of ModelOpt, lcpu reads "
-                             "'FP8'")
+        raise settings.error("quantization_config", f"has the quant_algo {str(algorithm)[:40]!r}; of ModelOpt, lcpu "
+                             "reads 'FP8'")
 
 
 def read_fp8(parts: Parts, shape: tuple[int, ...]) -> Weight:

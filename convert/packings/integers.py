@@ -87,14 +87,11 @@ def _types(source: Integers) -> tuple[tuple[str, ...], bool]:
 
 
 def _pack(type: str, numbers: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Blocks of numbers [rows, blocks, 32] and float16 scales [rows, blocks]: uint8 [rows, bytes]. As ggml's structs."""
+    """Blocks of ggml from numbers [rows, blocks, 32] and float16 scales [rows, blocks]: uint8 [rows, bytes]."""
     head = np.ascontiguousarray(scales)[..., None].view(np.uint8)
     if type == "Q8_0":
-        body = [numbers.astype(np.int8).view(np.uint8)]
-    else:
-        codes = (numbers - _RANGES[type][0]).astype(np.uint8)
-        low = codes & 15
-        body = [low[..., :16] | low[..., 16:] << 4]
-        if type == "Q5_0":
-            body.insert(0, np.packbits(codes >> 4, axis=-1, bitorder="little"))
-    return np.concatenate([head, *body], axis=-1).reshape(len(scales), -1)
+        return np.concatenate([head, numbers.astype(np.int8).view(np.uint8)], axis=-1).reshape(len(scales), -1)
+    codes = (numbers - _RANGES[type][0]).astype(np.uint8)
+    nibbles = codes[..., :16] & 15 | codes[..., 16:] << 4
+    fifth = [np.packbits(codes >> 4, axis=-1, bitorder="little")] if type == "Q5_0" else []
+    return np.concatenate([head, *fifth, nibbles], axis=-1).reshape(len(scales), -1)

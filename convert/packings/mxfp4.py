@@ -1,8 +1,8 @@
 """MXFP4 checkpoints (gpt-oss): "quant_method": "mxfp4". GGUF's MXFP4 holds them as they are.
 
-X_blocks is uint8 [..., N, K / 32, 16]: byte i of a block has values 2 i and 2 i + 1, the first in its low 4 bits, as codes
-of E2M1. X_scales is uint8 [..., N, K / 32], the exponents of blocks: 2 ** (e - 127). In GGUF's blocks, byte i has values i
-and i + 16; the exponent is the same byte, since its levels are twice as large and its bias is 128.
+X_blocks is uint8 [..., N, K / 32, 16]: byte i of a block has values 2 i and 2 i + 1, the first in its low 4 bits, as
+codes of E2M1. X_scales is uint8 [..., N, K / 32], the exponents of blocks: 2 ** (e - 127). In GGUF's blocks, byte i has
+values i and i + 16; the exponent is the same byte, since its levels are twice as large and its bias is 128.
 Source: transformers' integrations/mxfp4.py, ggml's block_mxfp4.
 """
 

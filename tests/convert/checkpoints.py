@@ -100,12 +100,15 @@ _STORAGES = {"F64": "DoubleStorage", "F32": "FloatStorage", "F16": "HalfStorage"
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], **header_changes: Any) -> None:
-    """uint16 arrays are bfloat16, and arrays of the dtype FLOAT8 are E4M3. `header_changes` replace entries of the header,
-    dots written "__"."""
+    """uint16 arrays are bfloat16, and arrays of the dtype FLOAT8 are E4M3.
+
+    `header_changes` replace entries of the header, dots written "__".
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, array in tensors.items():
-        header[name] = {"dtype": "F8_E4M3" if array.dtype == FLOAT8 else _DTYPES[array.dtype.name], "shape": list(array.shape),
+        dtype = "F8_E4M3" if array.dtype == FLOAT8 else _DTYPES[array.dtype.name]
+        header[name] = {"dtype": dtype, "shape": list(array.shape),
                         "data_offsets": [offset, offset + array.nbytes]}
         offset += array.nbytes
     header |= {name.replace("__", "."): entry for name, entry in header_changes.items()}

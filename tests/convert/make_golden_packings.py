@@ -1,7 +1,7 @@
 """Write golden_packings.npz: quantized weights as libraries pack them, and the values that the libraries make of them.
 
-Needs torch, transformers, auto-round, autoawq (its file packing_utils.py alone), compressed-tensors and bitsandbytes, in
-an environment of their own:
+Needs torch, transformers, auto-round, autoawq (its file packing_utils.py alone), compressed-tensors and bitsandbytes,
+in an environment of their own:
 
     python tests/convert/make_golden_packings.py golden_packings.npz
 """
@@ -132,19 +132,17 @@ if __name__ == "__main__":
             for less_one in (False, True):
                 gptq(bits, symmetric, less_one)
     awq()
-    INT = {"type": "int", "group_size": None, "symmetric": True}
-    compressed("pack 4 group", PackedQuantizationCompressor, "pack-quantized", None, num_bits=4, strategy="group",
-               **INT | {"group_size": GROUP})
-    compressed("pack 4 group asym", PackedQuantizationCompressor, "pack-quantized", 8, num_bits=4, strategy="group",
-               **INT | {"group_size": GROUP, "symmetric": False})
-    compressed("pack 8 channel", PackedQuantizationCompressor, "pack-quantized", None, num_bits=8, strategy="channel", **INT)
-    compressed("pack 3 channel", PackedQuantizationCompressor, "pack-quantized", None, num_bits=3, strategy="channel", **INT)
-    compressed("int8 channel", NaiveQuantizationCompressor, "int-quantized", None, num_bits=8, strategy="channel", **INT)
-    compressed("int8 tensor", NaiveQuantizationCompressor, "int-quantized", None, num_bits=8, strategy="tensor", **INT)
-    compressed("int8 asym", NaiveQuantizationCompressor, "int-quantized", 20, num_bits=8, strategy="channel",
-               **INT | {"symmetric": False})
-    compressed("float8 channel", NaiveQuantizationCompressor, "float-quantized", None, num_bits=8, strategy="channel",
-               **INT | {"type": "float"})
+    PACK, PLAIN = PackedQuantizationCompressor, NaiveQuantizationCompressor
+    INT = {"type": "int", "num_bits": 8, "group_size": None, "symmetric": True, "strategy": "channel"}
+    INT4 = INT | {"num_bits": 4, "group_size": GROUP, "strategy": "group"}
+    compressed("pack 4 group", PACK, "pack-quantized", None, **INT4)
+    compressed("pack 4 group asym", PACK, "pack-quantized", 8, **INT4 | {"symmetric": False})
+    compressed("pack 8 channel", PACK, "pack-quantized", None, **INT)
+    compressed("pack 3 channel", PACK, "pack-quantized", None, **INT | {"num_bits": 3})
+    compressed("int8 channel", PLAIN, "int-quantized", None, **INT)
+    compressed("int8 tensor", PLAIN, "int-quantized", None, **INT | {"strategy": "tensor"})
+    compressed("int8 asym", PLAIN, "int-quantized", 20, **INT | {"symmetric": False})
+    compressed("float8 channel", PLAIN, "float-quantized", None, **INT | {"type": "float"})
     bitsandbytes()
     fp8()
     mxfp4()

@@ -1,4 +1,4 @@
-"""Quantized weights as checkpoints pack them, in plain NumPy: the tensors of each packing, and the values that they mean.
+"""Quantized weights as checkpoints pack them, in plain NumPy.
 
 Every packing is `pack(weights, random)` -> the tensors by the ends of their names, and the values, float32 [rows, k].
 """

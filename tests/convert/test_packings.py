@@ -78,7 +78,8 @@ def test_every_value_is_kept(convert, case):
             is_linear = name.startswith("blk.") and "norm" not in name
             assert file.tensors[name].type_name == (type if is_linear else "F32"), name
             assert np.array_equal(values_of(file, name), wanted), name
-        assert file.metadata["general.file_type"] == {"f32": 0, "q4_0": 2, "q8_0": 7, "q5_0": 8, "mxfp4": 38}[model_type]
+        file_types = {"f32": 0, "q4_0": 2, "q8_0": 7, "q5_0": 8, "mxfp4": 38}
+        assert file.metadata["general.file_type"] == file_types[model_type]
 
 
 def test_scales_that_float16_does_not_hold_are_rounded(convert):
@@ -135,7 +136,8 @@ def test_wider_types_and_floats_need_no_permission(convert, case, type, wanted):
 ])  # fmt: skip
 def test_types_that_change_values_need_permission(tmp_path, case, type, message):
     pack, settings, _, _ = CASES[case]
-    folder = write_checkpoint(tmp_path / "Tiny", packed.packed_model(llama_tensors(), pack)[0], quantization_config=settings)
+    stored, _ = packed.packed_model(llama_tensors(), pack)
+    folder = write_checkpoint(tmp_path / "Tiny", stored, quantization_config=settings)
     with open_checkpoint(folder) as checkpoint:
         with pytest.raises(LcpuError, match=message.replace(".", r"\.")):
             plan(checkpoint, type, "Tiny")
@@ -144,8 +146,8 @@ def test_types_that_change_values_need_permission(tmp_path, case, type, message)
     assert len(errors) == LINEARS
     assert all(1e-4 < error < 0.2 for error in errors.values())
     method = "AWQ" if case == "awq" else "FP8"
-    assert planned.kept(errors) == (f"of the weights quantized by {method}, 14 get other values ({type.upper()}), off by "
-                                    f"{max(errors.values()):.2g} of their root mean square at most")
+    off = f"off by {max(errors.values()):.2g} of their root mean square at most"
+    assert planned.kept(errors) == f"of the weights quantized by {method}, 14 get other values ({type.upper()}), {off}"
     with pytest.raises(LcpuError, match="allow it by `lcpu convert --allow-lossy`"):
         LLM.load(folder, type=type)
 
@@ -203,8 +205,9 @@ def test_scattered_columns_of_ffn_down_change_places(tmp_path):
     with open_checkpoint(folder) as checkpoint:
         planned = plan(checkpoint, "auto", "Tiny")
         line = planned.kept(write_plan(planned, tmp_path / "a.gguf"))
-    assert line.startswith("of the weights quantized by GPTQ, 14 keep their values exactly (12 F32, 2 Q4_0); 12 have columns")
-    assert line.endswith("(desc_act), whose scales only float types can keep: --type q8_0 --allow-lossy makes them smaller")
+    assert line == ("of the weights quantized by GPTQ, 14 keep their values exactly (12 F32, 2 Q4_0); 12 have columns "
+                    "in activation order (desc_act), whose scales only float types can keep: --type q8_0 --allow-lossy "
+                    "makes them smaller")
     with GGUFFile.open(tmp_path / "a.gguf") as file:
         for block in range(BLOCKS):
             wanted = meant[f"model.layers.{block}.mlp.down_proj.weight"]
@@ -224,11 +227,10 @@ def test_scattered_columns_of_ffn_down_change_places(tmp_path):
 @pytest.mark.parametrize("alike", [True, False])
 def test_scattered_columns_within_heads_change_places(tmp_path, alike):
     """The rows of v go along, if the heads that share them want the same order."""
-    shapes = {name: (rows if rows != EMBED else 256, k if k != EMBED else 256)
-              for name, (rows, k) in ((name, array.shape) for name, array in llama_tensors().items() if array.ndim == 2)}
-    changes = {name.replace(".", "__"): shape for name, shape in shapes.items()}
-    changes |= block_shapes("self_attn.k_proj.weight", (128, 256)) | block_shapes("self_attn.v_proj.weight", (128, 256))
-    changes |= {name.replace(".", "__"): (256,) for name, array in llama_tensors().items() if array.ndim == 1}
+    changes = {name.replace(".", "__"): tuple(256 if size == EMBED else size for size in array.shape)
+               for name, array in llama_tensors().items()}
+    for part in "kv":
+        changes |= block_shapes(f"self_attn.{part}_proj.weight", (128, 256))
     tensors = llama_tensors(**changes)
     stored, meant = packed.packed_model(tensors, packed.gptq(scattered="heads" if alike else "all"))
     folder = write_checkpoint(tmp_path / "Tiny", stored, quantization_config=GPTQ, hidden_size=256)
@@ -264,7 +266,8 @@ def test_a_checkpoint_that_is_only_described(tmp_path):
         folder = write_checkpoint(tmp_path / name, stored, quantization_config=settings)
         with open_checkpoint(folder) as checkpoint:
             whole = plan(checkpoint, "auto", "Tiny")
-            described = {key: SourceTensor(key, each.shape, each.dtype, None, 0) for key, each in checkpoint.tensors.items()}
+            described = {key: SourceTensor(key, each.shape, each.dtype, None, 0)
+                         for key, each in checkpoint.tensors.items()}
         with open_checkpoint(folder, described) as checkpoint:
             planned = plan(checkpoint, "auto", "Tiny")
         assert [(each.name, each.type_id) for each in planned.tensors] == [(each.name, each.type_id)
@@ -291,11 +294,11 @@ UP = "model.layers.0.mlp.up_proj"
     ("gptq", {f"{UP}.g_idx": np.full(EMBED, 2, np.int32)}, "names groups that are not among the 2 of the layer"),
     ("gptq", {f"{UP}.qweight": np.zeros((8, FFN), np.int64)}, "has the type I64, not I32"),
     ("awq", {f"{UP}.qweight": np.zeros((EMBED, 11), np.int32)}, "has the shape 64 x 11, but config.json says 64 x 12"),
-    ("compressed, 4 bits", {f"{UP}.weight_scale": np.zeros((FFN, 3), np.float32)}, "has 3 groups, which do not divide 64"),
+    ("compressed, 4 bits", {f"{UP}.weight_scale": np.zeros((FFN, 3), np.float32)}, "has 3 groups, which do not divide"),
     ("bitsandbytes, nf4", {f"{UP}.weight.quant_state.bitsandbytes__nf4": np.zeros(9, np.uint8)},
      "does not describe the weight: damaged"),
     ("bitsandbytes, nf4", {f"{UP}.weight": np.zeros((9, 1), np.uint8)}, "has 9 bytes, which are not 96 x 64 values"),
-    ("fp8", {f"{UP}.weight_scale_inv": np.zeros((2, 1), np.float32)}, "has the shape 2 x 1, but config.json says 1 x 1"),
+    ("fp8", {f"{UP}.weight_scale_inv": np.zeros((2, 1), np.float32)}, "has the shape 2 x 1, but config.json says 1 x"),
     ("fp8", {f"{UP}.weight_scale_inv": None}, f"has no {UP}.weight_scale: the checkpoint is not whole"),
 ])  # fmt: skip
 def test_tensors_that_do_not_fit(convert, case, change, message):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
 from lcpu.convert.json_file import Config
-from lcpu.convert.packings import PACKINGS, Integers, Parts, integer_weight
+from lcpu.convert.packings import PACKINGS, Integers, Parts, integer_weight, weight_values
 from lcpu.convert.packings.weight import Weight
 
 from .packed import source_of
@@ -43,3 +44,16 @@ def test_values_are_those_of_the_library(name):
     tolerance = 1e-6 if "nf4" in name or "fp4" in name or "int8" in name else 0  # float32 multiplied in another order
     np.testing.assert_allclose(every[::STEP], values, rtol=tolerance, atol=0)
     assert np.array_equal(weight.rows(np.array([7, 3, 5])), every[[7, 3, 5]], equal_nan=True)
+
+
+def test_stacks_of_experts_keep_their_values():
+    """gpt-oss' weights have three dimensions; GGUF's MXFP4 has another order of nibbles."""
+    weight, _ = weight_of("mxfp4")
+    made = weight_values(weight)
+    assert made.shape == weight.shape
+    assert made.kept is not None
+    assert made.kept.types == ("MXFP4",)
+    blocks = made.kept.rows("MXFP4", 1, 2)
+    values = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType.MXFP4)
+    assert np.array_equal(values.reshape(1, *weight.shape[1:]), made.rows(1, 2))
+    assert np.array_equal(made.rows(1, 2)[0], weight.rows(np.arange(16, 32)))
