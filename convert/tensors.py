@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import gguf
 import numpy as np
@@ -17,12 +20,24 @@ from .packings.integers import column_order, in_runs
 from .packings.packing import shown, tensor_error
 from .source import FLOATS, SourceTensor, as_float32
 from .ternary import has_masters, stays_float
-from .values import Values, constant, plain, ternarized
+from .values import Values, constant, plain, stacked, ternarized
 
 # What checkpoints may hold besides weights: it follows from config.json.
 _SKIPPED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 
-Sources = dict[str, "SourceTensor | Parts"]  # by GGUF's names
+_EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the experts of a layer have of one kind."""
+
+    name: str  # without the expert's number
+    experts: dict[int, SourceTensor | Parts] = field(default_factory=dict)
+
+
+Source: TypeAlias = "SourceTensor | Parts | Stack"
+Sources: TypeAlias = "dict[str, Source]"  # by GGUF's names
 
 
 def tensors_of(checkpoint: Checkpoint, architecture: Architecture) -> Iterator[tuple[str, Values]]:
@@ -62,13 +77,20 @@ def _by_gguf_name(checkpoint: Checkpoint, architecture: Architecture, blocks: in
     names = gguf.get_tensor_name_map(architecture.gguf, blocks)
     found: Sources = {}
     for name, source in _gathered(checkpoint).items():
+        expert = _EXPERT.fullmatch(name)
+        name = f"{expert[1]}.{expert[3]}" if expert else name
         if name.endswith(_SKIPPED) or (name == "lm_head.weight" and not architecture.has_output):
             continue
         gguf_name = names.get_name(name, (".weight", ".bias")) or _other_name(name, architecture)
         if gguf_name is None:
             raise LcpuError(f"{checkpoint.folder}: tensor {name[:80]!r} has no place in {architecture.name} models "
                             f"of {blocks} blocks: take another checkpoint")
-        found[gguf_name] = source
+        if expert is None:
+            found[gguf_name] = source
+            continue
+        stack = found.setdefault(gguf_name, Stack(name))
+        if isinstance(stack, Stack):
+            stack.experts[int(expert[2])] = source
     for name in [name for name, source in found.items() if _is_spare_bias(name, source, found, architecture)]:
         del found[name]
     return found
@@ -83,10 +105,12 @@ def _gathered(checkpoint: Checkpoint) -> Mapping[str, SourceTensor | Parts]:
     return packing.gather(checkpoint.tensors, settings, checkpoint.folder)
 
 
-def _is_spare_bias(name: str, source: SourceTensor | Parts, sources: Sources, architecture: Architecture) -> bool:
+def _is_spare_bias(name: str, source: Source, sources: Sources, architecture: Architecture) -> bool:
     """Whether it is a bias of zeros that a quantizer gave to a layer which has none."""
     ending = name.split(".", 2)[-1]
-    if not name.endswith(".bias") or ending in architecture.block or isinstance(source, Parts) or source.file is None:
+    if not name.endswith(".bias") or ending in architecture.block:
+        return False
+    if not isinstance(source, SourceTensor) or source.file is None:
         return False
     weight = sources.get(name.removesuffix(".bias") + ".weight")
     return isinstance(weight, Parts) and source.dtype in FLOATS and not as_float32(source.array(), source.dtype).any()
@@ -112,8 +136,13 @@ class _Maker:
         for block in range(self.size["blocks"]):
             self._arrange(f"blk.{block}.", sources)
 
-    def values(self, name: str, source: SourceTensor | Parts, shape: tuple[int, ...]) -> Values:
+    def values(self, name: str, source: Source, shape: tuple[int, ...]) -> Values:
         """`shape` is that of the tensor in the file. Raises LcpuError if the source does not have it."""
+        if isinstance(source, Stack):
+            if source.experts.keys() != set(range(shape[0])):
+                raise LcpuError(f"{self.checkpoint.folder}: {source.name[:80]!r} are not the {shape[0]} experts that "
+                                "config.json says: the checkpoint is not whole")
+            return stacked([self.values(name, source.experts[number], shape[1:]) for number in range(shape[0])])
         order = self.order(name, shape[0])
         if isinstance(source, Parts):
             made = self.read(source, shape)

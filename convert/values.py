@@ -10,7 +10,7 @@ where m is the mean of |w| over the tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -79,6 +79,30 @@ def ternarized(source: SourceTensor, order: np.ndarray | None = None) -> Values:
         return max(_LEAST_SCALE, total / math.prod(source.shape))
 
     return replace(master, scale=scale, is_master=True)
+
+
+def stacked(parts: Sequence[Values]) -> Values:
+    """Values of one shape on top of each other, [parts, ...]: what experts have of a layer."""
+    first = parts[0]
+    dtype = first.dtype if all(part.dtype == first.dtype for part in parts) else "F32"
+    kept = [part.kept for part in parts if part.kept is not None]
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        made = (part.rows(0, part.shape[0]) for part in parts[start:stop])
+        return np.stack([each if part.dtype == dtype else as_float32(each, part.dtype)
+                         for part, each in zip(parts[start:stop], made, strict=True)])
+
+    def blocks(type: str, start: int, stop: int) -> np.ndarray:
+        return np.stack([each.rows(type, 0, first.shape[0]) for each in kept[start:stop]])
+
+    def release() -> None:
+        for part in parts:
+            part.release()
+
+    common = set.intersection(*(set(each.types) for each in kept)) if len(kept) == len(parts) else set()
+    types = tuple(type for type in kept[0].types if type in common) if kept else ()
+    together = Blocks(types, blocks, all(each.is_exact for each in kept), any(each.is_scattered for each in kept))
+    return Values((len(parts), *first.shape), rows, dtype, kept=together if kept else None, release=release)
 
 
 def constant(array: np.ndarray) -> Values:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 
 from lcpu import LLM
+from lcpu.convert.architectures import ARCHITECTURES
+from lcpu.convert.architectures.architecture import DECODER_BLOCK
+from lcpu.convert.architectures.llama import LLAMA
 from lcpu.convert.checkpoint import open_checkpoint
+from lcpu.convert.encode import Encoder
 from lcpu.convert.plan import plan
 from lcpu.convert.source import SourceTensor
 from lcpu.convert.type_rules import Overrides
 from lcpu.convert.write import write_plan
 from lcpu.engine.gguf_file import GGUFFile
+from lcpu.engine.gguf_types import TENSOR_TYPES
 from lcpu.kernels.errors import LcpuError
+from lcpu.kernels.team import Team
 
 from . import packed
 from .checkpoints import BLOCKS, EMBED, FFN, HEADS, KV_HEADS, block_shapes, llama_tensors, write_checkpoint
@@ -282,6 +290,36 @@ def test_settings_in_a_file_beside(tmp_path):
         (folder / file).write_text(json.dumps(settings))
         with open_checkpoint(folder) as checkpoint:
             assert plan(checkpoint, "auto", "Tiny").type_name in ("q4_0", "q5_0")
+
+
+@pytest.mark.parametrize("name", ["gptq", "awq", "compressed, mxfp4", "bitsandbytes, nf4"])
+def test_experts_are_stacked(tmp_path, monkeypatch, name):
+    """Of a Llama whose feed-forward has three experts."""
+    parts = ("gate", "up", "down")
+    stacks = {f"ffn_{part}_exps.weight": ("experts", *DECODER_BLOCK[f"ffn_{part}.weight"]) for part in parts}
+    others = {key: shape for key, shape in DECODER_BLOCK.items() if not key.startswith(("ffn_g", "ffn_u", "ffn_d"))}
+    monkeypatch.setitem(ARCHITECTURES, "LlamaForCausalLM", replace(LLAMA, block=others | stacks))
+    pack, settings, type, _ = CASES[name]
+    tensors = {}
+    for key, array in llama_tensors().items():
+        copies = range(3) if ".mlp." in key else [None]
+        for expert in copies:
+            place = key.replace(".mlp.", f".mlp.experts.{expert}.")
+            tensors[place] = array if expert is None else np.roll(array, expert, axis=0)
+    stored, meant = packed.packed_model(tensors, pack)
+    folder = write_checkpoint(tmp_path / "Tiny", stored, quantization_config=settings, num_local_experts=3)
+    with open_checkpoint(folder) as checkpoint, Team(1) as team:
+        planned = {each.name: each for each in plan(checkpoint, "auto", "Tiny").tensors}
+        made = planned["blk.1.ffn_down_exps.weight"]
+        assert made.values.shape == (3, EMBED, FFN)
+        data = Encoder(team).encode(made.name, made.values, made.type_id, lambda nbytes: None)
+    assert TENSOR_TYPES[made.type_id].name == type
+    values = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[type]).reshape(made.values.shape)
+    wanted = [meant[f"model.layers.1.mlp.experts.{expert}.down_proj.weight"] for expert in range(3)]
+    assert np.array_equal(values, wanted)
+    (folder / "config.json").write_text((folder / "config.json").read_text().replace('experts": 3', 'experts": 4'))
+    with open_checkpoint(folder) as checkpoint, pytest.raises(LcpuError, match="are not the 4 experts that config"):
+        plan(checkpoint, "auto", "Tiny")
 
 
 UP = "model.layers.0.mlp.up_proj"
