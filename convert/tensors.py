@@ -177,7 +177,7 @@ class _Maker:
         columns = self._column_order(f"{block}ffn_down.weight", sources, size["ffn"], size["ffn"])
         if columns is not None:
             self._columns[f"{block}ffn_down.weight"] = columns
-            self._rows |= {f"{block}{name}.{kind}": columns for name in ("ffn_gate", "ffn_up")
+            self._rows |= {f"{block}{name}.{kind}": columns for name in ("ffn_gate", "ffn_up", "ffn_sub_norm")
                            for kind in ("weight", "bias")}
         columns = self._column_order(f"{block}attn_output.weight", sources, size["q"], size["head"])
         if columns is None:
@@ -187,11 +187,12 @@ class _Maker:
             rows = heads[:, 0] + size["head"] * np.arange(size["kv heads"])[:, None]
             self._columns[f"{block}attn_output.weight"] = columns
             self._rows |= {f"{block}attn_v.{kind}": rows.ravel() for kind in ("weight", "bias")}
+            self._rows[f"{block}attn_sub_norm.weight"] = columns
 
     def _column_order(self, name: str, sources: Sources, k: int, span: int) -> np.ndarray | None:
         """The order that the K columns of a matrix should have, each `span` of them by itself; None for that it has."""
         source = sources.get(name)
-        if not isinstance(source, Parts) or f"{name.removesuffix('weight')}sub_norm" in sources:
+        if not isinstance(source, Parts):
             return None
         made = self.read(source, (self.size["embed"], k))
         if not isinstance(made, Integers) or in_runs(made.groups) or k % 32:

@@ -44,16 +44,16 @@ def tensor_types(
 ) -> tuple[dict[str, int], list[str]]:
     """The type id of every tensor by name, and the names of those whose rows do not fit the type that they should get.
 
-    The rules are those of `lcpu quantize`. Norms, biases and the like are F32, which is what engines compute with; in
-    an I2_S file, matrices that are not ternary are F16. keep: weights that were quantized before get the smallest type
-    that keeps them, unless `overrides` say otherwise. Raises LcpuError for what I2_S cannot hold, and, unless
-    allow_lossy, for weights that were quantized before and would be so in a type that does not keep them.
+    The rules are those of `lcpu quantize`. Norms, biases, routers and the like are F32, which is what engines compute
+    with; in an I2_S file, matrices that are not ternary are F16. keep: weights that were quantized before get the
+    smallest type that keeps them, unless `overrides` say otherwise. Raises LcpuError for what I2_S cannot hold, and,
+    unless allow_lossy, for weights that were quantized before and would be so in a type that does not keep them.
     """
     if wanted == "i2_s":
         _check_ternary(values)
         embedding = overrides.embedding or ("F16" if "output.weight" in values else "")  # else it counts as the output
         overrides = replace(overrides, output=overrides.output or "F16", embedding=embedding)
-    infos = [TensorInfo(name, value.shape, _F32 if len(value.shape) == 1 else TYPE_IDS[value.dtype], 0, 0, 0)
+    infos = [TensorInfo(name, value.shape, _F32 if _is_small(name, value) else TYPE_IDS[value.dtype], 0, 0, 0)
              for name, value in values.items()]
     types, misfits = choose_types(infos, metadata, MIXTURES[ALIASES.get(wanted, wanted)], overrides)
     for name, type_id in types.items():
@@ -65,6 +65,11 @@ def tensor_types(
     if not allow_lossy:
         _check_kept(values, types)
     return types, misfits
+
+
+def _is_small(name: str, values: Values) -> bool:
+    """Whether it is a vector, or a router of experts, which llama.cpp's converter leaves in F32 as well."""
+    return len(values.shape) == 1 or name.endswith("ffn_gate_inp.weight")
 
 
 def _check_kept(values: Mapping[str, Values], types: Mapping[str, int]) -> None:

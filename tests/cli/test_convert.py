@@ -218,8 +218,8 @@ def test_lossy_types_are_allowed_by_a_flag(tmp_path, monkeypatch, capsys):
     for command in (["convert", "Tiny-AWQ"], ["run", "-m", "Tiny-AWQ", "-p", "a"]):
         assert exit_code([*command, "--type", "nf4"]) == 1
         assert capsys.readouterr().err == (
-            "lcpu: error: 14 weights, such as blk.0.attn_q.weight, are quantized, and IQ4_NL would change them again: without "
-            "--type, they are kept in Q5_0; or allow it by `lcpu convert --allow-lossy`\n"
+            "lcpu: error: 14 weights, such as blk.0.attn_q.weight, are quantized, and IQ4_NL would change them again: "
+            "without --type, they are kept in Q5_0; or allow it by `lcpu convert --allow-lossy`\n"
         )
     assert files(tmp_path / "Tiny-AWQ") == {"Tiny-AWQ"}
     assert exit_code(["convert", "Tiny-AWQ", "--type", "nf4", "--allow-lossy", "-o", "a.gguf"]) == 0

@@ -159,4 +159,4 @@ def test_the_command_runs_what_it_wrote(lcpu, tmp_path):
 def test_names_by_which_others_know_types():
     assert mixture_named("NF4") is mixture_named("iq4_nl")
     assert mixture_named("fp4") is mixture_named("mxfp4")
-    assert (tensor_type_named("nf4"), tensor_type_named("FP4"), tensor_type_named("q4_k")) == ("IQ4_NL", "MXFP4", "Q4_K")
+    assert [tensor_type_named(name) for name in ("nf4", "FP4", "q4_k")] == ["IQ4_NL", "MXFP4", "Q4_K"]

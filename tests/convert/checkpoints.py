@@ -71,7 +71,17 @@ def llama_tensors(seed: int = 0, **changes: tuple[int, ...] | None) -> dict[str,
             for name, shape in shapes.items()}
 
 
-def block_shapes(ending: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def mixtral_tensors(experts: int) -> dict[str, np.ndarray]:
+    """Random weights of a Mixtral."""
+    shapes: dict[str, tuple[int, ...] | None] = {}
+    for part, name in (("gate", "w1"), ("down", "w2"), ("up", "w3")):
+        shapes |= block_shapes(f"mlp.{part}_proj.weight", None)
+        for expert in range(experts):
+            shapes |= block_shapes(f"block_sparse_moe.experts.{expert}.{name}.weight", _MLP[f"{part}_proj"])
+    return llama_tensors(**shapes, **block_shapes("block_sparse_moe.gate.weight", (experts, EMBED)))
+
+
+def block_shapes(ending: str, shape: tuple[int, ...] | None) -> dict[str, tuple[int, ...] | None]:
     """Changes for `llama_tensors`: a tensor that every block has."""
     return {f"model.layers.{block}.{ending}".replace(".", "__"): shape for block in range(BLOCKS)}
 

@@ -170,7 +170,7 @@ def packed_model(tensors: dict[str, np.ndarray], pack: Callable[..., Packed], se
     random = np.random.default_rng(seed)
     stored, meant = {}, {}
     for name, array in tensors.items():
-        if "_proj.weight" not in name:
+        if "_proj.weight" not in name and ".experts." not in name:
             stored[name] = meant[name] = array
             continue
         parts, meant[name] = pack(array, random)

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 
 from lcpu import LLM
-from lcpu.convert.architectures import ARCHITECTURES
-from lcpu.convert.architectures.architecture import DECODER_BLOCK
-from lcpu.convert.architectures.llama import LLAMA
 from lcpu.convert.checkpoint import open_checkpoint
-from lcpu.convert.encode import Encoder
 from lcpu.convert.plan import plan
 from lcpu.convert.source import SourceTensor
 from lcpu.convert.type_rules import Overrides
 from lcpu.convert.write import write_plan
 from lcpu.engine.gguf_file import GGUFFile
-from lcpu.engine.gguf_types import TENSOR_TYPES
 from lcpu.kernels.errors import LcpuError
-from lcpu.kernels.team import Team
 
 from . import packed
-from .checkpoints import BLOCKS, EMBED, FFN, HEADS, KV_HEADS, block_shapes, llama_tensors, write_checkpoint
+from .checkpoints import (
+    BLOCKS,
+    EMBED,
+    FFN,
+    HEADS,
+    KV_HEADS,
+    block_shapes,
+    llama_tensors,
+    mixtral_tensors,
+    write_checkpoint,
+)
 from .reference import gguf_name, interleaved, reference_logits, values_of
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
@@ -292,34 +294,33 @@ def test_settings_in_a_file_beside(tmp_path):
             assert plan(checkpoint, "auto", "Tiny").type_name in ("q4_0", "q5_0")
 
 
-@pytest.mark.parametrize("name", ["gptq", "awq", "compressed, mxfp4", "bitsandbytes, nf4"])
-def test_experts_are_stacked(tmp_path, monkeypatch, name):
-    """Of a Llama whose feed-forward has three experts."""
-    parts = ("gate", "up", "down")
-    stacks = {f"ffn_{part}_exps.weight": ("experts", *DECODER_BLOCK[f"ffn_{part}.weight"]) for part in parts}
-    others = {key: shape for key, shape in DECODER_BLOCK.items() if not key.startswith(("ffn_g", "ffn_u", "ffn_d"))}
-    monkeypatch.setitem(ARCHITECTURES, "LlamaForCausalLM", replace(LLAMA, block=others | stacks))
-    pack, settings, type, _ = CASES[name]
-    tensors = {}
-    for key, array in llama_tensors().items():
-        copies = range(3) if ".mlp." in key else [None]
-        for expert in copies:
-            place = key.replace(".mlp.", f".mlp.experts.{expert}.")
-            tensors[place] = array if expert is None else np.roll(array, expert, axis=0)
-    stored, meant = packed.packed_model(tensors, pack)
-    folder = write_checkpoint(tmp_path / "Tiny", stored, quantization_config=settings, num_local_experts=3)
-    with open_checkpoint(folder) as checkpoint, Team(1) as team:
-        planned = {each.name: each for each in plan(checkpoint, "auto", "Tiny").tensors}
-        made = planned["blk.1.ffn_down_exps.weight"]
-        assert made.values.shape == (3, EMBED, FFN)
-        data = Encoder(team).encode(made.name, made.values, made.type_id, lambda nbytes: None)
-    assert TENSOR_TYPES[made.type_id].name == type
-    values = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[type]).reshape(made.values.shape)
-    wanted = [meant[f"model.layers.1.mlp.experts.{expert}.down_proj.weight"] for expert in range(3)]
-    assert np.array_equal(values, wanted)
-    (folder / "config.json").write_text((folder / "config.json").read_text().replace('experts": 3', 'experts": 4'))
-    with open_checkpoint(folder) as checkpoint, pytest.raises(LcpuError, match="are not the 4 experts that config"):
-        plan(checkpoint, "auto", "Tiny")
+MIXTRAL = {"architectures": ["MixtralForCausalLM"], "num_local_experts": 3, "num_experts_per_tok": 2}
+
+
+@pytest.mark.parametrize("name", ["gptq", "awq", "compressed, mxfp4", "bitsandbytes, nf4", ""])
+def test_experts_are_stacked(convert, tmp_path, name):
+    pack, settings, type, _ = CASES.get(name, (None, None, "F32", ""))
+    stored = meant = mixtral_tensors(3)
+    if pack is not None:
+        stored, meant = packed.packed_model(stored, pack)
+    with convert(stored, quantization_config=settings, **MIXTRAL) as file:
+        for part, number in (("gate", 1), ("down", 2), ("up", 3)):
+            stack = f"blk.1.ffn_{part}_exps.weight"
+            assert file.tensors[stack].type_name == type
+            experts = [f"model.layers.1.block_sparse_moe.experts.{expert}.w{number}.weight" for expert in range(3)]
+            assert np.array_equal(values_of(file, stack), [meant[expert] for expert in experts])
+        assert file.tensors["blk.1.ffn_gate_inp.weight"].type_name == "F32"
+    with LLM.load(tmp_path / "Tiny", type="f32", threads=1) as llm:
+        logits = llm.logits(TOKENS)
+    wanted_logits = reference_logits(meant, TOKENS, lambda frequency: 1)
+    assert np.abs(logits - wanted_logits).max() < 2e-3 * np.abs(wanted_logits).max()
+
+
+def test_experts_that_are_missing(convert):
+    tensors = mixtral_tensors(3)
+    del tensors["model.layers.1.block_sparse_moe.experts.2.w3.weight"]
+    with pytest.raises(LcpuError, match=r"1\.block_sparse_moe\.experts\.w3\.weight' are not the 3 experts that config"):
+        convert(tensors, **MIXTRAL)
 
 
 UP = "model.layers.0.mlp.up_proj"
