@@ -24,8 +24,8 @@ Type = Annotated[
     str,
     typer.Argument(
         metavar="TYPE",
-        help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl (or "
-        "nf4: its 16 levels are those of NF4, nearly), iq4_xs, mxfp4 (or fp4), mxfp4_moe (only experts), nvfp4, q2_0, "
+        help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl (also "
+        "named nf4: its levels are close to NF4's), iq4_xs, mxfp4 (also fp4), mxfp4_moe (only experts), nvfp4, q2_0, "
         "q1_0, tq2_0, tq1_0, i2_s (ternary models); copy: keep all types that no option changes.",
     ),
 ]

@@ -37,8 +37,8 @@ class Encoder:
         type, kept = TENSOR_TYPES[type_id], values.kept
         out = np.empty(type.nbytes(values.shape), np.uint8)
         row_bytes = (len(out) - type.tail_bytes) // values.shape[0]
-        keeps = kept is not None and type.name in kept.types
-        is_measured = self._measure and kept is not None and not (keeps and kept.is_exact)
+        keeps = kept is not None and type.name in (*kept.types, *kept.near)
+        is_measured = self._measure and kept is not None and not (type.name in kept.types and kept.is_exact)
         error = square = 0.0
         for start, stop in values.chunks():
             target = out[start * row_bytes : stop * row_bytes]

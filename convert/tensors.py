@@ -159,7 +159,11 @@ class _Maker:
 
     def read(self, parts: Parts, shape: tuple[int, ...]) -> Integers | Weight:
         assert self.packing is not None
-        return self.packing[0].read(parts, shape)
+        packing = self.packing[0]
+        if len(shape) != 2 and not (packing.takes_stacks and len(shape) > 2):
+            first = next(iter(parts.tensors.values()))
+            raise parts.error(first, f"is quantized, but {shown(shape)} values are no matrix of {packing.name}")
+        return packing.read(parts, shape)
 
     def order(self, name: str, rows: int) -> np.ndarray | None:
         """Where the rows of a tensor come from if they change places; of llama's q and k, so that what rotates with

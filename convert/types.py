@@ -16,7 +16,7 @@ from .values import Values
 
 TYPES = ("auto", *(name for name in MIXTURES if name != "copy"))
 
-_FLOATS = ("bf16", "f16", "f32")  # the first is for checkpoints without float matrices
+_FLOATS = ("BF16", "F16", "F32")  # the first is for checkpoints without float matrices
 _F32, _F16, _I2_S = (TYPE_IDS[name] for name in ("F32", "F16", "I2_S"))
 
 
@@ -33,7 +33,7 @@ def natural_types(values: Iterable[Values]) -> tuple[str, str]:
             sizes[name.lower()] += math.prod(value.shape)
     if sizes["i2_s"]:
         return "i2_s", "i2_s"
-    floats = max(_FLOATS, key=lambda name: sizes[name])
+    floats = max((name.lower() for name in _FLOATS), key=lambda name: sizes[name])
     sizes[floats] += sizes.pop("", 0)  # what no type of whole numbers holds
     return sizes.most_common(1)[0][0], floats
 
@@ -76,7 +76,7 @@ def _check_kept(values: Mapping[str, Values], types: Mapping[str, int]) -> None:
     lossy = {}
     for name, value in values.items():
         type = TENSOR_TYPES[types[name]].name
-        if value.kept is not None and type not in value.kept.types and type.lower() not in _FLOATS:
+        if value.kept is not None and type not in (*value.kept.types, *value.kept.near, *_FLOATS):
             lossy[name] = type
     if lossy:
         name, type = next(iter(lossy.items()))

@@ -27,8 +27,9 @@ class Blocks:
     """What keeps a weight that was quantized before: blocks of GGUF types with the same values."""
 
     types: tuple[str, ...]  # the smallest first; none if no type holds the weight
-    rows: Callable[[str, int, int], np.ndarray]  # one of these types, start, stop: uint8 [rows, bytes of a row]
+    rows: Callable[[str, int, int], np.ndarray]  # a type of these or `near`, start, stop: uint8 [rows, bytes of a row]
     is_exact: bool  # if not, scales are rounded to float16
+    near: tuple[str, ...] = ()  # types that round offsets to float16
     is_scattered: bool = False  # no types, since columns that share scales are not neighbours
 
 
@@ -99,10 +100,15 @@ def stacked(parts: Sequence[Values]) -> Values:
         for part in parts:
             part.release()
 
-    common = set.intersection(*(set(each.types) for each in kept)) if len(kept) == len(parts) else set()
-    types = tuple(type for type in kept[0].types if type in common) if kept else ()
-    together = Blocks(types, blocks, all(each.is_exact for each in kept), any(each.is_scattered for each in kept))
+    whole = kept if len(kept) == len(parts) else []
+    types, near = (_common([getattr(each, name) for each in whole]) for name in ("types", "near"))
+    together = Blocks(types, blocks, all(each.is_exact for each in kept), near, any(each.is_scattered for each in kept))
     return Values((len(parts), *first.shape), rows, dtype, kept=together if kept else None, release=release)
+
+
+def _common(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """What is in all lists, in the order of the first."""
+    return tuple(each for each in lists[0] if all(each in others for others in lists)) if lists else ()
 
 
 def constant(array: np.ndarray) -> Values:

@@ -1,7 +1,8 @@
 """Weights of whole numbers with scales, which GGUF's Q4_0, Q5_0 and Q8_0 hold as they are.
 
 A block of these types is a float16 scale d and 32 values along a row: d * q, with q of -8 to 7, -16 to 15 or -128 to
-127. So they hold a weight whose columns share scales in runs of 32, or of a multiple of it.
+127. So they hold a weight whose columns share scales in runs of 32, or of a multiple of it. Q4_1 is d * q + m with q of
+0 to 15, and nearly holds weights of 4 bits with zeros: m = -d * zero is rounded to float16, by less than 0.008 d.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .weight import Weight
 
 _BLOCK = 32
 _RANGES = {"Q4_0": (-8, 7), "Q5_0": (-16, 15), "Q8_0": (-128, 127)}
+_NIBBLE = (0, 15)  # codes of Q4_1
 _ROUNDED = 2**-11 * 1.001  # the largest relative error of a float16
 
 
@@ -55,13 +57,17 @@ def integer_weight(source: Integers, columns: np.ndarray | None = None) -> Weigh
 
     def blocks(type: str, rows: np.ndarray) -> np.ndarray:
         runs = groups[::_BLOCK]
-        numbers = codes(rows).reshape(len(rows), -1, _BLOCK) - source.zeros(rows).astype(np.int16)[:, runs, None]
-        return _pack(type, numbers, source.scales(rows)[:, runs].astype(np.float16))
+        found, zeros = codes(rows).reshape(len(rows), -1, _BLOCK), source.zeros(rows)[:, runs]
+        scales = source.scales(rows)[:, runs]
+        if type == "Q4_1":
+            return _pack(type, found, scales.astype(np.float16), (-scales * zeros).astype(np.float16))
+        return _pack(type, found - zeros.astype(np.int16)[..., None], scales.astype(np.float16))
 
     whole = in_runs(groups)
     types, is_exact = _types(source) if whole else ((), False)
     scattered = not whole and len(groups) % _BLOCK == 0 and bool((np.diff(groups) < 0).any())
-    return Weight(source.shape, values, types, blocks, is_exact, scattered, release=source.release)
+    near = ("Q4_1",) if types and "Q4_0" not in types and source.span == _NIBBLE else ()
+    return Weight(source.shape, values, types, near, blocks, is_exact, scattered, release=source.release)
 
 
 def in_runs(groups: np.ndarray) -> bool:
@@ -86,12 +92,14 @@ def _types(source: Integers) -> tuple[tuple[str, ...], bool]:
     return tuple(types), not errors.any()
 
 
-def _pack(type: str, numbers: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Blocks of ggml from numbers [rows, blocks, 32] and float16 scales [rows, blocks]: uint8 [rows, bytes]."""
-    head = np.ascontiguousarray(scales)[..., None].view(np.uint8)
+def _pack(type: str, numbers: np.ndarray, *heads: np.ndarray) -> np.ndarray:
+    """Blocks of ggml from numbers [rows, blocks, 32] and float16 scales [rows, blocks], for Q4_1 offsets as well:
+    uint8 [rows, bytes]."""
+    scales = heads[0]
+    head = np.stack(heads, axis=-1).view(np.uint8)
     if type == "Q8_0":
         return np.concatenate([head, numbers.astype(np.int8).view(np.uint8)], axis=-1).reshape(len(scales), -1)
-    codes = (numbers - _RANGES[type][0]).astype(np.uint8)
+    codes = numbers if type == "Q4_1" else (numbers - _RANGES[type][0]).astype(np.uint8)
     nibbles = codes[..., :16] & 15 | codes[..., 16:] << 4
     fifth = [np.packbits(codes >> 4, axis=-1, bitorder="little")] if type == "Q5_0" else []
     return np.concatenate([head, *fifth, nibbles], axis=-1).reshape(len(scales), -1)

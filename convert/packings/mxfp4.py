@@ -52,7 +52,7 @@ def mxfp4_weight(shape: tuple[int, ...], blocks: SourceTensor, scales: SourceTen
         nibbles = codes[..., :_HALF] | codes[..., _HALF:] << 4
         return np.concatenate([exponents[..., None], nibbles], axis=-1).reshape(len(wanted), -1)
 
-    return Weight(shape, values, ("MXFP4",), packed, release=release)
+    return Weight(shape, values, ("MXFP4",), blocks=packed, release=release)
 
 
-MXFP4 = Packing("MXFP4", ("_blocks", "_scales"), _is_packed, _read, weight_ending="")
+MXFP4 = Packing("MXFP4", ("_blocks", "_scales"), _is_packed, _read, weight_ending="", takes_stacks=True)

@@ -58,7 +58,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Packing:
-    """A way to store quantized weights."""
+    """A way to store quantized weights. `read` is for matrices, and for stacks of them where it takes these."""
 
     name: str  # that users know it by
     endings: tuple[str, ...]  # of the names of tensors: X.qweight and others make X.weight
@@ -67,6 +67,7 @@ class Packing:
     check: Callable[[Config], None] = lambda settings: None  # raises LcpuError for kinds that lcpu does not read
     ignored: tuple[str, ...] = ()  # endings of tensors that have to do with activations, or repeat what others say
     weight_ending: str = ".weight"
+    takes_stacks: bool = False  # reads weights of three dimensions, too
 
     def gather(self, tensors: Mapping[str, SourceTensor], settings: Config, folder: Path
                ) -> dict[str, SourceTensor | Parts]:

@@ -22,6 +22,7 @@ class Weight:
     shape: tuple[int, ...]
     rows: Callable[[np.ndarray], np.ndarray]  # float32 [rows, k]
     types: tuple[str, ...] = ()  # GGUF types that keep it, the smallest first
+    near: tuple[str, ...] = ()  # and those that round offsets to float16
     blocks: Callable[[str, np.ndarray], np.ndarray] = _no_blocks  # of one of these types: uint8 [rows, bytes of a row]
     is_exact: bool = True  # the types keep all values; if not, scales are rounded to float16
     is_scattered: bool = False  # no types, since columns that share scales are not neighbours
@@ -45,5 +46,5 @@ def weight_values(weight: Weight, order: np.ndarray | None = None) -> Values:
     scale = weight.scale
     if scale is not None:
         return Values(weight.shape, rows, "F32", lambda: scale, release=weight.release)
-    kept = Blocks(weight.types, blocks, weight.is_exact, weight.is_scattered)
+    kept = Blocks(weight.types, blocks, weight.is_exact, weight.near, weight.is_scattered)
     return Values(weight.shape, rows, "F32", release=weight.release, kept=kept)

@@ -22,6 +22,7 @@ from .checkpoints import (
     BLOCKS,
     EMBED,
     FFN,
+    FLOAT8,
     HEADS,
     KV_HEADS,
     block_shapes,
@@ -137,6 +138,21 @@ def test_wider_types_and_floats_need_no_permission(convert, case, type, wanted):
                 assert file.tensors[name].type_name == wanted
                 tolerance = {"F16": 2**-11, "BF16": 2**-8}.get(wanted, 0)
                 np.testing.assert_allclose(values_of(file, name), values, rtol=tolerance, atol=1e-7 if tolerance else 0)
+
+
+@pytest.mark.parametrize("case", ["awq", "gptq asymmetric", "compressed, 4 bits, asymmetric"])
+def test_q4_1_rounds_offsets_alone(tmp_path, case):
+    pack, settings, _, _ = CASES[case]
+    stored, meant = packed.packed_model(llama_tensors(), pack)
+    folder = write_checkpoint(tmp_path / "Tiny", stored, quantization_config=settings)
+    with open_checkpoint(folder) as checkpoint:
+        planned = plan(checkpoint, "q4_1", "Tiny")
+        assert "14 get other values (Q4_1), off by 0.00" in planned.kept(write_plan(planned, tmp_path / "a.gguf"))
+    with GGUFFile.open(tmp_path / "a.gguf") as file:
+        wanted = meant_by(meant)["blk.1.ffn_down.weight"]
+        steps = file.data("blk.1.ffn_down.weight").reshape(-1, 20)[:, :2].copy().view(np.float16).astype(np.float32)
+        errors = np.abs(values_of(file, "blk.1.ffn_down.weight") - wanted).reshape(-1, 32)
+        assert (errors <= 0.008 * steps).all()
 
 
 @pytest.mark.parametrize(("case", "type", "message"), [
@@ -338,6 +354,7 @@ UP = "model.layers.0.mlp.up_proj"
      "does not describe the weight: damaged"),
     ("bitsandbytes, nf4", {f"{UP}.weight": np.zeros((9, 1), np.uint8)}, "has 9 bytes, which are not 96 x 64 values"),
     ("fp8", {f"{UP}.weight_scale_inv": np.zeros((2, 1), np.float32)}, "has the shape 2 x 1, but config.json says 1 x"),
+    ("fp8", {"model.norm.weight": np.zeros(EMBED, FLOAT8)}, "is quantized, but 64 values are no matrix of FP8"),
     ("fp8", {f"{UP}.weight_scale_inv": None}, f"has no {UP}.weight_scale: the checkpoint is not whole"),
 ])  # fmt: skip
 def test_tensors_that_do_not_fit(convert, case, change, message):
