@@ -61,12 +61,15 @@ class Encoder:
 
     def _fill(self, name: str, rows: np.ndarray, values: Values, target: np.ndarray, type_id: int) -> None:
         """Fill `target` with the bytes of rows."""
-        type = TENSOR_TYPES[type_id]
+        type, is_fit = TENSOR_TYPES[type_id], True
         if values.dtype == type.name and not values.is_master:
+            is_fit = values.kept is None or bool(np.isfinite(rows).all())  # what is computed is looked at
             target[:] = np.ascontiguousarray(rows).view(np.uint8).ravel()
         elif type.name == "F32" and len(values.shape) == 1:  # too small for threads
             target[:] = as_float32(rows, values.dtype).view(np.uint8)
-        elif not self._convert(rows, values, target, type_id):
+        else:
+            is_fit = self._convert(rows, values, target, type_id)
+        if not is_fit:
             raise LcpuError(f"tensor {name} has values that are not finite, or too large for {type.name}: "
                             "take --type bf16, or the checkpoint is damaged")
 

@@ -83,10 +83,11 @@ def _types(source: Integers) -> tuple[tuple[str, ...], bool]:
     every = np.arange(int(np.prod(source.shape[:-1])))
     zeros, scales = source.zeros(every), source.scales(every)
     lowest, highest = source.span[0] - int(zeros.max()), source.span[1] - int(zeros.min())
-    with np.errstate(over="ignore"):
-        errors = np.abs(scales.astype(np.float16).astype(np.float32) - scales)
     source.release()
-    if not np.all(errors <= _ROUNDED * np.abs(scales)):  # too small or too large for float16, or no numbers
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = np.abs(scales.astype(np.float16).astype(np.float32) - scales)
+        are_held = np.all(errors <= _ROUNDED * np.abs(scales))
+    if not are_held:  # too small or too large for float16, or no numbers
         return (), False
     types = (type for type, (low, high) in _RANGES.items() if low <= lowest and highest <= high)
     return tuple(types), not errors.any()

@@ -38,7 +38,8 @@ def weight_values(weight: Weight, order: np.ndarray | None = None) -> Values:
         return np.arange(start * inner, stop * inner) if order is None else order[start:stop]
 
     def rows(start: int, stop: int) -> np.ndarray:
-        return weight.rows(numbers(start, stop)).reshape(stop - start, *weight.shape[1:])
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused when it is written
+            return weight.rows(numbers(start, stop)).reshape(stop - start, *weight.shape[1:])
 
     def blocks(type: str, start: int, stop: int) -> np.ndarray:
         return weight.blocks(type, numbers(start, stop))

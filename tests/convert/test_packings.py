@@ -355,6 +355,8 @@ UP = "model.layers.0.mlp.up_proj"
     ("bitsandbytes, nf4", {f"{UP}.weight": np.zeros((9, 1), np.uint8)}, "has 9 bytes, which are not 96 x 64 values"),
     ("fp8", {f"{UP}.weight_scale_inv": np.zeros((2, 1), np.float32)}, "has the shape 2 x 1, but config.json says 1 x"),
     ("fp8", {"model.norm.weight": np.zeros(EMBED, FLOAT8)}, "is quantized, but 64 values are no matrix of FP8"),
+    ("gptq", {f"{UP}.scales": np.full((2, FFN), np.nan, np.float32)}, "up.weight has values that are not finite"),
+    ("fp8", {f"{UP}.weight_scale_inv": np.full((1, 1), 1e38, np.float32)}, "up.weight has values that are not finite"),
     ("fp8", {f"{UP}.weight_scale_inv": None}, f"has no {UP}.weight_scale: the checkpoint is not whole"),
 ])  # fmt: skip
 def test_tensors_that_do_not_fit(convert, case, change, message):

@@ -39,11 +39,13 @@ def weight_of(name: str) -> tuple[Weight, np.ndarray]:
 @pytest.mark.parametrize("name", CASES)
 def test_values_are_those_of_the_library(name):
     weight, values = weight_of(name)
-    every = weight.rows(np.arange(int(np.prod(weight.shape[:-1]))))
+    with np.errstate(invalid="ignore"):  # NaN among the codes of E5M2
+        every = weight.rows(np.arange(int(np.prod(weight.shape[:-1]))))
+        some = weight.rows(np.array([7, 3, 5]))
     assert every.dtype == np.float32
     tolerance = 1e-6 if "nf4" in name or "fp4" in name or "int8" in name else 0  # float32 multiplied in another order
     np.testing.assert_allclose(every[::STEP], values, rtol=tolerance, atol=0)
-    assert np.array_equal(weight.rows(np.array([7, 3, 5])), every[[7, 3, 5]], equal_nan=True)
+    assert np.array_equal(some, every[[7, 3, 5]], equal_nan=True)
 
 
 def test_stacks_of_experts_keep_their_values():
