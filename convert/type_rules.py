@@ -44,6 +44,18 @@ def _first_four(index: int, count: int) -> bool:
     return index < 4
 
 
+def _first_two(index: int, count: int) -> bool:
+    return index < 2
+
+
+def _first_sixteenth(index: int, count: int) -> bool:
+    return index < count // 16
+
+
+# Which layers have a type, and the type of the others, if that is not the base.
+_Rule = tuple[Callable[[int, int], bool], str] | tuple[Callable[[int, int], bool], str, str]
+
+
 @dataclass(frozen=True)
 class Mixture:
     """What a name such as "q4_k_m" stands for."""
@@ -52,22 +64,30 @@ class Mixture:
     file_type: int | None  # general.file_type; None: as it was
     output: str  # the type of the output layer, or of the embedding that serves as one
     embedding: str = ""  # the type of another embedding, if not the base
-    better: Mapping[str, tuple[Callable[[int, int], bool], str]] = field(default_factory=dict)  # role: layers, type
+    better: Mapping[str, _Rule] = field(default_factory=dict)  # by role
     experts: str = ""  # the type of stacks of experts, if not the base
-    with_imatrix: Mapping[str, tuple[Callable[[int, int], bool], str]] | None = None  # `better`, if there is one
-    of_eight: Mapping[str, tuple[Callable[[int, int], bool], str]] | None = None  # `better`, if there are 8 experts
+    with_imatrix: Mapping[str, _Rule] | None = None  # `better`, if there is one
+    of_eight: Mapping[str, _Rule] | None = None  # `better`, if there are 8 experts
     shared_values: str = ""  # the type of attn_v where four heads or more share it, if not what it is otherwise
     few_bits: bool = False  # whether the rules for experts are those of types of 1 and 2 bits
 
 
 _M_LAYERS = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
 _S_LAYERS = {"attn_v": (_first_four, "Q5_K"), "ffn_down": (_first_eighth, "Q5_K")}
+_Q2_LAYERS = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q3_K"))
+_Q3_M_LAYERS = {"attn_v": (_first_two, "Q5_K", "Q4_K"), "attn_output": (_all, "Q4_K"),
+                "ffn_down": (_first_sixteenth, "Q5_K", "Q4_K")}
+_Q3_L_LAYERS = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q5_K"))
+_EIGHT = {"attn_output": (_all, "Q5_K")}
 _IQ4_LAYERS = {"ffn_down": (_first_eighth, "Q5_K")}
 _IQ3_M_LAYERS = {"attn_v": (_all, "Q4_K"), "ffn_down": (_first_eighth, "Q4_K"), "attn_output": (_all, "Q4_K")}
 _IQ3_XS_LAYERS = {"attn_q": (_all, "IQ3_XXS"), "attn_k": (_all, "IQ3_XXS"), "ffn_gate": (_middle, "IQ3_XXS"),
                   "ffn_up": (_middle, "IQ3_XXS")}
 _IQ3_XXS_LAYERS = {"attn_q": (_all, "IQ2_S"), "attn_k": (_all, "IQ2_S"), "attn_output": (_all, "IQ3_S")}
+_IQ3_XXS_ALONE = _IQ3_XXS_LAYERS | {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "Q4_K", "Q3_K")}
 _IQ2_LAYERS = {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "IQ3_S"), "attn_output": (_all, "IQ3_S")}
+_IQ2_X_LAYERS = {"attn_v": (_all, "Q2_K"), "ffn_down": (_first_eighth, "Q2_K")}
+_IQ1_LAYERS = _IQ2_X_LAYERS | {"attn_output": (_all, "IQ2_XXS")}
 
 MIXTURES = {
     "f32": Mixture("F32", 0, "F32"),
@@ -85,13 +105,23 @@ MIXTURES = {
     "q4_0": Mixture("Q4_0", 2, "Q6_K", with_imatrix={"ffn_down": (_first_eighth, "Q4_1")}),
     "iq4_nl": Mixture("IQ4_NL", 25, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}, shared_values="Q5_K"),
     "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}, shared_values="Q5_K"),
+    "q3_k_l": Mixture("Q3_K", 13, "Q6_K", better=_Q3_L_LAYERS, of_eight={"ffn_down": (_all, "Q5_K")}),
+    "q3_k_m": Mixture("Q3_K", 12, "Q6_K", better=_Q3_M_LAYERS, of_eight=_Q3_M_LAYERS | _EIGHT),
+    "q3_k_s": Mixture("Q3_K", 11, "Q6_K", of_eight=_EIGHT),
+    "q2_k": Mixture("Q2_K", 10, "Q6_K", better=_Q2_LAYERS, of_eight=_Q2_LAYERS | _EIGHT, shared_values="Q4_K"),
+    "q2_k_s": Mixture("Q2_K", 21, "Q6_K", better={"ffn_down": (_first_eighth, "Q4_K")}, shared_values="Q4_K"),
     "iq3_m": Mixture("IQ3_S", 27, "Q6_K", better=_IQ3_M_LAYERS,
                      of_eight=_IQ3_M_LAYERS | {"ffn_down": (_more_bits, "Q4_K")}),
     "iq3_s": Mixture("IQ3_S", 26, "Q6_K", shared_values="Q4_K"),
     "iq3_xs": Mixture("IQ3_S", 22, "Q6_K", better=_IQ3_XS_LAYERS, shared_values="Q4_K"),
-    "iq3_xxs": Mixture("IQ3_XXS", 23, "Q5_K", "IQ3_S", better=_IQ3_XXS_LAYERS, shared_values="Q4_K"),
+    "iq3_xxs": Mixture("IQ3_XXS", 23, "Q5_K", "IQ3_S", better=_IQ3_XXS_ALONE, with_imatrix=_IQ3_XXS_LAYERS,
+                       shared_values="Q4_K"),
     "iq2_m": Mixture("IQ2_S", 29, "Q5_K", "IQ3_S", better=_IQ2_LAYERS, shared_values="Q4_K", few_bits=True),
     "iq2_s": Mixture("IQ2_XS", 28, "Q5_K", "IQ3_S", better=_IQ2_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq2_xs": Mixture("IQ2_XS", 20, "Q5_K", "Q2_K", better=_IQ2_X_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq2_xxs": Mixture("IQ2_XXS", 19, "Q5_K", "Q2_K", better=_IQ2_X_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq1_m": Mixture("IQ1_M", 31, "Q5_K", "Q2_K", better=_IQ1_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq1_s": Mixture("IQ1_S", 24, "Q5_K", "Q2_K", better=_IQ1_LAYERS, shared_values="Q4_K", few_bits=True),
     "mxfp4": Mixture("MXFP4", 38, "Q8_0"),
     "mxfp4_moe": Mixture("Q8_0", 38, "Q8_0", experts="MXFP4"),
     "nvfp4": Mixture("NVFP4", 39, "Q8_0"),
@@ -102,16 +132,16 @@ MIXTURES = {
     "i2_s": Mixture("I2_S", 40, _KEEP_HALF, _KEEP_HALF),  # bitnet.cpp's number and rules
     "copy": Mixture(KEEP, None, KEEP),
 }
-ALIASES = {"q4_k": "q4_k_m", "q5_k": "q5_k_m"}  # llama.cpp has them too
+ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}  # llama.cpp has them too
 
 # What llama.cpp writes too, and lcpu only reads: most of them need the activations of a text (an importance matrix).
-ONLY_READ = ("iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
+ONLY_READ = ("iq1_m", "iq1_s")
 _WITH_EXPERTS = ("Q4_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XXS")  # bases that have a larger attn_output then
 _UNMIXED = (KEEP, "F32", "F16", "BF16")  # a base that every matrix gets
 
 # For rows that are not whole blocks. What is not listed, or does not fit either, becomes F16.
 _FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL", "NVFP4": "MXFP4",
-              "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q1_0": "Q4_0", "Q2_0": "Q4_0"}
+              "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q1_0": "Q4_0", "Q2_0": "Q4_0", "Q2_K": "Q4_0", "Q3_K": "Q4_0"}
 _FALLBACKS |= dict.fromkeys(("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"), "IQ4_NL")
 
 # Matrices that stay as they are: small, or sensitive, or none of a matmul.
@@ -219,8 +249,8 @@ def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: in
     experts = _number(metadata, "expert_count")
     heads, kv_heads = (_number(metadata, f"attention.{key}") for key in ("head_count", "head_count_kv"))
     rules = mixture.of_eight if experts == 8 and mixture.of_eight is not None else mixture.better
-    layers, better = rules.get(role, (None, ""))
-    kind = better if layers and layers(index, count) else mixture.base
+    layers, better, *others = rules.get(role, (None, ""))
+    kind = better if layers and layers(index, count) else others[0] if others else mixture.base
     many_experts = mixture.few_bits and experts >= 4
     if role == "attn_v" and mixture.shared_values and (heads >= 4 * kv_heads > 0 or many_experts):
         kind = mixture.shared_values
@@ -228,10 +258,10 @@ def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: in
         if role in ("attn_v", "attn_k"):
             return "Q4_K" if mixture.few_bits else "Q8_0"
         return "Q5_K" if role == "attn_output" and (mixture.few_bits or mixture.base in _WITH_EXPERTS) else kind
-    if role == "attn_v" and kind == "Q4_K" and not mixture.few_bits and heads != kv_heads \
-            and _number(metadata, "block_count") == 80:  # the 70Bs
-        return "Q5_K"
-    return kind
+    seventy = _number(metadata, "block_count") == 80 and (
+        heads != kv_heads if metadata.get("general.architecture") == "llama" else
+        metadata.get("general.architecture") == "qwen2")  # billion parameters, or 72
+    return "Q5_K" if seventy and role == "attn_v" and kind in ("Q3_K", "Q4_K") and not mixture.few_bits else kind
 
 
 def _fitting(info: TensorInfo, wanted: str, role: str) -> str:

@@ -11,12 +11,13 @@ from numba import float32
 
 from .jit import bind, device, hole, template
 from .simd import LANES, absolute, alloca, at_argmax, fma, get_f32, load_f32, load_tile, maximum, minimum, put_f32
-from .simd import reduce_add, rint, splat_f32, zeros
+from .simd import reduce_add, rint, splat_f32, store_f32, zeros
 
 CANDIDATES = 16
 _VECTORS = CANDIDATES // LANES
 _VECTOR = 4 * LANES
 _TILE = 4 * CANDIDATES  # bytes
+_SHARE = float32(0.25)
 _ROUNDS = 2  # the second one starts from the candidates that the first one has improved
 
 
@@ -199,3 +200,15 @@ fit_weighted_scale_and_minimum = device(bind(_fit_scale_and_offset, "fit_weighte
 def fit_scale_and_offset(x, values, top, steps):
     """The scale and the offset m >= 0. The weights are |value| + the root mean square of all values."""
     return _fit_by_magnitude(x, 0, values, top, steps)
+
+
+@device
+def weigh_by_squares(x, weights, group, values):
+    """weights = value ** 2 + a quarter of the mean of that in its group, and something for zeros."""
+    for start in range(0, 4 * values, 4 * group):
+        squares = splat_f32(float32(0.0))
+        for i in range(start, start + 4 * group, _VECTOR):
+            squares = fma(load_f32(x + i), load_f32(x + i), squares)
+        typical = splat_f32(_SHARE * reduce_add(squares) / float32(group) + float32(1e-30))
+        for i in range(start, start + 4 * group, _VECTOR):
+            store_f32(weights + i, fma(load_f32(x + i), load_f32(x + i), typical))

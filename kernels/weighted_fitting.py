@@ -149,14 +149,14 @@ def scale_chooser(name: str, nearest: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @device
-def best_of_pairs(x, weights, values, top, unit, offset_unit, scale, offset):
-    """The two whole numbers around `scale` and `offset`, of 6 bits, with the smallest error.
+def best_of_pairs(x, weights, values, top, unit, offset_unit, scale, offset, most):
+    """The two whole numbers around `scale` and `offset`, up to `most` (63 or less), with the smallest error.
 
     That is of unit * scale * code - offset_unit * offset, code = 0 .. top.
     """
     table = alloca(_FOUR_TILES)
     for i in range(CANDIDATES):
-        n, m = max(0, min(63, scale - 1 + i % 3)), max(0, min(63, offset - 2 + i // 3 % 5))
+        n, m = max(0, min(most, scale - 1 + i % 3)), max(0, min(most, offset - 2 + i // 3 % 5))
         put_f32(table + 4 * i, float32(n) * unit)
         put_f32(table + _TILE + 4 * i, inverse(float32(n) * unit))
         put_f32(table + 2 * _TILE + 4 * i, float32(m) * offset_unit)

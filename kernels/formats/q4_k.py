@@ -99,7 +99,8 @@ def fit_weighted_groups(x, weights, block, top, steps):
     for group in range(8):
         scale = int64(max(get_f32(fits + 8 * group), float32(0.0)) * inverse(unit) + float32(0.5))
         offset = int64(get_f32(fits + 8 * group + 4) * inverse(offset_unit) + float32(0.5))
-        scale, offset = best_of_pairs(x + 128 * group, weights + 128 * group, 32, top, unit, offset_unit, scale, offset)
+        scale, offset = best_of_pairs(x + 128 * group, weights + 128 * group, 32, top, unit, offset_unit, scale, offset,
+                                      63)
         put_group(block, group, scale, offset)
 
 

@@ -56,6 +56,13 @@ splat_f32 = _splat_scalar(types.float32, "f32")
 splat_i32 = _splat_scalar(types.int32, "i32")
 
 
+@intrinsic(prefer_literal=True)
+def splat_i16(context, number):
+    """A literal."""
+    tile = Tile("i16")
+    return tile(number), lambda context, b, sig, args: tile_of(b, [constant(tile.vector, literal_of(number))], tile)
+
+
 @intrinsic
 def load_f32(context, address):
     """One vector."""
@@ -236,7 +243,6 @@ prefetch_direct = _prefetcher(ISA.prefetch.direct)
 prefetch_unpacked = _prefetcher(ISA.prefetch.unpacked)
 prefetch_grouped = _prefetcher(ISA.prefetch.grouped)
 prefetch_levels = _prefetcher(ISA.prefetch.levels)
-prefetch_far = _prefetcher(ISA.prefetch.far)
 prefetch_pages = _prefetcher(ISA.prefetch.pages)
 
 

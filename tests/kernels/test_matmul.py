@@ -87,7 +87,7 @@ def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
     if c.format.name == "i2_s":
         weights *= TERNARY_SCALE
     magnitudes = abs(weights)
-    if c.format.name in ("q4_1", "q5_1", "q4_k", "q5_k"):  # scale * code and offset may cancel each other
+    if c.format.name in ("q4_1", "q5_1", "q2_k", "q4_k", "q5_k"):  # scale * code and offset may cancel each other
         magnitudes = np.broadcast_to(magnitudes.max(axis=1, keepdims=True), weights.shape)
     return x @ weights.T, abs(x) @ magnitudes.T
 
@@ -170,7 +170,7 @@ def fused(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return (x.astype(np.longdouble) * y + z).astype(np.float32)
 
 
-@pytest.mark.parametrize("type_id", [12, 13, 14], ids=["q4_k", "q5_k", "q6_k"])
+@pytest.mark.parametrize("type_id", [10, 11, 12, 13, 14], ids=["q2_k", "q3_k", "q4_k", "q5_k", "q6_k"])
 def test_integers_up_to_the_scale_of_a_block(type_id):
     """To the bit what NumPy says, so the same on every path: only the sums of a block are rounded."""
     c = case(FORMATS[type_id], type_id, rows=50, length=1, tokens=11)
