@@ -25,9 +25,9 @@ Type = Annotated[
     typer.Argument(
         metavar="TYPE",
         help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl, iq4_xs, "
-        "iq3_m, iq3_s, iq3_xs, iq3_xxs, iq2_m, iq2_s, mxfp4, mxfp4_moe (only experts), nvfp4, q2_0, q1_0, tq2_0, "
-        "tq1_0, i2_s (ternary models); "
-        "copy: keep all types that no option changes.",
+        "q3_k_l, q3_k_m, q3_k_s, q2_k, q2_k_s, iq3_m, iq3_s, iq3_xs, iq3_xxs, iq2_m, iq2_s, iq2_xs, iq2_xxs, "
+        "iq1_m, iq1_s, mxfp4, mxfp4_moe (only experts), nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s (ternary models);"
+        " copy: keep all types that no option changes.",
     ),
 ]
 Pure = Annotated[bool, typer.Option("--pure", help="Give all matrices the same type, even if TYPE is a mixture.")]
@@ -119,20 +119,13 @@ def quantize(
     console.write("\n\n".join(parts) + "\n")
 
 
-def no_type(name: str) -> str:
-    """What is wrong with the name of a type that cannot be written."""
-    from ..convert.type_rules import ONLY_READ
-
-    return f"lcpu reads {name.upper()} but does not write it" if name.lower() in ONLY_READ else f"no type {name!r}"
-
-
 def mixture_named(name: str) -> Mixture:
     from ..convert.type_rules import ALIASES, MIXTURES
 
     name = name.lower()
     mixture = MIXTURES.get(ALIASES.get(name, name))
     if mixture is None:
-        raise options.UsageError(f"{no_type(name)}: TYPE is {', '.join(MIXTURES)}")
+        raise options.UsageError(f"no type {name!r}: TYPE is {', '.join(MIXTURES)}")
     return mixture
 
 
@@ -143,7 +136,7 @@ def tensor_type_named(name: str | None) -> str:
     if name is None:
         return ""
     if name.lower() not in types:
-        raise options.UsageError(f"{no_type(name)} for a tensor: there are {', '.join(types)}")
+        raise options.UsageError(f"no type {name!r} for a tensor: there are {', '.join(types)}")
     return types[name.lower()]
 
 

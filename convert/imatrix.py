@@ -71,16 +71,19 @@ class ImportanceMatrix:
 
 
 def check_demands(types: Mapping[str, int], tensors: Mapping[str, TensorInfo], mixture: Mixture,
-                  matrix: ImportanceMatrix | None) -> None:
-    """Raises LcpuError if a tensor is to get a type that is no good without an importance matrix, and has none."""
+                  matrix: ImportanceMatrix | None, way_out: str = "give one with --imatrix FILE") -> None:
+    """Raises LcpuError if a tensor is to get a type that is no good without an importance matrix, and has none.
+
+    way_out: for the message, what to do where there is no matrix at all.
+    """
     for name, type_id in types.items():
         kind = TENSOR_TYPES[type_id].name
         demanding = kind in _DEMANDING or (kind == "Q2_K" and mixture.file_type == _Q2_K_S)
         if type_id == tensors[name].type_id or not demanding or name in _NOT_IN_LAYERS:
             continue
         if matrix is None:
-            raise LcpuError(f"tensor {quoted(name)} would be {kind}, which needs an importance matrix: give one with "
-                            "--imatrix FILE, or take a larger type")
+            raise LcpuError(f"tensor {quoted(name)} would be {kind}, which needs an importance matrix: {way_out}, "
+                            "or take a larger type")
         if matrix.of(tensors[name]) is None:
             raise LcpuError(f"{matrix.path}: has nothing for tensor {quoted(name)}, which would be {kind}: take the "
                             "importance matrix of this model, or a larger type")

@@ -134,8 +134,6 @@ MIXTURES = {
 }
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}  # llama.cpp has them too
 
-# What llama.cpp writes too, and lcpu only reads: most of them need the activations of a text (an importance matrix).
-ONLY_READ = ("iq1_m", "iq1_s")
 _WITH_EXPERTS = ("Q4_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XXS")  # bases that have a larger attn_output then
 _UNMIXED = (KEEP, "F32", "F16", "BF16")  # a base that every matrix gets
 

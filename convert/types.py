@@ -10,6 +10,7 @@ from ..engine.gguf_file import TensorInfo
 from ..engine.gguf_metadata import Value
 from ..engine.gguf_types import TENSOR_TYPES
 from ..kernels.errors import LcpuError
+from .imatrix import check_demands
 from .type_rules import ALIASES, MIXTURES, TYPE_IDS, Overrides, choose_types
 from .values import Values
 
@@ -33,7 +34,8 @@ def tensor_types(
     """The type id of every tensor by name, and the names of those whose rows do not fit the type that they should get.
 
     The rules are those of `lcpu quantize`. Norms, biases and the like are F32, which is what engines compute with; in
-    an I2_S file, matrices that are not ternary are F16. Raises LcpuError for what I2_S cannot hold.
+    an I2_S file, matrices that are not ternary are F16. Raises LcpuError for what I2_S cannot hold, and for
+    types that need an importance matrix.
     """
     if wanted == "i2_s":
         _check_ternary(values)
@@ -41,7 +43,10 @@ def tensor_types(
         overrides = replace(overrides, output=overrides.output or "F16", embedding=embedding)
     infos = [TensorInfo(name, value.shape, _F32 if len(value.shape) == 1 else TYPE_IDS[value.dtype], 0, 0, 0)
              for name, value in values.items()]
-    types, misfits = choose_types(infos, metadata, MIXTURES[ALIASES.get(wanted, wanted)], overrides)
+    mixture = MIXTURES[ALIASES.get(wanted, wanted)]
+    types, misfits = choose_types(infos, metadata, mixture, overrides)
+    check_demands(types, {info.name: info for info in infos}, mixture, None,
+                  "convert to bf16 and give one to `lcpu quantize --imatrix`")
     for name, type_id in types.items():
         if type_id == _I2_S and not values[name].is_ternary:
             types[name] = _F16
