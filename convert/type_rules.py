@@ -54,6 +54,7 @@ def _first_sixteenth(index: int, count: int) -> bool:
 
 # Which layers have a type, and the type of the others, if that is not the base.
 _Rule = tuple[Callable[[int, int], bool], str] | tuple[Callable[[int, int], bool], str, str]
+_Rules = dict[str, _Rule]  # by role
 
 
 @dataclass(frozen=True)
@@ -64,29 +65,29 @@ class Mixture:
     file_type: int | None  # general.file_type; None: as it was
     output: str  # the type of the output layer, or of the embedding that serves as one
     embedding: str = ""  # the type of another embedding, if not the base
-    better: Mapping[str, _Rule] = field(default_factory=dict)  # by role
+    better: _Rules = field(default_factory=dict)
     experts: str = ""  # the type of stacks of experts, if not the base
-    with_imatrix: Mapping[str, _Rule] | None = None  # `better`, if there is one
-    of_eight: Mapping[str, _Rule] | None = None  # `better`, if there are 8 experts
+    with_imatrix: _Rules | None = None  # `better`, if there is one
+    of_eight: _Rules | None = None  # `better`, if there are 8 experts
     shared_values: str = ""  # the type of attn_v where four heads or more share it, if not what it is otherwise
     few_bits: bool = False  # whether the rules for experts are those of types of 1 and 2 bits
 
 
-_M_LAYERS = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
-_S_LAYERS = {"attn_v": (_first_four, "Q5_K"), "ffn_down": (_first_eighth, "Q5_K")}
-_Q2_LAYERS = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q3_K"))
-_Q3_M_LAYERS = {"attn_v": (_first_two, "Q5_K", "Q4_K"), "attn_output": (_all, "Q4_K"),
-                "ffn_down": (_first_sixteenth, "Q5_K", "Q4_K")}
-_Q3_L_LAYERS = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q5_K"))
-_EIGHT = {"attn_output": (_all, "Q5_K")}
-_IQ4_LAYERS = {"ffn_down": (_first_eighth, "Q5_K")}
-_IQ3_M_LAYERS = {"attn_v": (_all, "Q4_K"), "ffn_down": (_first_eighth, "Q4_K"), "attn_output": (_all, "Q4_K")}
-_IQ3_XS_LAYERS = {"attn_q": (_all, "IQ3_XXS"), "attn_k": (_all, "IQ3_XXS"), "ffn_gate": (_middle, "IQ3_XXS"),
-                  "ffn_up": (_middle, "IQ3_XXS")}
-_IQ3_XXS_LAYERS = {"attn_q": (_all, "IQ2_S"), "attn_k": (_all, "IQ2_S"), "attn_output": (_all, "IQ3_S")}
+_M_LAYERS: _Rules = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
+_S_LAYERS: _Rules = {"attn_v": (_first_four, "Q5_K"), "ffn_down": (_first_eighth, "Q5_K")}
+_Q2_LAYERS: _Rules = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q3_K"))
+_Q3_M_LAYERS: _Rules = {"attn_v": (_first_two, "Q5_K", "Q4_K"), "attn_output": (_all, "Q4_K"),
+                         "ffn_down": (_first_sixteenth, "Q5_K", "Q4_K")}
+_Q3_L_LAYERS: _Rules = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q5_K"))
+_EIGHT: _Rules = {"attn_output": (_all, "Q5_K")}
+_IQ4_LAYERS: _Rules = {"ffn_down": (_first_eighth, "Q5_K")}
+_IQ3_M_LAYERS: _Rules = {"attn_v": (_all, "Q4_K"), "ffn_down": (_first_eighth, "Q4_K"), "attn_output": (_all, "Q4_K")}
+_IQ3_XS_LAYERS: _Rules = {"attn_q": (_all, "IQ3_XXS"), "attn_k": (_all, "IQ3_XXS"),
+                          "ffn_gate": (_middle, "IQ3_XXS"), "ffn_up": (_middle, "IQ3_XXS")}
+_IQ3_XXS_LAYERS: _Rules = {"attn_q": (_all, "IQ2_S"), "attn_k": (_all, "IQ2_S"), "attn_output": (_all, "IQ3_S")}
 _IQ3_XXS_ALONE = _IQ3_XXS_LAYERS | {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "Q4_K", "Q3_K")}
-_IQ2_LAYERS = {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "IQ3_S"), "attn_output": (_all, "IQ3_S")}
-_IQ2_X_LAYERS = {"attn_v": (_all, "Q2_K"), "ffn_down": (_first_eighth, "Q2_K")}
+_IQ2_LAYERS: _Rules = {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "IQ3_S"), "attn_output": (_all, "IQ3_S")}
+_IQ2_X_LAYERS: _Rules = {"attn_v": (_all, "Q2_K"), "ffn_down": (_first_eighth, "Q2_K")}
 _IQ1_LAYERS = _IQ2_X_LAYERS | {"attn_output": (_all, "IQ2_XXS")}
 
 MIXTURES = {

@@ -17,7 +17,6 @@ CANDIDATES = 16
 _VECTORS = CANDIDATES // LANES
 _VECTOR = 4 * LANES
 _TILE = 4 * CANDIDATES  # bytes
-_SHARE = float32(0.25)
 _ROUNDS = 2  # the second one starts from the candidates that the first one has improved
 
 
@@ -204,11 +203,11 @@ def fit_scale_and_offset(x, values, top, steps):
 
 @device
 def weigh_by_squares(x, weights, group, values):
-    """weights = value ** 2 + a quarter of the mean of that in its group, and something for zeros."""
+    """weights = value ** 2 + the mean of that in its group, and a little for zeros."""
     for start in range(0, 4 * values, 4 * group):
         squares = splat_f32(float32(0.0))
         for i in range(start, start + 4 * group, _VECTOR):
             squares = fma(load_f32(x + i), load_f32(x + i), squares)
-        typical = splat_f32(_SHARE * reduce_add(squares) / float32(group) + float32(1e-30))
+        typical = splat_f32(reduce_add(squares) / float32(group) + float32(1e-30))
         for i in range(start, start + 4 * group, _VECTOR):
             store_f32(weights + i, fma(load_f32(x + i), load_f32(x + i), typical))

@@ -16,10 +16,10 @@ from numba import float32, int32, int64, uint8
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
 from ..fitting import fit_weighted_scale_and_offset, inverse, ramp, weigh_by_squares
 from ..jit import device, inlined
-from ..simd import LANES, add_group, add_scaled, alloca, bits, dot2_i16, dot4, even_bytes, fma, get_f16, get_f32, get_i32
-from ..simd import get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes, panel_f16, partial_sums
-from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u16, put_u8, rint, scaled, splat_f32
-from ..simd import splat_i32, store_i8, to_f32, to_i32, twice_of_lane, zeros_i32
+from ..simd import LANES, add_group, add_scaled, alloca, bits, dot2_i16, dot4, even_bytes, fma, get_f16, get_f32
+from ..simd import get_i32, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes, panel_f16
+from ..simd import partial_sums, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u16, put_u8, rint
+from ..simd import scaled, splat_f32, splat_i32, store_i8, to_f32, to_i32, twice_of_lane, zeros_i32
 from ..weighted_fitting import best_of_pairs
 from .format import GROUPED_PANELS, make_format
 

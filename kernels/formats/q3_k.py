@@ -20,10 +20,10 @@ from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8
 from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter
 from ..jit import device, inlined
 from ..simd import DOT_ELEMENT, LANES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
-from ..simd import get_f16, get_f32, get_i32, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes
-from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u16, put_u8
-from ..simd import rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from, to_f32, to_i32, twice_of_lane
-from ..simd import zeros_i32
+from ..simd import get_f16, get_f32, get_i32, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque
+from ..simd import panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32
+from ..simd import put_u16, put_u8, rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from
+from ..simd import to_f32, to_i32, twice_of_lane, zeros_i32
 from ..weighted_fitting import scale_chooser
 from .format import GROUPED_PANELS, make_format
 

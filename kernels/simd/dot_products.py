@@ -280,8 +280,9 @@ def _emit_scaled(b, codes, scales, added=None):
     return b.bitcast(b.add(products, b.bitcast(added, scales.type)) if added else products, codes.type)
 
 
-# Groups of 16 values whose codes and integer scale have few bits. Where `dot4` has room for it, the codes are multiplied
-# by the scale, once for all tokens, and all products of a block are added up. On AVX2, the sums of a group are multiplied.
+# Groups of 16 values whose codes and integer scale have few bits. Where `dot4` has room for it, the codes are
+# multiplied by the scale, once for all tokens, and all products of a block are added up. On AVX2, sums of a group are
+# multiplied.
 @intrinsic
 def scaled(context, codes, scales):
     """codes * scale, 0 .. 255. The scale is given as two equal int16 [panels][1]. On AVX2: only the codes."""

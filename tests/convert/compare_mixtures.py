@@ -69,7 +69,8 @@ class Peer:
         sizes = {name: shape[-1] * (shape[0] if len(shape) > 2 else 1) for name, shape in matrices.items()}
         task = {"source": str(self._source), "target": str(self._target), "file_type": file_type,
                 "importance": sizes if imatrix else {}}
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         print(json.dumps(task), file=self._process.stdin, flush=True)
         if not json.loads(self._process.stdout.readline()):
             return None
@@ -98,8 +99,9 @@ def random_models(count: int) -> dict[str, Any]:
     for i in range(count):
         choose = random.Random(i).choice
         arch = choose(["llama", "llama", "qwen2", "qwen3", "bitnet"])
-        shape = Shape(arch, choose([1, 2, 7, 8, 16, 22, 24, 28, 32, 36, 40, 48, 60, 64, 80]), choose([1, 2, 4, 8, 16, 32]),
-                      choose([False, True]), choose([0, 0, 4, 8, 16]) if arch == "llama" else 0,
+        shape = Shape(arch, choose([1, 2, 7, 8, 16, 22, 24, 28, 32, 36, 40, 48, 60, 64, 80]),
+                      choose([1, 2, 4, 8, 16, 32]), choose([False, True]),
+                      choose([0, 0, 4, 8, 16]) if arch == "llama" else 0,
                       choose([256, 256, 288, 320, 100]), choose([512, 256, 352, 172]))
         models[f"random {i}: {shape}"] = shape
     return models
@@ -115,10 +117,11 @@ def ours(model: Any, mixture: str, imatrix: bool) -> dict[str, str]:
 
 def summary(types: dict[str, str]) -> dict[str, str]:
     """Role: the types of its layers in turn, such as "Q6_K*2 Q4_K*20"."""
-    roles: dict[str, list[str]] = {}
+    roles: dict[str, dict[int, str]] = {}
     for name, kind in types.items():
-        roles.setdefault(name.removesuffix(".weight").split(".")[-1], []).append(kind)
-    return {role: in_turn(kinds) for role, kinds in roles.items()}
+        *layer, role = name.removeprefix("blk.").removesuffix(".weight").split(".")
+        roles.setdefault(role, {})[int(layer[0]) if layer else 0] = kind
+    return {role: in_turn([kinds[layer] for layer in sorted(kinds)]) for role, kinds in sorted(roles.items())}
 
 
 def short(roles: dict[str, str]) -> str:

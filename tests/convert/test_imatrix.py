@@ -146,7 +146,7 @@ def test_types_that_demand_one(tmp_path):
 
 def test_a_checkpoint_has_none():
     values = {DENSE: Values((4, 256), lambda start, stop: np.zeros((stop - start, 256), np.float32), "F32")}
-    with pytest.raises(LcpuError, match="would be IQ2_S, which needs an importance matrix: convert to bf16 and give one"):
+    with pytest.raises(LcpuError, match="would be IQ2_S, which needs an importance matrix: convert to bf16 and give"):
         tensor_types(values, {"general.architecture": "llama"}, "iq2_m", Overrides())
 
 
