@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
-from lcpu.convert.imatrix import ImportanceMatrix, check_demands, read_imatrix
+from lcpu.convert.imatrix import ImportanceMatrix, check_demands, read_imatrix, without_weights
 from lcpu.convert.quantize import quantize
 from lcpu.convert.type_rules import MIXTURES, TYPE_IDS, Overrides, choose_types
 from lcpu.convert.types import tensor_types
@@ -148,6 +148,13 @@ def test_a_checkpoint_has_none():
     values = {DENSE: Values((4, 256), lambda start, stop: np.zeros((stop - start, 256), np.float32), "F32")}
     with pytest.raises(LcpuError, match="would be IQ2_S, which needs an importance matrix: convert to bf16 and give"):
         tensor_types(values, {"general.architecture": "llama"}, "iq2_m", Overrides())
+
+
+def test_tensors_without_weights(tmp_path):
+    tensors = {name: info(name, 4, 256) for name in ("token_embd.weight", DENSE, "b.weight", "c.weight")}
+    types = dict(zip(tensors, (TYPE_IDS[kind] for kind in ("Q4_K", "Q4_K", "Q4_K", "F16")), strict=True))
+    matrix = ImportanceMatrix(tmp_path / "m", {DENSE: squares(256)})
+    assert without_weights(types, tensors, matrix) == ["b.weight"]
 
 
 # ---- quantizing ----
