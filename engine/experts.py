@@ -14,7 +14,7 @@ import numpy as np
 from ..kernels import experts as kernels
 from ..kernels.activations import Activation
 from ..kernels.jit import address_of
-from ..kernels.matmul import GROUP_BYTES, GROUPS
+from ..kernels.matmul import GROUP_BYTES, GROUPS, MAX_TOKENS
 from ..kernels.simd import LANES
 from .builder import Builder
 from .rows import Rows
@@ -24,7 +24,7 @@ Scoring = Literal["softmax", "sigmoid", "softmax of chosen"]
 
 _SCORINGS: dict[Scoring, int] = {"softmax": kernels.SOFTMAX, "sigmoid": kernels.SIGMOID,
                                  "softmax of chosen": kernels.SOFTMAX_OF_CHOSEN}
-_MOST_SPARE = 3  # rows of a group that no token fills
+_MOST_SPARE = MAX_TOKENS // 2 - 1  # rows of a group that no token fills
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from dataclasses import dataclass, replace
@@ -45,11 +46,21 @@ class Isa:
     tile_panels: tuple[int, int, int, int]  # panels of a matmul tile of each size in TILES: they must fit in registers
     needs: tuple[tuple[str, ...], ...] = ()  # alternative sets of LLVM feature names; each set suffices
     prefetch: Prefetch = Prefetch()
+    tile_registers: str = ""  # "amx", or "emulated" in plain vectors: products of 16 tokens with 16 rows; "" has none
     bf16: bool = False  # whether pairs of bfloat16 are multiplied and added in one instruction
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
 
     def runs_on(self, features: frozenset[str]) -> bool:
         return not self.needs or any(features.issuperset(wanted) for wanted in self.needs)
+
+
+@cache
+def _amx_permitted() -> bool:
+    """Ask Linux for AMX's registers, which a process must do before its threads use them."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
 
 
 _ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -60,12 +71,13 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 ISAS = {  # best first
     isa.name: isa
     for isa in (
+        Isa("avx512-amx", 16, "vnni", (2, 4, 4, 4), ((*_AVX512, "amx-tile", "amx-int8"),), tile_registers="amx"),
         Isa("avx512-vnni", 16, "vnni", (2, 4, 4, 4), (_AVX512,)),
         Isa("avx-vnni", 8, "vnni", (1, 2, 2, 4), ((*_AVX2, "avxvnni"), _AVX512)),
         Isa("avx2", 8, "maddubs", (1, 2, 2, 4), (_AVX2,)),
         Isa("generic", 4, "generic", (1, 1, 1, 4), _GENERIC),
-        # The panel layout of AVX-512 without its instructions, so that any machine can test that layout.
-        Isa("generic-16", 16, "generic", (2, 4, 4, 4), _GENERIC),
+        # The panel layout of AVX-512, and AMX's registers, without their instructions: any machine can test those.
+        Isa("generic-16", 16, "generic", (2, 4, 4, 4), _GENERIC, tile_registers="emulated"),
     )
 }
 
@@ -100,7 +112,8 @@ def host_features() -> frozenset[str]:
 
 def available() -> list[str]:
     """Names of the paths that this machine can execute, best first."""
-    return [isa.name for isa in ISAS.values() if isa.runs_on(host_features())]
+    return [isa.name for isa in ISAS.values()
+            if isa.runs_on(host_features()) and (isa.tile_registers != "amx" or _amx_permitted())]
 
 
 @cache
@@ -124,5 +137,5 @@ def _chosen(isa: Isa, reason: str) -> Isa:
     """The path with the settings for this processor family."""
     processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
     tuned = next((paths for family, paths in _TUNED.items() if processor.startswith(family)), {})
-    bf16 = isa.name == "avx512-vnni" and "avx512bf16" in host_features()
+    bf16 = isa.name.startswith("avx512-") and "avx512bf16" in host_features()
     return replace(isa, reason=reason, bf16=bf16, **tuned.get(isa.name, {}))

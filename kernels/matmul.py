@@ -11,7 +11,9 @@ from .jit import bind, device, hole, template
 from .simd import ISA, LANES, atomic_add, get_i64, load_tile, panels_of, select_or_zero, store_tile, zeros
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
-MAX_TOKENS = 8  # tokens of the largest tile: x and out must have as many rows of padding after the last token
+WIDE_TOKENS = 16  # of a tile in registers of their own, where the path has these (`wide`)
+# tokens of the largest tile: x and out must have as many rows of padding after the last token
+MAX_TOKENS = WIDE_TOKENS if ISA.tile_registers else 8
 PIECES = 8  # of a matmul for each thread, at least: the other threads take over the pieces of a slow one
 _LEAST_TOKENS = 32  # of a piece, where there are more
 _RUN = 75  # percent of an even share of a matrix, which each thread takes as one run
@@ -19,6 +21,7 @@ GROUPS, GROUP_BYTES = 24, 24  # of a table of groups: bytes before the first, an
 PANEL_GROUP = 4  # panels of the largest tile: matrices, their results and shares are padded to a multiple
 
 tile = sweep = multiply = hole()  # a format's tile, and the two templates around it, bound to this tile
+wide = hole()  # the same as `_multiply` for as many tokens as it likes to take; it returns how many it took
 panels_8 = panels_4 = panels_2 = panels_1 = hole()  # of a tile of so many tokens
 
 
@@ -38,9 +41,9 @@ def _sweep(acc, weights, x, out, x_stride, out_stride, first, last, panel_stride
 def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate, *others):
     """out[t][panel] (+)= panel . x[t] for panels [first, last) and all tokens, in tiles of 8, 4, 2 and 1 tokens.
 
-    A tile may have more tokens than are left: rows of x and out up to the next multiple of 8 are read and written.
+    A tile may have more tokens than are left: `tile_rows` rows of x and out are read and written.
     """
-    token = 0
+    token = wide(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate)
     while token < tokens:
         left = tokens - token
         a, o = x + token * x_stride, out + token * out_stride
@@ -63,17 +66,29 @@ def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_
 
 
 @device
+def _take_none(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate):
+    return 0
+
+
+@device
 def tile_rows(tokens):
-    """How many rows of x and out `_multiply` touches for so many tokens."""
+    """How many rows of x and out `_multiply` touches for so many tokens, at most."""
+    if tokens % MAX_TOKENS > 8:
+        return (tokens + MAX_TOKENS - 1) // MAX_TOKENS * MAX_TOKENS
     left = tokens % 8
     return tokens - left + (8 if left > 4 else 4 if left > 2 else left)
 
 
 def multiplier(tile: Callable[..., Any], name: str,
-               panels: tuple[int, int, int, int] = ISA.tile_panels) -> Callable[..., Any]:
-    """`_multiply` for a format's tile, as a function that kernels call. panels: of tiles of 8, 4, 2 and 1 tokens."""
+               panels: tuple[int, int, int, int] = ISA.tile_panels,
+               wide: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """`_multiply` for a format's tile, as a function that kernels call. panels: of tiles of 8, 4, 2 and 1 tokens.
+
+    wide: takes tokens before the tile does, as `..wide` makes it.
+    """
     sizes = dict(zip(("panels_8", "panels_4", "panels_2", "panels_1"), panels, strict=True))
-    return device(bind(_multiply, f"multiply_{name}", sweep=device(bind(_sweep, f"sweep_{name}", tile=tile)), **sizes))
+    return device(bind(_multiply, f"multiply_{name}", sweep=device(bind(_sweep, f"sweep_{name}", tile=tile)),
+                       wide=wide or _take_none, **sizes))
 
 
 @device

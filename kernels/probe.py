@@ -17,7 +17,8 @@ from .jit import Kernel, bind, hole, inlined, kernel, template
 from .memory import zeros as zeroed
 from .program import Program
 from .simd import ISA, LANES, atomic_add, dot2_bf16, dot4, fma_tokens, load_tile, panel_bytes, panel_f32, partial_sums
-from .simd import prefetch_unpacked, splat_f32, store_f32, store_tile, zeros, zeros_f32, zeros_i32
+from .simd import begin_tiles, clear_tile, end_tiles, multiply_tiles, prefetch_unpacked, read_tile, splat_f32
+from .simd import store_f32, store_tile, write_tile, zeros, zeros_f32, zeros_i32
 from .team import Team
 
 _VECTOR = 4 * LANES
@@ -101,6 +102,25 @@ multiply_bf16 = kernel(bind(_multiply, "multiply_bf16", start=zeros_f32, load=pa
 multiply_float32 = kernel(bind(_multiply, "multiply_float32", start=zeros_f32, load=panel_f32, dot=fma_tokens))
 
 
+@kernel
+def multiply_int8_tiles(work, thread, threads, weights, x, x_stride, panel_stride, shares, out):
+    """The same with registers of 16 rows: two of weights and two of tokens, whose four products are summed up."""
+    tiles = begin_tiles(64)
+    clear_tile(tiles, 0)
+    while atomic_add(work, 1) < shares:
+        for _ in range(_SWEEPS * _STEPS):
+            read_tile(tiles, 4, x, 64)
+            read_tile(tiles, 5, x + 1024, 64)
+            read_tile(tiles, 6, weights, 64)
+            read_tile(tiles, 7, weights + 1024, 64)
+            multiply_tiles(tiles, 0, 4, 6)
+            multiply_tiles(tiles, 1, 4, 7)
+            multiply_tiles(tiles, 2, 5, 6)
+            multiply_tiles(tiles, 3, 5, 7)
+    write_tile(tiles, 0, out + thread * _PANELS * _TOKENS * _VECTOR, 64)
+    end_tiles()
+
+
 def measure(threads: int, *, memory: bool = True) -> Peaks:
     """Measure once, in half a second. memory: whether MEMORY bytes may be taken for a moment; else bandwidth is 0."""
     with Team(threads) as team:
@@ -109,10 +129,17 @@ def measure(threads: int, *, memory: bool = True) -> Peaks:
         return Peaks(
             threads,
             bandwidth=_bandwidth(team) if memory else 0.0,
-            int8=_rate(team, multiply_int8, 2 * 4 * lanes),
+            int8=_int8_rate(team, 2 * 4 * lanes),
             float32=float32,
             bf16=_rate(team, multiply_bf16, 2 * 2 * lanes) if ISA.bf16 else float32,
         )
+
+
+def _int8_rate(team: Team, share_operations: int) -> float:
+    """With the tile registers of a processor that has them."""
+    if ISA.tile_registers == "amx":
+        return _rate(team, multiply_int8_tiles, 2 * 4 * 16 * 16 * 64 * _STEPS * _SWEEPS)
+    return _rate(team, multiply_int8, share_operations)
 
 
 def _bandwidth(team: Team) -> float:

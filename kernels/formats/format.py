@@ -63,7 +63,8 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
                 quantize_weighted: Callable[..., Any] | None = None,
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0,
                 adjacent_blocks: int = 1, row_factor: Callable[..., Any] | None = None,
-                panels: tuple[int, int, int, int] = ISA.tile_panels) -> Format:
+                panels: tuple[int, int, int, int] = ISA.tile_panels,
+                wide: Callable[..., Any] | None = None) -> Format:
     """A format from device functions.
 
     quantize_block(x, block): float32 values to one block of the file.
@@ -75,10 +76,11 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     tile(acc, panel, panel stride, x, x stride, blocks) -> acc: acc[p][t] += panel p . row t of x, over all blocks.
     row_factor(address behind the last block): a float32 for each row, with which panels then begin.
     panels: of its tiles of 8, 4, 2 and 1 tokens.
+    wide: takes many tokens before its tiles do, as `..wide` makes it.
     """
     sizes = {"block_values": block, "block_bytes": block_bytes}
     panel_block_bytes, header_bytes = panel_block_bytes or block_bytes, 4 if row_factor else 0
-    multiply = multiplier(tile, name, panels)
+    multiply = multiplier(tile, name, panels, wide)
     read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
     write = native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes))
     weigh = quantize_weighted and native(bind(encode_weighted, f"encode_weighted_{name}",

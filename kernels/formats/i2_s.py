@@ -8,15 +8,18 @@ one scale, a float32 after its last block. A panel is the scales of all rows, th
 from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
-from ..jit import device
-from ..simd import LANES, absolute, add_partial_sums, bits, dot4, fma, get_f32, get_i32, get_u8
-from ..simd import init_from_bias, load_f32, maximum, minimum, panel_bytes, panel_f32, partial_sums, prefetch_address
-from ..simd import prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32, store_i8, to_i32
+from ..jit import device, inlined
+from ..simd import LANES, absolute, add_partial_sums, add_to_bytes, bits, dot4, fma, get_f32, get_i32, get_u8
+from ..simd import init_from_bias, load_f32, load_tile, maximum, minimum, panel_bytes, panel_f32, partial_sums
+from ..simd import prefetch_address, prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32, store_i8
+from ..simd import store_tile, to_i32, zeros, zeros_i32
+from ..wide import wide_rows
 from .format import make_format
 
 _BYTES = 32
 _PANEL_BLOCK = _BYTES * LANES
 _VECTOR = 4 * LANES
+_CODES = 128 * LANES  # bytes of a block's codes, unpacked
 _CHAIN = 4  # vectors whose products go to the same partial sums
 _ZEROS = 0x55555555  # a code of 1 in every place
 LEAST = 1.0000001e-06  # the lowest float32 magnitude that does not become 0: bitnet.cpp compares with a float64 1e-6
@@ -88,6 +91,28 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     return scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride)
 
 
+@device
+def unpack_blocks(source, codes, count):
+    """32 vectors of signed codes in order, for each block."""
+    like = zeros(1, 1)
+    for _ in range(count):
+        for i in range(8):
+            packed = panel_bytes(like, source + _VECTOR * i, 0)
+            store_tile(add_to_bytes(bits(packed, 6, 3), -1), codes + _VECTOR * i, 0, 0)
+            store_tile(add_to_bytes(bits(packed, 4, 3), -1), codes + _VECTOR * (8 + i), 0, 0)
+            store_tile(add_to_bytes(bits(packed, 2, 3), -1), codes + _VECTOR * (16 + i), 0, 0)
+            store_tile(add_to_bytes(bits(packed, 0, 3), -1), codes + _VECTOR * (24 + i), 0, 0)
+        source += _PANEL_BLOCK
+        codes += _CODES
+
+
+@inlined
+def _scaled(panel, x, x_stride, sums):
+    total = load_tile(zeros_i32(zeros(1, 8)), sums, 0, _VECTOR)
+    return scale_add(zeros(1, 8), total, panel_f32(zeros(1, 1), panel, 0), x + ROW_SCALE, x_stride)
+
+
+WIDE = wide_rows("i2_s", _PANEL_BLOCK, 4 * LANES, unpack_blocks, _scaled)
 FORMAT = make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, row_factor=scale_behind)
+                     pack_block=pack_block, tile=tile, row_factor=scale_behind, wide=WIDE)

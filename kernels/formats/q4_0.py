@@ -8,17 +8,19 @@ from numba import float32, int32
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import inverse, peak
-from ..jit import device
-from ..simd import LANES, get_f16, get_u16, get_u8, init_from_bias, load_f32, maximum, minimum, panel_f16
-from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, rint, scale_add, splat_f32
-from ..simd import splat_i32, store_i8, to_i32
+from ..jit import device, inlined
+from ..simd import LANES, add_to_bytes, bits, get_f16, get_u16, get_u8, init_from_bias, load_f32, maximum, minimum
+from ..simd import panel_bytes, panel_f16, prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, rint
+from ..simd import scale_add, splat_f32, splat_i32, store_f32, store_i8, store_tile, to_i32, zeros
 from ..weighted_fitting import best_scale_finder
+from ..wide import wide_blocks
 from .format import make_format
 from .nibbles import copy_nibbles, dot_nibbles
 
 _BYTES = 18
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(offset=8)
+_VECTOR = 4 * LANES
 _STEP = _ACTIVATION.block_bytes
 
 
@@ -87,6 +89,23 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     return acc
 
 
+@inlined
+def unpack_nibbles(panel, codes):
+    """32 nibbles of each row, less 8, as 8 vectors in order."""
+    like = zeros(1, 1)
+    for i in range(4):
+        packed = panel_bytes(like, panel + _VECTOR * i, 0)
+        store_tile(add_to_bytes(bits(packed, 0, 15), -8), codes + _VECTOR * i, 0, 0)
+        store_tile(add_to_bytes(bits(packed, 4, 15), -8), codes + _VECTOR * (4 + i), 0, 0)
+
+
+@inlined
+def unpack_block(panel, codes, scales):
+    unpack_nibbles(panel + 2 * LANES, codes)
+    store_f32(scales, panel_f16(zeros(1, 1), panel, 0))
+
+
 FORMAT = make_format("q4_0", 2, 32, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, quantize_weighted=quantize_weighted)
+                     pack_block=pack_block, tile=tile, quantize_weighted=quantize_weighted,
+                     wide=wide_blocks("q4_0", _PANEL_BLOCK, unpack_block))

@@ -25,8 +25,9 @@ from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, add_pair, add_scaled, alloca, bits, dot2_i16, dot4, fma, get_f16, get_f32, get_u16, get_u8
 from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs
 from ..simd import prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32
-from ..simd import store_i8, to_f32, to_i32, zero_sums, zeros_i32
+from ..simd import store_i8, store_tile, to_f32, to_i32, zero_sums, zeros, zeros_i32
 from ..weighted_fitting import best_of_pairs
+from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, Format, make_format
 from .nibbles import NIBBLES, gather_nibbles
 
@@ -34,6 +35,8 @@ _BYTES = 144
 _SCALES = 4  # byte offset of the 6-bit numbers
 _CODES = 16
 _HEADER = 12 * LANES  # panel bytes before the groups of a block
+
+split_products = product_splitter(0)
 
 
 @device
@@ -146,7 +149,7 @@ def dequantize_block(block, out):
             put_f32(out + 128 * group + 4 * i, scale * float32(code) - offset)
 
 
-code_bytes = pair_bytes = pack_codes = add_codes = hole()
+code_bytes = pair_bytes = pack_codes = add_codes = unpack_codes = hole()
 
 
 @template
@@ -161,6 +164,18 @@ def _pack_block(block, panel, lane):
             put_u8(panel + 2 * lane + i, uint8(group_scale(block, 2 * pair + i)))
             pack_codes(block, 2 * pair + i, panel + LANES * (2 + i * code_bytes), lane)
         panel += pair_bytes
+
+
+@inlined
+def add_block(acc, total, header, panel_stride, x, x_stride):
+    """acc + the results of a block, from its sums of products with integer scales. x: of the block."""
+    offsets = zeros_i32(acc)
+    for i in range(4):
+        pair = panel_i8_pairs(acc, header + LANES * (4 + 2 * i), panel_stride)
+        offsets = dot2_i16(offsets, pair, x + SUMS + 4 * i, x_stride)
+    sums = to_f32(total) * panel_f16(acc, header, panel_stride)
+    sums = fma(to_f32(offsets), panel_f16(acc, header + 2 * LANES, panel_stride), sums)
+    return add_scaled(acc, sums, x + LARGE_SCALE, x_stride)
 
 
 @template
@@ -178,35 +193,41 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
             panel += pair_bytes
             x += RUN
         x -= 4 * RUN
-        offsets = zeros_i32(acc)
-        for i in range(4):
-            pair = panel_i8_pairs(acc, header + LANES * (4 + 2 * i), panel_stride)
-            offsets = dot2_i16(offsets, pair, x + SUMS + 4 * i, x_stride)
-        sums = to_f32(total) * panel_f16(acc, header, panel_stride)
-        sums = fma(to_f32(offsets), panel_f16(acc, header + 2 * LANES, panel_stride), sums)
-        acc = add_scaled(acc, sums, x + LARGE_SCALE, x_stride)
+        acc = add_block(acc, total, header, panel_stride, x, x_stride)
         x += LARGE_BYTES
     return acc
+
+
+@template
+def _unpack_values(part, low, high):
+    scales, codes = panel_i8_pairs(zeros(1, 1), part, 0), part + 2 * LANES
+    unpack_codes(codes, low)
+    unpack_codes(codes + code_bytes * LANES, low + 32 * LANES)
+    split_products(scales, 0, low, high, 0, 8)
+    split_products(scales, 1, low, high, 8, 16)
 
 
 def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: int, *,
                         quantize_block: Callable[..., Any], quantize_weighted: Callable[..., Any],
                         dequantize_block: Callable[..., Any], pack_codes: Callable[..., Any],
-                        add_codes: Callable[..., Any]) -> Format:
+                        add_codes: Callable[..., Any], unpack_codes: Callable[..., Any]) -> Format:
     """A format with the groups of Q4_K, whose codes take `code_bytes` of a row in a panel.
 
     pack_codes(block, group, panel, lane): copy the codes of a group to their place in a panel.
     add_codes(total, scales, panel, panel stride, x, x stride): total + scale * 32 products of each row, as int32, of
     two groups.
+    unpack_codes(panel, out): the codes of a group as 8 vectors in order.
     """
     pair_bytes = 2 * (1 + code_bytes) * LANES
     pack_block = bind(_pack_block, f"pack_block_{name}", code_bytes=code_bytes, pair_bytes=pair_bytes,
                       pack_codes=pack_codes)
     tile = bind(_tile, f"tile_{name}", pair_bytes=pair_bytes, add_codes=add_codes)
+    unpack_values = bind(_unpack_values, f"unpack_values_{name}", code_bytes=code_bytes, unpack_codes=unpack_codes)
+    row_bytes = 12 + 8 * (1 + code_bytes)
+    wide = wide_large_blocks(name, LANES * row_bytes, _HEADER, device(unpack_values), add_block)
     return make_format(name, type_id, 256, block_bytes, LargeInt8Blocks(), quantize_block=quantize_block,
-                       dequantize_block=dequantize_block, panel_block_bytes=12 + 8 * (1 + code_bytes),
-                       pack_block=device(pack_block), tile=device(tile), panels=GROUPED_PANELS,
-                       quantize_weighted=quantize_weighted)
+                       dequantize_block=dequantize_block, panel_block_bytes=row_bytes, pack_block=device(pack_block),
+                       tile=device(tile), panels=GROUPED_PANELS, quantize_weighted=quantize_weighted, wide=wide)
 
 
 @device
@@ -232,6 +253,15 @@ def _add_codes(total, scales, panel, panel_stride, x, x_stride):
     return add_pair(total, first, second, scales)
 
 
+@inlined
+def _unpack_codes(panel, out):
+    like = zeros(1, 1)
+    for i in range(4):
+        packed = panel_bytes(like, panel + 4 * LANES * i, 0)
+        store_tile(bits(packed, 0, 15), out + 4 * LANES * i, 0, 0)
+        store_tile(bits(packed, 4, 15), out + 4 * LANES * (4 + i), 0, 0)
+
+
 FORMAT = make_grouped_format("q4_k", 12, _BYTES, NIBBLES, quantize_block=quantize_block,
                              quantize_weighted=quantize_weighted, dequantize_block=dequantize_block,
-                             pack_codes=_pack_codes, add_codes=_add_codes)
+                             pack_codes=_pack_codes, add_codes=_add_codes, unpack_codes=_unpack_codes)

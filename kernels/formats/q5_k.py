@@ -13,7 +13,7 @@ from numba import float32, int32, uint8
 from ..fitting import ramp
 from ..jit import device, inlined
 from ..simd import LANES, add_first, add_second, bits, dot4, get_f16, get_u8, panel_bytes, put_f32, put_u8, rint
-from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, to_i32, zero_sums
+from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, store_tile, to_i32, zero_sums, zeros
 from .q4_k import codes_of, fit_groups, fit_weighted_groups, group_offset, group_scale, make_grouped_format
 
 _BYTES = 176
@@ -118,6 +118,19 @@ def _add_codes(total, scales, panel, panel_stride, x, x_stride):
     return add_second(total, _second_half(sums, b, c, d, e, x + 32, x_stride), scales)
 
 
+@inlined
+def _unpack_codes(panel, out):
+    a, b, c, d, e = _vectors(zeros(1, 1), panel, 0)
+    store_tile(bits(a, 0, 31), out, 0, 0)
+    store_tile(bits(b, 0, 31), out + _VECTOR, 0, 0)
+    store_tile(bits(c, 0, 31), out + 2 * _VECTOR, 0, 0)
+    store_tile(bits(d, 0, 31), out + 3 * _VECTOR, 0, 0)
+    store_tile(bits(e, 0, 31), out + 4 * _VECTOR, 0, 0)
+    store_tile(bits(a, 5, 7) | bits(b, 3, 24), out + 5 * _VECTOR, 0, 0)
+    store_tile(bits(c, 5, 7) | bits(d, 3, 24), out + 6 * _VECTOR, 0, 0)
+    store_tile(bits(e, 5, 7) | bits(b, 2, 8) | bits(d, 1, 16), out + 7 * _VECTOR, 0, 0)
+
+
 FORMAT = make_grouped_format("q5_k", 13, _BYTES, 20, quantize_block=quantize_block,
                              quantize_weighted=quantize_weighted, dequantize_block=dequantize_block,
-                             pack_codes=_pack_codes, add_codes=_add_codes)
+                             pack_codes=_pack_codes, add_codes=_add_codes, unpack_codes=_unpack_codes)

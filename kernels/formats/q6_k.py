@@ -16,14 +16,17 @@ from ..jit import device, inlined
 from ..simd import LANES, add_biased_pair, add_scaled, alloca, bits, dot4, get_f16, get_f32, get_u16, get_u8
 from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address
 from ..simd import prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, room_in_first, room_in_second, splat_f32
-from ..simd import splat_i32, store_i8, to_f32, to_i32, zero_sums, zeros_i32
+from ..simd import splat_i32, store_i8, store_tile, to_f32, to_i32, zero_sums, zeros, zeros_i32
 from ..weighted_fitting import scale_chooser
+from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, make_format
 
 _BYTES = 210
 _HEADER, _PAIR = 2 * LANES, 26 * LANES  # panel bytes before the groups of a block, and of two groups
 _VECTOR = 4 * LANES
 _choose_scale = scale_chooser("six_bits", six_bits)
+
+split_products = product_splitter(32)
 
 
 @device
@@ -163,11 +166,17 @@ def _add_codes(total, panel, panel_stride, x, biases, x_stride):
     return add_biased_pair(total, first, second, scales, biases, x_stride)
 
 
+@inlined
+def add_block(acc, total, header, panel_stride, x, x_stride):
+    """acc + the results of a block, from its sums of products with integer scales. x: of the block."""
+    return add_scaled(acc, to_f32(total) * panel_f16(acc, header, panel_stride), x + LARGE_SCALE, x_stride)
+
+
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
-        scale = panel_f16(acc, panel, panel_stride)
+        header = panel
         panel += _HEADER
         # Without the codes' offset, 256 * 63 * 127 * 128 < 2 ** 28.
         total = zeros_i32(acc)
@@ -180,12 +189,36 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             panel += _PAIR
             x += RUN
         x -= 4 * RUN
-        acc = add_scaled(acc, to_f32(total) * scale, x + LARGE_SCALE, x_stride)
+        acc = add_block(acc, total, header, panel_stride, x, x_stride)
         x += LARGE_BYTES
     return acc
 
 
+@inlined
+def _unpack_group(panel, out):
+    """16 codes as 4 vectors in order."""
+    a, b, c = _vectors(zeros(1, 1), panel, 0)
+    store_tile(bits(a, 0, 63), out, 0, 0)
+    store_tile(bits(b, 0, 63), out + _VECTOR, 0, 0)
+    store_tile(bits(c, 0, 63), out + 2 * _VECTOR, 0, 0)
+    store_tile(bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48), out + 3 * _VECTOR, 0, 0)
+
+
+@device
+def _unpack_values(part, low, high):
+    for _ in range(2):
+        scales, codes = panel_i8_pairs(zeros(1, 1), part, 0), part + 2 * LANES
+        _unpack_group(codes, low)
+        _unpack_group(codes + 3 * _VECTOR, low + 4 * _VECTOR)
+        split_products(scales, 0, low, high, 0, 4)
+        split_products(scales, 1, low, high, 4, 8)
+        part += _PAIR
+        low += 8 * _VECTOR
+        high += 8 * _VECTOR
+
+
+WIDE = wide_large_blocks("q6_k", _BYTES * LANES, _HEADER, _unpack_values, add_block)
 FORMAT = make_format("q6_k", 14, 256, _BYTES, LargeInt8Blocks(),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      pack_block=pack_block, tile=tile, panels=GROUPED_PANELS,
-                     quantize_weighted=quantize_weighted)
+                     quantize_weighted=quantize_weighted, wide=WIDE)

@@ -8,15 +8,17 @@ from numba import float32, int8, uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import inverse, largest_magnitude
-from ..jit import device
-from ..simd import LANES, SIGNED_OFFSET, dot4_signed, get_f16, get_u16, get_u8, init_from_bias, load_f32, panel_bytes
-from ..simd import panel_f16, prefetch_address, prefetch_direct, put_f16, put_f32, put_u16, put_u8, round_half_away
-from ..simd import scale_add, splat_f32, store_i8, to_i32
+from ..jit import device, inlined
+from ..simd import LANES, SIGNED_OFFSET, add_to_bytes, dot4_signed, get_f16, get_u16, get_u8, init_from_bias, load_f32
+from ..simd import panel_bytes, panel_f16, prefetch_address, prefetch_direct, put_f16, put_f32, put_u16, put_u8
+from ..simd import round_half_away, scale_add, splat_f32, store_f32, store_i8, store_tile, to_i32, zeros
+from ..wide import wide_blocks
 from .format import make_format
 
 _BYTES = 34
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(offset=SIGNED_OFFSET)
+_TO_SIGNED = -SIGNED_OFFSET
 _STEP = _ACTIVATION.block_bytes
 
 
@@ -57,6 +59,15 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     return acc
 
 
+@inlined
+def unpack_block(panel, codes, scales):
+    like = zeros(1, 1)
+    store_f32(scales, panel_f16(like, panel, 0))
+    for i in range(8):
+        packed = panel_bytes(like, panel + LANES * (2 + 4 * i), 0)
+        store_tile(add_to_bytes(packed, _TO_SIGNED), codes + 4 * LANES * i, 0, 0)
+
+
 FORMAT = make_format("q8_0", 8, 32, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile)
+                     pack_block=pack_block, tile=tile, wide=wide_blocks("q8_0", _PANEL_BLOCK, unpack_block))

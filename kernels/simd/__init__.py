@@ -6,9 +6,9 @@ Addresses are integers. All LLVM IR of the project is in this folder; kernels ab
 """
 
 from .types import ISA, LANES
-from .arithmetic import absolute, at_argmax, bits, bits_as_f32, fma, maximum, minimum, reduce_add, reduce_add_i32
-from .arithmetic import reduce_max, rint, round_f16, round_half_away, select_or_zero, square_root, steps
-from .arithmetic import f32_as_bits, to_f32, to_i32, where_greater
+from .arithmetic import HIGH_SHIFT, absolute, add_to_bytes, at_argmax, bits, bits_as_f32, f32_as_bits, fma, high_plane
+from .arithmetic import low_plane, maximum, minimum, reduce_add, reduce_add_i32, reduce_max, rint, round_f16
+from .arithmetic import round_half_away, select_or_zero, square_root, steps, to_f32, to_i32, where_greater
 from .memory import alloca, append_within, load_f32, load_tile, panel_bf16, panel_bytes, panel_e4m3, panel_e8m0
 from .memory import panel_f16, panel_f32, panel_high_bf16, panel_high_nibbles, panel_i8, panel_i8_pairs, panel_low_bf16
 from .memory import panel_low_nibbles, panels_of, prefetch_address, prefetch_ahead, prefetch_direct
@@ -24,3 +24,4 @@ from .shuffles import alternate, byte_of_lane, even_bytes, even_twice, evens, od
 from .shuffles import swap_neighbours, table_lookup, twice_of_lane
 from .system import atomic_add, atomic_get, atomic_put, call_kernel, clock, load_operands, pause, processor_of
 from .system import sleep_while, wake_sleepers
+from .tile_registers import begin_tiles, clear_tile, end_tiles, multiply_tiles, read_tile, write_tile

@@ -104,6 +104,54 @@ def bits(context, x, shift, mask):
     return out.return_type(x, shift, mask), lambda context, b, sig, args: generate(context, b, out, args[:1])
 
 
+@intrinsic(prefer_literal=True)
+def add_to_bytes(context, x, number):
+    """x + number for each byte of x; number is a literal."""
+    amount = literal_of(number) & 255
+    out, generate = elementwise(lambda b, v: b.add(v, constant(v.type, amount)))((x,))
+    return out.return_type(x, number), lambda context, b, sig, args: generate(context, b, out, args[:1])
+
+
+HIGH_SHIFT = 7  # a number of 14 bits is low + (high << HIGH_SHIFT), with -64 <= low < 64
+
+
+def _plane(of):
+    @intrinsic(prefer_literal=True)
+    def plane(context, codes, scales, which, offset):
+        """(code - offset) * scale for each byte, in 14 bits, of which it gives the low or the high ones as a byte.
+
+        scales: two int16 in each lane, of which `which`, 0 or 1, names one. offset: a literal.
+        """
+        zero = literal_of(offset)
+
+        def generate(context, b, sig, args):
+            amount = broadcast(b, b.trunc(b.shl(args[2], args[2].type(4)), I32), LANES)
+
+            def emit(b, v, s):
+                scale = b.and_(b.lshr(b.bitcast(s, amount.type), amount), constant(amount.type, 0xFFFF))
+                scale = b.bitcast(b.or_(scale, b.shl(scale, constant(scale.type, 16))), s.type)
+                pairs = b.bitcast(v, s.type)
+                halves = b.and_(pairs, constant(s.type, 255)), b.lshr(pairs, constant(s.type, 8))
+                even, odd = (of(b, b.mul(b.sub(half, constant(s.type, zero)), scale)) for half in halves)
+                both = b.or_(b.and_(even, constant(s.type, 255)), b.shl(odd, constant(s.type, 8)))
+                return b.bitcast(both, v.type)
+
+            out, apply = elementwise(emit)((codes, scales))
+            return apply(context, b, out, args[:2])
+
+        return codes(codes, scales, types.int64, offset), generate
+
+    return plane
+
+
+def _high(b, x):
+    return b.ashr(b.add(x, constant(x.type, 1 << HIGH_SHIFT - 1)), constant(x.type, HIGH_SHIFT))
+
+
+high_plane = _plane(_high)
+low_plane = _plane(lambda b, x: b.sub(x, b.shl(_high(b, x), constant(x.type, HIGH_SHIFT))))
+
+
 def _operator(op, on_float, on_int):
     """Define one of Python's operators for tiles."""
     build = elementwise(lambda b, x, y: getattr(b, on_float if x.type.element == F32 else on_int)(x, y))

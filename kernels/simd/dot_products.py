@@ -73,6 +73,9 @@ def _generic_dot(extend, extend_token="sext"):
     return emit
 
 
+generic_signed_dot = _generic_dot("sext")
+
+
 def _maddubs_dot(b, acc, weights, token):
     return b.add(acc, _maddubs(b, weights, b.bitcast(token, weights.type)))
 
@@ -114,14 +117,14 @@ dot2_bf16 = _multiply_accumulate(I32, _vdpbf16ps)  # acc[p][t] += sum of 2 produ
 dot4 = _multiply_accumulate(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "generic": _generic_dot("zext")}[ISA.dot])
 # The same for int8 weights, which are stored with SIGNED_OFFSET added. acc is int32 on every path.
 dot4_signed = _multiply_accumulate(
-    I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_signed_dot, "generic": _generic_dot("sext")}[ISA.dot])
+    I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_signed_dot, "generic": generic_signed_dot}[ISA.dot])
 SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
 # The same for int8 weights as they are and activations of 0 to LARGEST_UNSIGNED. acc is int32 on every path.
 dot4_unsigned = _multiply_accumulate(
     I32, {"vnni": _vpdpbusd_unsigned_token, "maddubs": _maddubs_unsigned_token,
           "generic": _generic_dot("sext", "zext")}[ISA.dot])
 # acc[p][t] += sum of 2 products of int16, with an int32 acc.
-_emit_dot2 = {"vnni": _vpdpwssd, "maddubs": _pmaddwd, "generic": _generic_dot("sext")}[ISA.dot]
+_emit_dot2 = {"vnni": _vpdpwssd, "maddubs": _pmaddwd, "generic": generic_signed_dot}[ISA.dot]
 dot2_i16 = _multiply_accumulate(I32, _emit_dot2)
 LARGEST_UNSIGNED = 127 if ISA.dot == "maddubs" else 255
 

@@ -56,6 +56,14 @@ def offset_by(b, address, stride, times):
     return address if times == 0 else b.add(address, b.mul(stride, I64(times)))
 
 
+def stack_memory(b, nbytes):
+    """Memory of the function, aligned to a cache line. Numba's own helper would fill it with zeros, value by value."""
+    with b.goto_entry_block():
+        memory = b.alloca(ir.ArrayType(I8, nbytes))
+    memory.align = 64
+    return memory
+
+
 def hide(b, number):
     """A 64-bit number whose value LLVM does not know."""
     hidden = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [number], False)

@@ -6,13 +6,12 @@ from itertools import product
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..isa import TILES
 from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, Tile
-from .emit import broadcast, call_function, constant, literal_of, load_from, offset_by, store_to, tile_of, type_name
-from .emit import vectors_of
+from .emit import broadcast, call_function, constant, literal_of, load_from, offset_by, stack_memory, store_to
+from .emit import tile_of, type_name, vectors_of
 
 _CACHE_LINE = 64
 
@@ -270,9 +269,7 @@ def alloca(context, size):
     nbytes = literal_of(size)
 
     def generate(context, b, sig, args):
-        memory = cgutils.alloca_once(b, ir.ArrayType(I8, nbytes))
-        memory.align = 64
-        return b.ptrtoint(memory, I64)
+        return b.ptrtoint(stack_memory(b, nbytes), I64)
 
     return types.int64(size), generate
 

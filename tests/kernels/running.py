@@ -39,8 +39,8 @@ SCALES_AT = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [
              "iq1_s": [0]}  # byte offsets in a block
 # One format of every kind of tile. A format takes a compiler seconds, so where others are not needed, these will do.
 ONE_OF_EACH = [format for format in FORMATS.values() if format.name in (
-    "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q4_k", "q5_k", "q6_k", "i2_s", "tq1_0", "iq4_nl", "mxfp4",
-    "nvfp4", "iq3_s", "iq2_xs", "iq1_m", "q1_0")]
+    "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q3_k", "q4_k", "q5_k", "q6_k", "i2_s", "tq1_0", "iq4_nl",
+    "mxfp4", "nvfp4", "iq3_s", "iq2_xs", "iq1_m", "q1_0")]
 UNDER_TEST = ONE_OF_EACH if "LCPU_TEST_ONE_OF_EACH" in os.environ else list(FORMATS.values())
 every_format = pytest.mark.parametrize("format", UNDER_TEST, ids=lambda format: format.name)
 ALIGNMENT = 16  # floats: a row of activations is whole vectors on every path

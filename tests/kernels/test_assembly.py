@@ -70,6 +70,18 @@ def test_vnni(format_name, isa, cpu, register, tmp_path):
             assert 4 * len(re.findall(r"%zmm\d+, -?\d*\(%r[sb]p\)", loop)) <= count
 
 
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="Numba compiles for its own family")
+@pytest.mark.parametrize(("format_name", "chains"), [("q4_0", 1), ("q4_k", 4), ("i2_s", 4)])
+def test_amx(format_name, chains, tmp_path):
+    assembly = matmul("assembly", format_name, "avx512-amx", tmp_path, cpu="sapphirerapids")
+    assert assembly.count("ldtilecfg") == assembly.count("tilerelease") > 0
+    loops = blocks_with("tdpbssd", assembly)
+    sums = [set(re.findall(r"tdpbssd\s.*%(tmm\d)$", loop, re.MULTILINE)) for loop in loops]
+    assert max(map(len, sums)) == chains  # products that do not wait for each other
+    for loop in loops:
+        assert not re.search(r"vmovups\s+%zmm\d+, -?\d*\(%r[sb]p\)", loop)  # sums stay in registers
+
+
 def arm_assembly(text: str) -> str:
     """LLVM's IR for this processor, as instructions of another family."""
     llvm.initialize_all_targets()

@@ -20,7 +20,7 @@ from lcpu.kernels.experts import (
     route,
 )
 from lcpu.kernels.formats import Format
-from lcpu.kernels.matmul import PANEL_GROUP, whole_groups
+from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.simd import LANES
 
 from .running import ONE_OF_EACH, few, int64, multiply, pack, padded, prepare, random_blocks, run, same_bits, vectors_of
@@ -49,7 +49,7 @@ class Routed:
 def routed(scores: np.ndarray, used: int, *, scoring: int = SOFTMAX, bias: np.ndarray | None = None,
            renormalize: bool = False, factor: float = 1.0, threads: int = 1) -> Routed:
     tokens, experts = scores.shape
-    capacity = tokens * used + 3 * experts
+    capacity = tokens * used + (MAX_TOKENS // 2 - 1) * experts
     chosen, places = np.full((2, tokens + 1, used), GUARD)
     weights = np.full((tokens + 1, -(-used // LANES) * LANES), GUARD, np.float32)
     groups, rows = np.full(3 + 3 * experts, GUARD), np.full((capacity + 1, 2), GUARD)
@@ -144,7 +144,8 @@ def test_every_pair_has_a_row_in_the_group_of_its_expert(seed, tokens, experts, 
     assert result.groups[2] == counts.max()
     next_row = 0
     for (expert, first, count), wanted, tokens_of_expert in zip(result.table, ids, counts, strict=True):
-        spare = next(size for size in (0, 1, 2, 4, 8) if size >= count % 8) - count % 8
+        left = count % MAX_TOKENS
+        spare = next(size for size in (0, 1, 2, 4, 8, 16) if size >= left) - left
         assert (expert, first, count) == (wanted, next_row, tokens_of_expert)
         members = result.rows[first : first + count]
         assert (members[:, 1] == expert).all()

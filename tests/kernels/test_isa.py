@@ -46,6 +46,12 @@ def test_any_that_the_processor_has_can_be_asked_for(monkeypatch, name):
     assert "LCPU_ISA" in asked.reason
 
 
+@pytest.mark.parametrize(("permitted", "best"), [(True, "avx512-amx"), (False, "avx512-vnni")])
+def test_amx_needs_the_permission_of_the_system(monkeypatch, permitted, best):
+    monkeypatch.setattr(isa, "_amx_permitted", lambda: permitted)
+    assert chosen(monkeypatch, None, (*AVX512, "amx-tile", "amx-int8")).name == best
+
+
 def test_an_empty_choice_is_none(monkeypatch):
     assert chosen(monkeypatch, " ") == chosen(monkeypatch, None)
 

@@ -47,6 +47,14 @@ def test_every_int8_product_counts(threads):
     assert (out.sum(axis=0, dtype=sums) == expected).all()
 
 
+@pytest.mark.skipif(not ISA.tile_registers, reason="this path has no tile registers")
+def test_every_product_of_tile_registers_counts():
+    out = np.zeros((1, 4 * SUMS), np.int32)
+    x, weights = np.full((2, 1024), -2, np.int8), np.full((2, 1024), 3, np.int8)
+    run(probe.multiply_int8_tiles, weights=weights, x=x, x_stride=64, panel_stride=64, shares=1, out=out)
+    assert (out[0, :256] == probe._SWEEPS * probe._STEPS * 64 * 3 * -2).all()
+
+
 @threads_1_to_3
 def test_every_float_product_counts(threads):
     out = np.zeros((threads, SUMS), np.float32)
