@@ -33,6 +33,10 @@ Type = Annotated[
         "checkpoint's.",
     ),
 ]  # fmt: skip
+AllowLossy = Annotated[
+    bool,
+    typer.Option("--allow-lossy", help="Let --type change the values of weights that are quantized already."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="List the tensors that would be written, and write and download no weights.")
 ]
@@ -46,6 +50,7 @@ def convert(
     output_type: OutputType = None,
     embedding_type: EmbeddingType = None,
     revision: options.Revision = None,
+    allow_lossy: AllowLossy = False,
     dry_run: DryRun = False,
     threads: options.Threads = None,
     force: Force = False,
@@ -54,6 +59,10 @@ def convert(
 
     The checkpoint is in safetensors or PyTorch files (nothing in them is executed). From the hub, it is downloaded into
     the hub's cache; HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and HF_HOME work as everywhere.
+
+    Weights may be floats, or quantized by GPTQ, AWQ, AutoRound, compressed-tensors, bitsandbytes (NF4, FP4, int8), FP8,
+    MXFP4 or BitNet. Quantized ones keep their values: each gets the GGUF type that holds them, such as q4_0, and floats
+    where there is none.
     """
     from ..convert.output import check_free
     from ..convert.plan import plan
@@ -66,16 +75,20 @@ def convert(
     if output is not None and not dry_run:
         check_free(output, force)
     with opened(model, revision, dry_run) as (checkpoint, name):
-        planned = plan(checkpoint, type, name, overrides)
+        planned = plan(checkpoint, type, name, overrides, allow_lossy)
         path = output or default_path(name, planned.type_name)
         for note in planned.notes:
             console.notice(f"note: {note}")
         if dry_run:
+            if planned.kept():
+                console.notice(f"note: {planned.kept()}")
             console.write(table(planned, path))
             return
         check_free(path, force)
         with console.LoadProgress() as progress:
-            write_plan(planned, path, threads=threads if threads and threads > 0 else None, progress=progress)
+            errors = write_plan(planned, path, threads=threads if threads and threads > 0 else None, progress=progress)
+    if planned.kept():
+        console.notice(f"note: {planned.kept(errors)}")
     console.notice(f"wrote {path}: {len(planned.tensors)} tensors, {planned.type_name.upper()}, {size(planned.nbytes)}")
 
 
@@ -99,7 +112,7 @@ def opened(model: str, revision: str | None, dry_run: bool) -> Iterator[tuple[Ch
         shows = console.stderr_is_terminal()
         folder, tensors = hub.fetch(
             model, revision, only_describe=dry_run, show_progress=shows,
-            check=lambda folder, files: check_description(folder, model, files),
+            check=lambda folder: check_description(folder, model),
         )  # fmt: skip
     else:
         raise LcpuError(f"{model}: no such folder, nor a model's name on the hub, which is OWNER/NAME")

@@ -112,7 +112,7 @@ def _from_hub(source: Source, repo: str) -> Source:
     shows = console.stderr_is_terminal()
     if source.convert:
         folder, _ = hub.fetch(name, source.revision, show_progress=shows,
-                              check=lambda folder, files: check_description(folder, name, files))
+                              check=lambda folder: check_description(folder, name))
         return replace(source, path=folder, type=source.type or type or None)
     path = gguf_repo.fetch(name, type or None, source.file, source.revision, show_progress=shows,
                            announce=console.notice)

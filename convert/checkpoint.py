@@ -9,9 +9,9 @@ from typing import Any
 
 from ..kernels.errors import LcpuError
 from .json_file import Config, read_json
+from .packings import packing_of
 from .safetensors_file import open_safetensors
 from .source import SourceTensor
-from .ternary import check_quantization
 from .torch_file import open_torch
 
 # What weights are in, best first: a single file, or the index of several.
@@ -20,6 +20,9 @@ WEIGHTS = (
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 INDEXES = tuple(index for _, index in WEIGHTS)
+
+# Files beside a config.json that does not say itself how the weights are quantized: the "quant_method" that they mean.
+QUANTIZERS = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 
 
 class Checkpoint:
@@ -42,7 +45,11 @@ class Checkpoint:
 
 
 def read_config(folder: Path) -> Config:
-    """Raises LcpuError if there is none, saying what else the folder may be."""
+    """What config.json and the quantizer's file beside it say.
+
+    Raises LcpuError if there is none, saying what else the folder may be, and for weights in a packing that lcpu cannot
+    read.
+    """
     path = folder / "config.json"
     if not path.exists():
         names = [file.name for file in folder.iterdir()]
@@ -50,7 +57,16 @@ def read_config(folder: Path) -> Config:
             raise LcpuError(f"{folder}: is a LoRA adapter, not a model: merge it into its model first")
         if any(name.endswith(".gguf") for name in names):
             raise LcpuError(f"{folder}: has GGUF files, which need no conversion: run one with `lcpu run -m`")
-    return Config(path, read_json(path))
+    values = read_json(path)
+    beside = next((name for name in QUANTIZERS if (folder / name).exists()), None)
+    if beside is not None and values.get("quantization_config") is None:
+        settings = read_json(folder / beside)
+        inner = settings.get("quantization")  # ModelOpt's
+        settings = inner if isinstance(inner, dict) else settings
+        values["quantization_config"] = {"quant_method": QUANTIZERS[beside]} | settings
+    config = Config(path, values)
+    packing_of(config)
+    return config
 
 
 def open_checkpoint(folder: Path, tensors: Mapping[str, SourceTensor] | None = None) -> Checkpoint:
@@ -59,7 +75,6 @@ def open_checkpoint(folder: Path, tensors: Mapping[str, SourceTensor] | None = N
     Raises LcpuError for files that are missing or damaged.
     """
     config = read_config(folder)
-    check_quantization(config, [file.name for file in folder.iterdir()])
     with ExitStack() as on_error:
         if tensors is None:
             tensors = _open_weights(folder, on_error)

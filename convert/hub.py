@@ -1,7 +1,7 @@
 """Models from the Hugging Face hub, through its own client: its cache, tokens, mirrors and offline mode.
 
 Of a repository, only what is needed is downloaded. The client goes on after a lost connection; files that came
-whole are in its cache for the next run.
+whole are in its cache for the next run, and so is the beginning of a GGUF file.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..kernels.errors import LcpuError
-from .checkpoint import INDEXES, weight_files
+from .checkpoint import INDEXES, QUANTIZERS, weight_files
+from .hub_download import download_file
 from .json_file import read_json
 from .safetensors_file import tensors_of
 from .source import SourceTensor
 from .tokenizers import FILES
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
-_SMALL = ("config.json", *INDEXES, *FILES)
+_SMALL = ("config.json", *QUANTIZERS, *INDEXES, *FILES)
 
 
 def is_repo(source: str) -> bool:
@@ -42,13 +43,13 @@ class Listing:
 
 def fetch(
     repo: str, revision: str | None, *, only_describe: bool = False, show_progress: bool = False,
-    check: Callable[[Path, Collection[str]], None] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> tuple[Path, dict[str, SourceTensor] | None]:
     """The folder of the checkpoint in a repository, downloaded as far as it is not in the cache.
 
     With `only_describe`, safetensors that are not there are not downloaded: the second value has the descriptions of
     their tensors then, and is None otherwise. `check` is called before weights are downloaded, with the folder that has
-    the small files and with the names of all files. Progress is the client's own, on stderr.
+    the small files. Progress is the client's own, on stderr.
     Raises LcpuError if the repository is not there, not open, or out of reach and not in the cache.
     """
     with explained(repo, revision, show_progress):
@@ -58,7 +59,7 @@ def fetch(
         weights = weight_files(repo, listing.sizes, lambda index: read_json(folder / index))
         missing = [name for name in weights if not (folder / name).exists()]
         if missing and check is not None:
-            check(folder, listing.sizes)
+            check(folder)
         if missing and not listing.is_offline:
             if only_describe and all(name.endswith(".safetensors") for name in weights):
                 return folder, _describe(repo, folder.name, weights)
@@ -101,10 +102,13 @@ def download_large(repo: str, revision: str | None, names: Sequence[str], is_off
     """The path of the first of some files that take long: one after another, so that Ctrl-C ends it at once."""
     from huggingface_hub import hf_hub_download
 
-    first = Path(hf_hub_download(repo, names[0], revision=revision, local_files_only=is_offline))
+    if is_offline:
+        paths = [Path(hf_hub_download(repo, name, revision=revision, local_files_only=True)) for name in names]
+        return paths[0]
+    first = download_file(repo, names[0], revision)
     commit = first.parents[names[0].count("/")].name
     for name in names[1:]:
-        hf_hub_download(repo, name, revision=commit, local_files_only=is_offline)
+        download_file(repo, name, commit)
     return first
 
 

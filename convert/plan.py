@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
-import numpy as np
 
 from ..engine.gguf_metadata import Value
 from ..engine.gguf_types import TENSOR_TYPES
 from ..engine.hyperparameters import read as read_by_engine
-from ..kernels.errors import LcpuError
 from .architectures import Architecture, architecture_of
-from .architectures.architecture import Shape, hyperparameters, sizes
-from .architectures.rope import rope_factors
+from .architectures.architecture import hyperparameters, sizes
 from .checkpoint import Checkpoint, read_config
 from .json_file import Config
-from .source import FLOATS, SourceTensor, as_float32
-from .ternary import Ternary, check_quantization, stays_float, ternary_kind
+from .kept import summary
+from .packings import packing_of
+from .tensors import tensors_of
 from .tokenizers import tokenizer_metadata
 from .type_rules import ALIASES, MIXTURES, Overrides
-from .types import natural_type, tensor_types
-from .values import Values, constant, plain, ternarized, unpacked
-
-# What checkpoints may hold besides weights: it follows from config.json.
-_SKIPPED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
-_SCALE = "_scale"  # after ".weight"
+from .types import natural_types, tensor_types
+from .values import Values
 
 
 @dataclass(frozen=True)
@@ -48,31 +42,44 @@ class Plan:
     tensors: tuple[PlannedTensor, ...]
     type_name: str  # of the matrices
     notes: tuple[str, ...]  # what the user should know
+    packing: str = ""  # how the weights were quantized before; empty for floats and ternary ones
 
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors)
 
+    def kept(self, errors: Mapping[str, float] | None = None) -> str:
+        """A line that says which weights of a quantized checkpoint keep their values; empty for one of floats.
 
-def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides | None = None) -> Plan:
+        errors: the relative errors of tensors, where they were measured.
+        """
+        return summary(self.packing, [(each.name, each.values, each.type_id) for each in self.tensors], errors)
+
+
+def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides | None = None,
+         allow_lossy: bool = False) -> Plan:
     """What to write.
 
     `type_name` is one of convert.types, `overrides` change it for some tensors; `name` is the model's, maybe with its
-    owner's.
+    owner's. allow_lossy: weights that were quantized before may be so again, in types that do not hold their values.
     Raises LcpuError for models and tokenizers that cannot be converted, and for tensors that are missing or do not fit.
     """
     described = describe(checkpoint.folder, checkpoint.config, name)
-    values = dict(_all_values(checkpoint, described.architecture))
-    type_name = natural_type(values.values()) if type_name == "auto" else ALIASES.get(type_name, type_name)
+    values = dict(tensors_of(checkpoint, described.architecture))
+    is_auto = type_name == "auto"
+    type_name, base = natural_types(values.values()) if is_auto else (ALIASES.get(type_name, type_name),) * 2
     parameters = sum(math.prod(value.shape) for value in values.values())
     metadata = _general(described.architecture, name, parameters, type_name) | described.hyperparameters
-    types, misfits = tensor_types(values, metadata, type_name, overrides or Overrides())
+    types, misfits = tensor_types(values, metadata, base, overrides or Overrides(), keep=is_auto,
+                                  allow_lossy=allow_lossy)
     notes = list(described.notes)
     if misfits:
         notes.append(f"the rows of {len(misfits)} tensors, such as {misfits[0]}, are not whole blocks of the type: "
                      "they get another")
     tensors = tuple(PlannedTensor(key, value, types[key]) for key, value in values.items())
-    return Plan({**metadata, **described.tokenizer}, tensors, type_name, (*notes, *_limits(checkpoint)))
+    found = packing_of(checkpoint.config)
+    return Plan({**metadata, **described.tokenizer}, tensors, type_name, (*notes, *_limits(checkpoint)),
+                found[0].name if found else "")
 
 
 @dataclass(frozen=True)
@@ -88,18 +95,15 @@ class Description:
 def describe(folder: Path, config: Config, name: str) -> Description:
     """What the small files of a checkpoint say. Raises LcpuError for a model that they rule out."""
     architecture = architecture_of(config)
-    ternary_kind(config, architecture)
     keys = hyperparameters(architecture, config)
     read_by_engine({"general.architecture": architecture.name} | keys, config.path)
     tokenizer, notes = tokenizer_metadata(folder, config, sizes(config)["vocab"], _title(name))
     return Description(architecture, keys, tokenizer, tuple(notes))
 
 
-def check_description(folder: Path, name: str, files: Collection[str]) -> None:
-    """Raises LcpuError for a model that cannot be converted, whatever its weights. `files`: the names of all files."""
-    config = read_config(folder)
-    check_quantization(config, files)
-    describe(folder, config, name)
+def check_description(folder: Path, name: str) -> None:
+    """Raises LcpuError for a model that cannot be converted, whatever its weights."""
+    describe(folder, read_config(folder), name)
 
 
 def _title(name: str) -> str:
@@ -132,111 +136,3 @@ def _limits(checkpoint: Checkpoint) -> Iterator[str]:
     length = config.count("max_position_embeddings", 1)
     if type(window) is int and window < length and config.flag("use_sliding_window", True):
         yield f"the model's attention reaches back {window} tokens; a GGUF file does not say so, and it reaches further"
-
-
-def _all_values(checkpoint: Checkpoint, architecture: Architecture) -> Iterator[tuple[str, Values]]:
-    """The tensors of the file by GGUF's names, in its order. Raises LcpuError unless all are there, and fit."""
-    config, size = checkpoint.config, sizes(checkpoint.config)
-    sources = _by_gguf_name(checkpoint, architecture, size["blocks"])
-    maker = _Maker(checkpoint, architecture)
-    factors = rope_factors(config, size["head"])
-    if factors is not None:
-        yield "rope_freqs.weight", constant(factors)
-    shapes: dict[str, Shape] = {"token_embd.weight": ("vocab", "embed")}
-    for block in range(size["blocks"]):
-        shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.block.items()}
-        shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.optional.items()
-                   if f"blk.{block}.{name}" in sources}
-    shapes["output_norm.weight"] = ("embed",)
-    if architecture.has_output and not _is_tied(checkpoint, sources):
-        shapes["output.weight"] = ("vocab", "embed")
-    for name, shape in shapes.items():
-        if name not in sources:
-            raise LcpuError(f"{checkpoint.folder}: the tensor of {name} is missing: the checkpoint is not whole")
-        yield name, maker.values(name, sources.pop(name), tuple(size[dimension] for dimension in shape))
-    sources.pop("output.weight", None)
-    if sources:
-        source = next(iter(sources.values()))
-        raise LcpuError(f"{checkpoint.folder}: tensor {source.name[:80]!r} has no place in {architecture.name} models: "
-                        "take another checkpoint")
-
-
-def _is_tied(checkpoint: Checkpoint, sources: Mapping[str, SourceTensor]) -> bool:
-    """Whether the embedding is the output layer too. A checkpoint that does not say leaves the layer out if it is."""
-    said = checkpoint.config.get("tie_word_embeddings")
-    return checkpoint.config.flag("tie_word_embeddings") if said is not None else "output.weight" not in sources
-
-
-def _by_gguf_name(checkpoint: Checkpoint, architecture: Architecture, blocks: int) -> dict[str, SourceTensor]:
-    names = gguf.get_tensor_name_map(architecture.gguf, blocks)
-    found: dict[str, SourceTensor] = {}
-    for name, tensor in checkpoint.tensors.items():
-        if name.endswith((*_SKIPPED, f".weight{_SCALE}")) or (name == "lm_head.weight" and not architecture.has_output):
-            continue
-        gguf_name = names.get_name(name, (".weight", ".bias")) or _other_name(name, architecture)
-        if gguf_name is None:
-            raise LcpuError(f"{checkpoint.folder}: tensor {name[:80]!r} has no place in {architecture.name} models "
-                            f"of {blocks} blocks: take another checkpoint")
-        found[gguf_name] = tensor
-    return found
-
-
-def _other_name(name: str, architecture: Architecture) -> str | None:
-    """GGUF's name for "model.layers.N.<ending>.weight" of endings that the gguf package does not know."""
-    parts = name.removeprefix("model.layers.").split(".", 1)
-    ending = architecture.other_names.get(parts[-1].removesuffix(".weight"))
-    return f"blk.{parts[0]}.{ending}.weight" if ending and parts[0].isdecimal() else None
-
-
-class _Maker:
-    """Makes the values of each tensor out of its source."""
-
-    def __init__(self, checkpoint: Checkpoint, architecture: Architecture) -> None:
-        self.checkpoint, self.architecture = checkpoint, architecture
-        self.ternary = ternary_kind(checkpoint.config, architecture)
-        self.size = sizes(checkpoint.config)
-
-    def values(self, name: str, source: SourceTensor, shape: tuple[int, ...]) -> Values:
-        """`shape` is that of the tensor in the file. Raises LcpuError if the source does not have it."""
-        packed = source.dtype == "U8" and self.ternary in (Ternary.DIVIDE, Ternary.MULTIPLY) and len(shape) == 2
-        stored = (shape[0] // 4, shape[1]) if packed else shape
-        if source.shape != stored or (packed and shape[0] % 4):
-            raise self.error(source, f"has the shape {_shown(source.shape)}, but config.json says {_shown(stored)}")
-        order = self.order(name, shape[0])
-        if packed:
-            return unpacked(source, self.scale(source), order)
-        if source.dtype not in FLOATS:
-            raise self.error(source, f"has the type {source.dtype}, which is not that of weights")
-        is_matrix = name.startswith("blk.") and len(shape) == 2
-        if self.ternary is Ternary.MASTER and is_matrix and not stays_float(self.checkpoint.config, source.name):
-            return ternarized(source, order)
-        return plain(source, order)
-
-    def order(self, name: str, rows: int) -> np.ndarray | None:
-        """Where the rows of a tensor come from if they change places: from halves of heads to neighbours."""
-        heads = {"attn_q": self.size["heads"], "attn_k": self.size["kv heads"]}.get(name.split(".")[-2])
-        if heads is None or not self.architecture.interleaved_rope:
-            return None
-        return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).ravel()
-
-    def scale(self, source: SourceTensor) -> float:
-        """What the values of a packed tensor are to be multiplied by."""
-        stored = self.checkpoint.tensors.get(source.name + _SCALE)
-        if stored is None:
-            raise self.error(source, f"has no {source.name + _SCALE}: the checkpoint is not whole")
-        if math.prod(stored.shape) != 1 or stored.dtype not in FLOATS:
-            raise self.error(stored, f"has the shape {_shown(stored.shape)} and type {stored.dtype}, not one float")
-        if stored.file is None:
-            return 1.0  # only described
-        (scale,) = as_float32(stored.array().reshape(1), stored.dtype)
-        if not (np.isfinite(scale) and scale > 0):
-            raise self.error(stored, f"is {scale}, not a positive number: damaged")
-        return float(1 / scale if self.ternary is Ternary.DIVIDE else scale)
-
-    def error(self, source: SourceTensor, cause: str) -> LcpuError:
-        where = self.checkpoint.folder if source.file is None else source.file.path
-        return LcpuError(f"{where}: tensor {source.name[:80]!r} {cause}")
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "of one value"

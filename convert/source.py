@@ -6,13 +6,15 @@ import math
 import mmap
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from ..kernels.errors import LcpuError
 
-# The data types of safetensors, which the tensors of PyTorch files are called by as well. NumPy has no bfloat16.
+# The data types of safetensors, which the tensors of PyTorch files are called by as well. NumPy has no bfloat16 and no
+# floats of 8 bits: these are read as whole numbers.
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -24,8 +26,12 @@ DTYPES: dict[str, np.dtype] = {
     "I32": np.dtype("<i4"),
     "I64": np.dtype("<i8"),
     "BOOL": np.dtype("u1"),
+    "F8_E4M3": np.dtype("u1"),
+    "F8_E5M2": np.dtype("u1"),
+    "F8_E8M0": np.dtype("u1"),
 }
 FLOATS = ("F64", "F32", "F16", "BF16")
+SMALL_FLOATS = ("F8_E4M3", "F8_E5M2", "F8_E8M0")  # weights and scales of quantized checkpoints
 
 
 class MappedFile:
@@ -84,7 +90,25 @@ class SourceTensor:
 
 
 def as_float32(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Values of a SourceTensor of one of the FLOATS, as a new float32 array."""
+    """Values of a SourceTensor of one of the FLOATS or SMALL_FLOATS, as a new float32 array."""
     if dtype == "BF16":
         return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32)
+    return _float8_values(dtype)[values] if dtype in SMALL_FLOATS else values.astype(np.float32)
+
+
+@cache
+def _float8_values(dtype: str) -> np.ndarray:
+    """What the 256 codes of an 8-bit float stand for: float32 [256].
+
+    E4M3 is that of machine learning ("fn"): no infinities, and 127 and 255 are NaN. E8M0 is 2 ** (code - 127).
+    Source: OCP Microscaling Formats (MX) 1.0 and OCP 8-bit Floating Point Specification.
+    """
+    codes = np.arange(256)
+    if dtype == "F8_E5M2":
+        return (codes.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+    if dtype == "F8_E8M0":
+        return np.where(codes == 255, np.nan, np.ldexp(1.0, codes - 127)).astype(np.float32)
+    exponents, fractions = codes >> 3 & 15, codes & 7
+    values = np.where(exponents > 0, np.ldexp(8.0 + fractions, exponents - 10), np.ldexp(1.0 * fractions, -9))
+    values[codes & 127 == 127] = np.nan
+    return np.where(codes & 128, -values, values).astype(np.float32)

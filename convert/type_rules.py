@@ -133,7 +133,10 @@ MIXTURES = {
     "i2_s": Mixture("I2_S", 40, _KEEP_HALF, _KEEP_HALF),  # bitnet.cpp's number and rules
     "copy": Mixture(KEEP, None, KEEP),
 }
-ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}  # llama.cpp has them too
+ALIASES = {
+    "q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m",  # llama.cpp has them too
+    "nf4": "iq4_nl", "fp4": "mxfp4",  # the names by which others know such levels
+}  # fmt: skip
 
 _WITH_EXPERTS = ("Q4_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XXS")  # bases that have a larger attn_output then
 _UNMIXED = (KEEP, "F32", "F16", "BF16")  # a base that every matrix gets
@@ -237,6 +240,13 @@ def _overridden(name: str, role: str, overrides: Overrides) -> str:
     if role == "output" and overrides.output:
         return overrides.output
     return next((kind for pattern, kind in overrides.patterns if pattern.search(name)), "")
+
+
+def is_overridden(name: str, has_output: bool, overrides: Overrides) -> bool:
+    """Whether the user names a type for this tensor. has_output: whether the embedding is not the output layer too."""
+    role = _role(name)
+    role = "output" if role == "token_embd" and not has_output and not overrides.embedding else role
+    return bool(_overridden(name, role, overrides))
 
 
 def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: int, count: int) -> str:

@@ -3,25 +3,34 @@
 Rows may be taken in another order (llama's q and k) or unpacked on the way; nothing is held of them but what is asked
 for.
 
-The packed form of BitNet checkpoints is uint8 [rows / 4, k]: bits 2i and 2i + 1 of packed row r are row
-i * (rows / 4) + r, as value + 1. Float masters of BitNet models become what training saw: round(w / m) * m with values
--1, 0 and 1 for the first factor, where m is the mean of |w| over the tensor.
+Float masters of BitNet models become what training saw: round(w / m) * m with values -1, 0 and 1 for the first factor,
+where m is the mean of |w| over the tensor.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
-from ..kernels.errors import LcpuError
 from .source import SourceTensor, as_float32
 
 CHUNK_VALUES = 1 << 19  # that are made at once: few enough for a cache
 _LEAST_SCALE = 1e-5  # BitNet's
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What keeps a weight that was quantized before: blocks of GGUF types with the same values."""
+
+    types: tuple[str, ...]  # the smallest first; none if no type holds the weight
+    rows: Callable[[str, int, int], np.ndarray]  # a type of these or `near`, start, stop: uint8 [rows, bytes of a row]
+    is_exact: bool  # if not, scales are rounded to float16
+    near: tuple[str, ...] = ()  # types that round offsets to float16
+    is_scattered: bool = False  # no types, since columns that share scales are not neighbours
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Values:
     dtype: str  # F32, F16, or BF16 as uint16
     scale: Callable[[], float] | None = None  # of ternary values, which are -scale, 0 or scale
     is_master: bool = False  # rows are what ternary values are to be rounded from
+    kept: Blocks | None = None  # of weights that were quantized before, other than ternary ones
     release: Callable[[], None] = lambda: None  # to be called when the rows have been used
 
     @property
@@ -57,27 +67,6 @@ def plain(source: SourceTensor, order: np.ndarray | None = None) -> Values:
     return Values(source.shape, rows, dtype, release=source.release)
 
 
-def unpacked(source: SourceTensor, scale: float, order: np.ndarray | None = None) -> Values:
-    """scale times the values of a packed tensor."""
-    quarter = source.shape[0]
-    shape = (4 * quarter, *source.shape[1:])
-    all_rows = np.arange(shape[0]) if order is None else order
-
-    def rows(start: int, stop: int) -> np.ndarray:
-        wanted = all_rows[start:stop]
-        codes = source.array()[wanted % quarter]  # a copy, which the next lines work in
-        codes >>= (2 * (wanted // quarter)).astype(np.uint8)[:, None]
-        codes &= 3
-        if codes.max(initial=0) > 2:
-            raise LcpuError(f"tensor {source.name!r} has values that are not -1, 0 or 1: damaged; download it again")
-        made = codes.astype(np.float32)
-        made -= 1
-        made *= np.float32(scale)
-        return made
-
-    return Values(shape, rows, "F32", lambda: scale, release=source.release)
-
-
 def ternarized(source: SourceTensor, order: np.ndarray | None = None) -> Values:
     """What a BitNet layer computes with, from its master weights."""
     master = plain(source, order)
@@ -91,6 +80,35 @@ def ternarized(source: SourceTensor, order: np.ndarray | None = None) -> Values:
         return max(_LEAST_SCALE, total / math.prod(source.shape))
 
     return replace(master, scale=scale, is_master=True)
+
+
+def stacked(parts: Sequence[Values]) -> Values:
+    """Values of one shape on top of each other, [parts, ...]: what experts have of a layer."""
+    first = parts[0]
+    dtype = first.dtype if all(part.dtype == first.dtype for part in parts) else "F32"
+    kept = [part.kept for part in parts if part.kept is not None]
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        made = (part.rows(0, part.shape[0]) for part in parts[start:stop])
+        return np.stack([each if part.dtype == dtype else as_float32(each, part.dtype)
+                         for part, each in zip(parts[start:stop], made, strict=True)])
+
+    def blocks(type: str, start: int, stop: int) -> np.ndarray:
+        return np.stack([each.rows(type, 0, first.shape[0]) for each in kept[start:stop]])
+
+    def release() -> None:
+        for part in parts:
+            part.release()
+
+    whole = kept if len(kept) == len(parts) else []
+    types, near = (_common([getattr(each, name) for each in whole]) for name in ("types", "near"))
+    together = Blocks(types, blocks, all(each.is_exact for each in kept), near, any(each.is_scattered for each in kept))
+    return Values((len(parts), *first.shape), rows, dtype, kept=together if kept else None, release=release)
+
+
+def _common(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """What is in all lists, in the order of the first."""
+    return tuple(each for each in lists[0] if all(each in others for others in lists)) if lists else ()
 
 
 def constant(array: np.ndarray) -> Values:

@@ -26,11 +26,13 @@ def default_path(name: str, type_name: str) -> Path:
     return Path(f"{name.rsplit('/', 1)[-1]}-{type_name.upper()}.gguf")
 
 
-def write_plan(plan: Plan, path: Path, *, threads: int | None = None, progress: Progress | None = None) -> None:
+def write_plan(plan: Plan, path: Path, *, threads: int | None = None, progress: Progress | None = None
+               ) -> dict[str, float]:
     """Write the file; it appears under its name only when it is whole.
 
-    Memory is bounded by the largest tensor. Raises LcpuError if there is not enough room, and for values that a type
-    cannot hold.
+    Returns how far off weights are that were quantized before and do not keep their values: the root mean square error
+    over that of the values, by name. Memory is bounded by the largest tensor. Raises LcpuError if there is not enough
+    room, and for values that a type cannot hold.
     """
     check_space(path, plan.nbytes)
     tell = progress or (lambda stage, done, total: None)
@@ -42,13 +44,14 @@ def write_plan(plan: Plan, path: Path, *, threads: int | None = None, progress: 
         tell("converting", done, plan.nbytes)
 
     with announcing(lambda name: tell("compiling", 0, 0)), Team(thread_count(threads, plan.nbytes)) as team:
-        encoder = Encoder(team)
+        encoder = Encoder(team, measure=True)
         tensors = [
             TensorToWrite(each.name, each.values.shape, each.type_id,
                           partial(encoder.encode, each.name, each.values, each.type_id, advance))
             for each in plan.tensors
         ]
         write_gguf(path, plan.metadata, tensors, partial(_check_runs, path))
+        return encoder.errors
 
 
 def _check_runs(path: Path, part: Path) -> None:

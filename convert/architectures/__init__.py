@@ -6,7 +6,7 @@ from ...kernels.errors import LcpuError
 from ..json_file import Config
 from .architecture import Architecture
 from .bitnet import BITNET, BITNET_158
-from .llama import LLAMA
+from .llama import LLAMA, MIXTRAL
 from .qwen2 import QWEN2
 from .qwen3 import QWEN3
 
@@ -15,6 +15,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "LlamaForCausalLM": LLAMA,
     "LLaMAForCausalLM": LLAMA,
     "MistralForCausalLM": LLAMA,
+    "MixtralForCausalLM": MIXTRAL,
     "Qwen2ForCausalLM": QWEN2,
     "Qwen3ForCausalLM": QWEN3,
     "BitnetForCausalLM": BITNET,

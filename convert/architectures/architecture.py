@@ -12,8 +12,10 @@ from ..json_file import Config
 from .rope import rope_metadata
 
 # The shape of a tensor is written in the names of sizes: "embed", "ffn", "q" (query heads times head size), "kv",
-# "head", "vocab".
+# "head", "vocab", "experts".
 Shape = tuple[str, ...]
+
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # keys of config.json
 
 # What a block of every decoder with gated feed-forward has, by GGUF's names.
 DECODER_BLOCK: dict[str, Shape] = {
@@ -63,6 +65,7 @@ def sizes(config: Config) -> dict[str, int]:
     kv_heads = config.count("num_key_value_heads", heads)
     if heads % kv_heads:
         raise config.error("num_key_value_heads", f"is {kv_heads}, which does not divide the {heads} heads")
+    experts = next((config.count(key, most=2**16) for key in _EXPERTS if config.get(key) is not None), 0)
     return {
         "embed": embed,
         "ffn": config.count("intermediate_size"),
@@ -71,6 +74,7 @@ def sizes(config: Config) -> dict[str, int]:
         "head": head,
         "q": heads * head,
         "kv": kv_heads * head,
+        "experts": experts,
         "vocab": config.count("vocab_size", most=2**24),
         "blocks": config.count("num_hidden_layers", most=2**12),
     }

@@ -17,6 +17,7 @@ from lcpu.convert import write
 from lcpu.engine.gguf_file import GGUFFile
 
 from ..convert.checkpoints import llama_tensors, write_checkpoint
+from ..convert.packed import awq, packed_model
 from .test_end_to_end import COMPILING
 
 
@@ -197,3 +198,31 @@ def test_notes_go_to_stderr(tmp_path, monkeypatch, capsys):
     write_checkpoint(tmp_path / "slider", sliding_window=16)
     assert exit_code(["convert", "slider", "--dry-run"]) == 0
     assert capsys.readouterr().err.startswith("note: the model's attention reaches back 16 tokens")
+
+
+def test_quantized_weights_keep_their_values(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stored, _ = packed_model(llama_tensors(), awq)
+    write_checkpoint(tmp_path / "Tiny-AWQ", stored, quantization_config={"quant_method": "awq"})
+    line = "note: of the weights quantized by AWQ, 14 keep their values exactly (Q5_0)"
+    assert exit_code(["convert", "Tiny-AWQ", "--dry-run"]) == 0
+    assert capsys.readouterr().err.splitlines() == [line]
+    assert exit_code(["convert", "Tiny-AWQ"]) == 0
+    assert capsys.readouterr().err.splitlines() == [line, "wrote Tiny-AWQ-Q5_0.gguf: 21 tensors, Q5_0, 234.50 KiB"]
+
+
+def test_lossy_types_are_allowed_by_a_flag(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stored, _ = packed_model(llama_tensors(), awq)
+    write_checkpoint(tmp_path / "Tiny-AWQ", stored, quantization_config={"quant_method": "awq"})
+    for command in (["convert", "Tiny-AWQ"], ["run", "-m", "Tiny-AWQ", "-p", "a"]):
+        assert exit_code([*command, "--type", "nf4"]) == 1
+        assert capsys.readouterr().err == (
+            "lcpu: error: 14 weights, such as blk.0.attn_q.weight, are quantized, and IQ4_NL would change them again: "
+            "without --type, they are kept in Q5_0; or allow it by `lcpu convert --allow-lossy`\n"
+        )
+    assert files(tmp_path / "Tiny-AWQ") == {"Tiny-AWQ"}
+    assert exit_code(["convert", "Tiny-AWQ", "--type", "nf4", "--allow-lossy", "-o", "a.gguf"]) == 0
+    assert "14 get other values (IQ4_NL), off by 0.0" in capsys.readouterr().err
+    with GGUFFile.open("a.gguf") as file:
+        assert file.tensors["blk.0.ffn_up.weight"].type_name == "IQ4_NL"

@@ -121,9 +121,9 @@ def test_a_dry_run_downloads_no_weights(convert, folder, tmp_path):
     ("name", "content", "message"),
     [
         ("config.json", {"architectures": ["GPT9"]}, "has the architecture 'GPT9'; lcpu converts"),
-        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "the weights are quantized by 'gptq'"),
+        ("config.json", {"quantization_config": {"quant_method": "exl2"}}, "the weights are quantized by 'exl2'"),
         ("config.json", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ("quant_config.json", {}, "there is quant_config.json beside it: the weights are quantized by 'AWQ'"),
+        ("quant_config.json", {"version": "GEMV"}, "has the layout 'gemv'; of AWQ, lcpu reads 'gemm'"),
         ("tokenizer.json", {"normalizer": {"type": "Lowercase"}}, "the normalizer {'type': 'Lowercase'} changes texts"),
     ],
 )

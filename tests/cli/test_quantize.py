@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lcpu.cli.main import exit_code
-from lcpu.cli.quantize import Type
+from lcpu.cli.quantize import Type, mixture_named, tensor_type_named
 from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
 from lcpu.convert.type_rules import MIXTURES
 from lcpu.engine.gguf_file import GGUFFile
@@ -167,3 +167,9 @@ def test_the_command_runs_what_it_wrote(lcpu, tmp_path):
     done = lcpu("run", "-m", str(tmp_path / "q8_0.gguf"), "-p", "Once upon a time", "-n", "4", "--temp", "0")
     assert done.returncode == 0
     assert done.stdout.strip()
+
+
+def test_names_by_which_others_know_types():
+    assert mixture_named("NF4") is mixture_named("iq4_nl")
+    assert mixture_named("fp4") is mixture_named("mxfp4")
+    assert [tensor_type_named(name) for name in ("nf4", "FP4", "q4_k")] == ["IQ4_NL", "MXFP4", "Q4_K"]

@@ -71,7 +71,17 @@ def llama_tensors(seed: int = 0, **changes: tuple[int, ...] | None) -> dict[str,
             for name, shape in shapes.items()}
 
 
-def block_shapes(ending: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def mixtral_tensors(experts: int) -> dict[str, np.ndarray]:
+    """Random weights of a Mixtral."""
+    shapes: dict[str, tuple[int, ...] | None] = {}
+    for part, name in (("gate", "w1"), ("down", "w2"), ("up", "w3")):
+        shapes |= block_shapes(f"mlp.{part}_proj.weight", None)
+        for expert in range(experts):
+            shapes |= block_shapes(f"block_sparse_moe.experts.{expert}.{name}.weight", _MLP[f"{part}_proj"])
+    return llama_tensors(**shapes, **block_shapes("block_sparse_moe.gate.weight", (experts, EMBED)))
+
+
+def block_shapes(ending: str, shape: tuple[int, ...] | None) -> dict[str, tuple[int, ...] | None]:
     """Changes for `llama_tensors`: a tensor that every block has."""
     return {f"model.layers.{block}.{ending}".replace(".", "__"): shape for block in range(BLOCKS)}
 
@@ -91,17 +101,24 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 # ---- weights ----
 
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "uint16": "BF16", "uint8": "U8", "int64": "I64"}
+FLOAT8 = np.dtype([("e4m3", np.uint8)])  # what NumPy does not have
+
+_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "uint16": "BF16", "uint8": "U8", "int8": "I8",
+           "int32": "I32", "int64": "I64"}
 _STORAGES = {"F64": "DoubleStorage", "F32": "FloatStorage", "F16": "HalfStorage", "BF16": "BFloat16Storage",
              "U8": "ByteStorage", "I64": "LongStorage"}
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], **header_changes: Any) -> None:
-    """uint16 arrays are bfloat16. `header_changes` replace entries of the header, dots written "__"."""
+    """uint16 arrays are bfloat16, and arrays of the dtype FLOAT8 are E4M3.
+
+    `header_changes` replace entries of the header, dots written "__".
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, array in tensors.items():
-        header[name] = {"dtype": _DTYPES[array.dtype.name], "shape": list(array.shape),
+        dtype = "F8_E4M3" if array.dtype == FLOAT8 else _DTYPES[array.dtype.name]
+        header[name] = {"dtype": dtype, "shape": list(array.shape),
                         "data_offsets": [offset, offset + array.nbytes]}
         offset += array.nbytes
     header |= {name.replace("__", "."): entry for name, entry in header_changes.items()}

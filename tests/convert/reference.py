@@ -111,6 +111,10 @@ def reference_logits(tensors: dict[str, np.ndarray], tokens: list[int], factor: 
     def linear(x: np.ndarray, name: str) -> np.ndarray:
         return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
 
+    def gated(x: np.ndarray, parts: list[str]) -> np.ndarray:
+        gate = linear(x, parts[0])
+        return linear(gate / (1 + np.exp(-gate)) * linear(x, parts[1]), parts[2])
+
     def rotated(x: np.ndarray) -> np.ndarray:
         first, second = np.split(x, 2, -1)
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
@@ -128,6 +132,14 @@ def reference_logits(tensors: dict[str, np.ndarray], tokens: list[int], factor: 
         shares /= shares.sum(-1, keepdims=True)
         x = x + linear(np.einsum("hqk,khd->qhd", shares, v).reshape(len(tokens), -1), f"{name}self_attn.o_proj")
         normed = norm(x, f"{name}post_attention_layernorm")
-        gate = linear(normed, f"{name}mlp.gate_proj")
-        x = x + linear(gate / (1 + np.exp(-gate)) * linear(normed, f"{name}mlp.up_proj"), f"{name}mlp.down_proj")
+        if f"{name}mlp.gate_proj.weight" in w:
+            x = x + gated(normed, [f"{name}mlp.{part}_proj" for part in ("gate", "up", "down")])
+            continue
+        scores = linear(normed, f"{name}block_sparse_moe.gate")  # Mixtral: the two best experts of each token
+        for token, row in enumerate(scores):
+            best = np.argsort(-row)[:2]
+            shares = np.exp(row[best]) / np.exp(row[best]).sum()
+            for expert, share in zip(best, shares, strict=True):
+                parts = [f"{name}block_sparse_moe.experts.{expert}.w{part}" for part in (1, 3, 2)]
+                x[token] += share * gated(normed[token], parts)
     return norm(x, "model.norm") @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T

@@ -62,7 +62,7 @@ def safetensors_with(path: Path, **entry: object) -> Path:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"dtype": "F8_E4M3"}, "tensor 'w' has the type 'F8_E4M3'; lcpu reads F64, F32, F16, BF16, U8"),
+        ({"dtype": "F4"}, "tensor 'w' has the type 'F4'; lcpu reads F64, F32, F16, BF16, U8"),
         ({"dtype": 7}, "tensor 'w' has the type '7'"),
         ({"dtype": None}, "tensor 'w' is badly described: damaged"),
         ({"shape": 3}, "tensor 'w' is badly described: damaged"),

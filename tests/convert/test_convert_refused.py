@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -70,11 +71,19 @@ def test_weights_that_are_no_floats(convert):
         ({"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor 4, which is not below high_freq"),
         ({"rope_scaling": LLAMA3 | {"factor": 1e7}}, "has the factor 1e\\+07, which is not 1e-06 to 1e\\+06"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is not 1"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "says that the weights are quantized by 'gptq'"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quantized by 'awq'; lcpu converts float and BitNet check"),
-        ({"quantization_config": {"load_in_4bit": True}}, "quantized by 'bitsandbytes'"),
+        ({"quantization_config": {"quant_method": "aqlm"}},
+         "by 'aqlm'; lcpu reads AutoRound, AWQ, BitNet, bitsandbytes, compressed-tensors, FP8, GPTQ, MXFP4: take"),
+        ({"quantization_config": {"quant_method": ["gptq"]}}, "the weights are quantized by \"\\['gptq'\\]"),
         ({"quantization_config": {"weights": 4}}, "quantized by 'an unknown method'"),
-        ({"compression_config": {"format": "float"}}, "quantized by 'compressed-tensors'"),
+        ({"compression_config": {"format": "marlin-24"}}, "has the format 'marlin-24'; of compressed-tensors"),
+        ({"quantization_config": {"quant_method": "gptq", "format": "marlin"}}, "has the format 'marlin'; of GPTQ"),
+        ({"quantization_config": {"quant_method": "awq", "version": "gemv"}}, "has the layout 'gemv'; of AWQ, lcpu "),
+        ({"quantization_config": {"quant_method": "awq", "version": "GEMV_fast"}}, "has the layout 'gemv_fast'"),
+        ({"quantization_config": {"quant_method": "awq", "version": "marlin"}}, "has the layout 'marlin'"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 8}}, "has 8 bits; of AWQ, lcpu reads those of 4"),
+        ({"quantization_config": {"quant_method": "auto-round", "packing_format": "auto_round:mlx"}},
+         "has the packing_format 'auto_round:mlx'; of AutoRound, lcpu reads auto_round:auto_gptq, "),
+        ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}, "has the quant_algo 'NVFP4'"),
         ({"quantization": {"group_size": 64, "bits": 4}}, "quantized by 'MLX'"),
         ({"head_dim": 512}, "heads have 512 values; lcpu supports even numbers from 8 to 256"),
         ({"quantization_config": {"quant_method": "bitnet"} | {"use_rms_norm": True}}, "has use_rms_norm"),
@@ -87,20 +96,24 @@ def test_configurations_that_cannot_be_converted(convert, config, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"),
-    [("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ"), ("hf_quant_config.json", "ModelOpt")],
+    ("name", "settings", "message"),
+    [
+        ("quantize_config.json", {"checkpoint_format": "marlin"}, "has the format 'marlin'; of GPTQ"),
+        ("quant_config.json", {"version": "GEMV"}, "has the layout 'gemv'; of AWQ"),
+        ("hf_quant_config.json", {"quantization": {"quant_algo": "NVFP4"}}, "has the quant_algo 'NVFP4'; of ModelOpt"),
+    ],
 )
-def test_a_quantized_checkpoint_is_known_by_the_file_beside_it(tmp_path, name, method):
+def test_a_quantized_checkpoint_is_known_by_the_file_beside_it(tmp_path, name, settings, message):
     folder = write_checkpoint(tmp_path / "Tiny")
-    (folder / name).write_text("{}")
-    with pytest.raises(LcpuError, match=f"there is {name} beside it: the weights are quantized by '{method}'"):
+    (folder / name).write_text(json.dumps(settings))
+    with pytest.raises(LcpuError, match=message):
         open_checkpoint(folder)
 
 
 def test_quantized_weights_are_named_as_such_before_they_are_read(tmp_path):
-    folder = write_checkpoint(tmp_path / "Tiny", quantization_config={"quant_method": "fp8"})
+    folder = write_checkpoint(tmp_path / "Tiny", quantization_config={"quant_method": "exl2"})
     (folder / "model.safetensors").write_bytes(b"not looked at")
-    with pytest.raises(LcpuError, match="quantization_config says that the weights are quantized by 'fp8'"):
+    with pytest.raises(LcpuError, match="quantization_config says that the weights are quantized by 'exl2'"):
         open_checkpoint(folder)
 
 

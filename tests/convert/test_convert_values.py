@@ -11,6 +11,8 @@ import pytest
 
 from lcpu.convert import values
 from lcpu.convert.encode import Encoder
+from lcpu.convert.packings.bitnet import ternary_weight
+from lcpu.convert.packings.weight import weight_values
 from lcpu.convert.safetensors_file import open_safetensors
 from lcpu.convert.source import SourceTensor
 from lcpu.convert.type_rules import TYPE_IDS
@@ -89,7 +91,7 @@ def test_types_are_those_of_the_gguf_package(encode, source, type, dtype):
 def test_packed(encode, source, scale):
     ternary = np.random.default_rng(0).integers(-1, 2, (8, 256)).astype(np.float32)
     assert np.array_equal(unpacked_reference(pack(ternary)), ternary)
-    made = values.unpacked(source(pack(ternary)), scale, ORDER)
+    made = weight_values(ternary_weight(source(pack(ternary)), scale), ORDER)
     assert made.shape == (8, 256)
     assert made.is_ternary
     assert encode(made, "F32") == (ternary[ORDER] * np.float32(scale)).tobytes()
@@ -151,7 +153,7 @@ def test_values_that_a_type_cannot_hold(encode, source, worst, type):
 
 
 def test_a_packed_value_that_is_none(encode, source):
-    made = values.unpacked(source(np.full((1, 256), 0b11, np.uint8)), 1.0)
+    made = weight_values(ternary_weight(source(np.full((1, 256), 0b11, np.uint8)), 1.0))
     with pytest.raises(LcpuError, match="tensor 'w' has values that are not -1, 0 or 1: damaged"):
         encode(made, "I2_S")
 

@@ -66,7 +66,7 @@ def marked(layers: Iterable[int], count: int, better: str, base: str) -> list[st
 
 def test_every_mixture_has_its_file_type():
     assert {name: mixture.file_type for name, mixture in MIXTURES.items()} == FILE_TYPES
-    assert {name for names in ALIASES.items() for name in names} <= {"q3_k", "q4_k", "q5_k", *MIXTURES}
+    assert {name for names in ALIASES.items() for name in names} <= {"q3_k", "q4_k", "q5_k", "nf4", "fp4", *MIXTURES}
 
 
 @pytest.mark.parametrize("name", MODELS)

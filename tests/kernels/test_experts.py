@@ -19,15 +19,17 @@ from lcpu.kernels.experts import (
     gather_rows,
     route,
 )
-from lcpu.kernels.formats import Format
+from lcpu.kernels.formats import FORMATS, Format
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.simd import LANES
 
-from .running import ONE_OF_EACH, few, int64, multiply, pack, padded, prepare, random_blocks, run, same_bits, vectors_of
+from .running import few, int64, multiply, pack, padded, prepare, random_blocks, run, same_bits, vectors_of
 
 SCORINGS = (SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN)
 GUARD = -7
-one_of_each = pytest.mark.parametrize("format", ONE_OF_EACH, ids=lambda f: f.name)
+# The loops over experts are the same for all formats: one for each form of activations.
+one_of_each = pytest.mark.parametrize("format", [FORMATS[type_id] for type_id in (0, 8, 12, 30, 36, 39)],
+                                      ids=lambda f: f.name)
 
 
 @dataclass
