@@ -91,7 +91,7 @@ def quantize(
     written to stdout, and with --check the error of each tensor: the root mean square error (RMSE), and its ratio to
     the root mean square of the values.
     """
-    from ..convert.imatrix import check_demands, read_imatrix
+    from ..convert.imatrix import check_demands, read_imatrix, without_weights
     from ..convert.output import check_free
     from ..convert.quantize import quantize as write_quantized
     from ..convert.quantize import quantized_again
@@ -110,6 +110,8 @@ def quantize(
         check_demands(types, file.tensors, mixture, importance)
         if again := quantized_again(file, types):
             console.notice(f"note: {counted(again)}, quantized before, will lose more than from a float model")
+        if importance and (bare := without_weights(types, file.tensors, importance)):
+            console.notice(f"note: {importance.path} has nothing for {counted(bare)}: all errors count the same there")
         if misfits:
             console.notice(f"note: the rows of {counted(misfits)} are not whole blocks: another type is taken")
         done = write_quantized(

@@ -21,6 +21,7 @@ from ..engine.gguf_file import GGUFFile, TensorInfo
 from ..engine.gguf_metadata import Value, quoted
 from ..engine.gguf_types import TENSOR_TYPES
 from ..kernels.errors import LcpuError
+from ..kernels.formats import FORMATS
 from .type_rules import Mixture
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
@@ -71,19 +72,32 @@ class ImportanceMatrix:
 
 
 def check_demands(types: Mapping[str, int], tensors: Mapping[str, TensorInfo], mixture: Mixture,
-                  matrix: ImportanceMatrix | None) -> None:
-    """Raises LcpuError if a tensor is to get a type that is no good without an importance matrix, and has none."""
+                  matrix: ImportanceMatrix | None, way_out: str = "give one with --imatrix FILE") -> None:
+    """Raises LcpuError if a tensor is to get a type that is no good without an importance matrix, and has none.
+
+    way_out: for the message, what to do where there is no matrix at all.
+    """
     for name, type_id in types.items():
         kind = TENSOR_TYPES[type_id].name
         demanding = kind in _DEMANDING or (kind == "Q2_K" and mixture.file_type == _Q2_K_S)
         if type_id == tensors[name].type_id or not demanding or name in _NOT_IN_LAYERS:
             continue
         if matrix is None:
-            raise LcpuError(f"tensor {quoted(name)} would be {kind}, which needs an importance matrix: give one with "
-                            "--imatrix FILE, or take a larger type")
+            raise LcpuError(f"tensor {quoted(name)} would be {kind}, which needs an importance matrix: {way_out}, "
+                            "or take a larger type")
         if matrix.of(tensors[name]) is None:
             raise LcpuError(f"{matrix.path}: has nothing for tensor {quoted(name)}, which would be {kind}: take the "
                             "importance matrix of this model, or a larger type")
+
+
+def without_weights(types: Mapping[str, int], tensors: Mapping[str, TensorInfo], matrix: ImportanceMatrix) -> list[str]:
+    """Names of the tensors that could be quantized with weights, and of which the matrix has none.
+
+    Embedding and output layer are left out: llama-imatrix does not measure them by itself.
+    """
+    return [name for name, type_id in types.items()
+            if type_id != tensors[name].type_id and FORMATS[type_id].weighted_encoder is not None
+            and name not in _NOT_IN_LAYERS and matrix.of(tensors[name]) is None]
 
 
 def read_imatrix(path: Path) -> ImportanceMatrix:

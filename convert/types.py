@@ -11,6 +11,7 @@ from ..engine.gguf_file import TensorInfo
 from ..engine.gguf_metadata import Value
 from ..engine.gguf_types import TENSOR_TYPES
 from ..kernels.errors import LcpuError
+from .imatrix import check_demands
 from .type_rules import ALIASES, MIXTURES, TYPE_IDS, Overrides, choose_types, is_overridden
 from .values import Values
 
@@ -46,8 +47,9 @@ def tensor_types(
 
     The rules are those of `lcpu quantize`. Norms, biases, routers and the like are F32, which is what engines compute
     with; in an I2_S file, matrices that are not ternary are F16. keep: weights that were quantized before get the
-    smallest type that keeps them, unless `overrides` say otherwise. Raises LcpuError for what I2_S cannot hold, and,
-    unless allow_lossy, for weights that were quantized before and would be so in a type that does not keep them.
+    smallest type that keeps them, unless `overrides` say otherwise. Raises LcpuError for what I2_S cannot hold,
+    for types that need an importance matrix, and, unless allow_lossy, for weights that were quantized before and would
+    be so in a type that does not keep them.
     """
     if wanted == "i2_s":
         _check_ternary(values)
@@ -55,13 +57,16 @@ def tensor_types(
         overrides = replace(overrides, output=overrides.output or "F16", embedding=embedding)
     infos = [TensorInfo(name, value.shape, _F32 if _is_small(name, value) else TYPE_IDS[value.dtype], 0, 0, 0)
              for name, value in values.items()]
-    types, misfits = choose_types(infos, metadata, MIXTURES[ALIASES.get(wanted, wanted)], overrides)
+    mixture = MIXTURES[ALIASES.get(wanted, wanted)]
+    types, misfits = choose_types(infos, metadata, mixture, overrides)
     for name, type_id in types.items():
         kept = values[name].kept
         if type_id == _I2_S and not values[name].is_ternary:
             types[name] = _F16
         if keep and kept is not None and kept.types and not is_overridden(name, "output.weight" in values, overrides):
             types[name] = TYPE_IDS[kept.types[0]]
+    check_demands(types, {info.name: info for info in infos}, mixture, None,
+                  "convert to bf16 and give one to `lcpu quantize --imatrix`")
     if not allow_lossy:
         _check_kept(values, types)
     return types, misfits

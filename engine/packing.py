@@ -24,8 +24,7 @@ def output_format(name: str | None) -> Format | None:
 
     Raises LcpuError for an unknown name.
     """
-    by_name = {format.name: format for format in FORMATS.values()
-               if format.encoder and not isinstance(format.activation, Int8Rows)}
+    by_name = {format.name: format for format in FORMATS.values() if not isinstance(format.activation, Int8Rows)}
     if name is None or name.lower() == "keep":
         return None
     if name.lower() not in by_name:

@@ -113,10 +113,10 @@ def best_scale_finder(name: str, nearest: Callable[..., Any], levels: Sequence[f
     middles = [(low + high) / 2 for low, high in pairwise(ascending)]
     above, below = [m for m in middles if m > 0], [-m for m in middles if m < 0][::-1]
     count = max(len(above), len(below))
-    above, below = (tuple(side + [1e30] * (count - len(side))) for side in (above, below))
+    sides = {"above": (*above, *[1e30] * (count - len(above))), "below": (*below, *[1e30] * (count - len(below)))}
     sums = device(bind(_sums, f"sums_{name}", nearest=nearest))
     largest = max(abs(level) for level in levels)
-    changes = device(bind(_changes, f"changes_{name}", above=above, below=below))
+    changes = device(bind(_changes, f"changes_{name}", **sides))
     bounds = device(bind(_bounds, f"bounds_{name}", sums=sums, first=first, largest=largest))
     return device(bind(_best_scale, f"best_scale_{name}", sums=sums, changes=changes, bounds=bounds, largest=largest,
                        table_bytes=4 * (1 + count * values + 2 * CANDIDATES)))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..activations import Activation
-from ..errors import LcpuError
 from ..isa import TILES
 from ..jit import Kernel, bind, device, kernel, native  # before Numba itself, whose errors it explains
 from numba import float32
@@ -34,7 +33,7 @@ class Format:
     type_id: int  # GGUF's tensor type
     block: int  # values of a block
     block_bytes: int
-    encoder: Kernel | None  # (float32 address, address of blocks, count of blocks); None where lcpu only reads blocks
+    encode: Kernel  # (float32 address, address of blocks, count of blocks)
     decode: Kernel  # (address of blocks, float32 address, count of blocks)
     activation: Activation  # what its matmul takes
     pack: Kernel
@@ -46,13 +45,6 @@ class Format:
     adjacent_blocks: int = 1  # how many blocks of a row lie side by side; a panel is padded to a multiple of it
     panel_header_bytes: int = 0  # of a row, before its blocks: 4 for a float32 that multiplies the row, or none
     weighted_encoder: Kernel | None = None  # (float32 address, that of weights, of blocks, count); None: weightless
-
-    @property
-    def encode(self) -> Kernel:
-        """The encoder. Raises LcpuError if there is none."""
-        if self.encoder is None:
-            raise LcpuError(f"lcpu reads {self.name.upper()} but does not write it: take another type")
-        return self.encoder
 
     def panel_bytes(self, blocks: int) -> int:
         """Bytes of a panel of LANES rows."""
@@ -66,7 +58,7 @@ def _no_factor(end):
 
 
 def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Activation, *,
-                quantize_block: Callable[..., Any] | None, dequantize_block: Callable[..., Any],
+                quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
                 pack_block: Callable[..., Any], tile: Callable[..., Any],
                 quantize_weighted: Callable[..., Any] | None = None,
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0,
@@ -75,7 +67,7 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
                 wide: Callable[..., Any] | None = None) -> Format:
     """A format from device functions.
 
-    quantize_block(x, block): float32 values to one block of the file; None if lcpu only reads them.
+    quantize_block(x, block): float32 values to one block of the file.
     dequantize_block(block, out): one block of the file to float32 values.
     dequantize_blocks(blocks, out, count): several blocks, for formats where that is faster than one by one.
     quantize_weighted(x, weights, block): as quantize_block, but each squared error counts as much as its weight, a
@@ -90,12 +82,12 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     panel_block_bytes, header_bytes = panel_block_bytes or block_bytes, 4 if row_factor else 0
     multiply = multiplier(tile, name, panels, wide)
     read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
-    write = quantize_block and native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes))
+    write = native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes))
     weigh = quantize_weighted and native(bind(encode_weighted, f"encode_weighted_{name}",
                                               quantize_weighted=quantize_weighted, **sizes))
     return Format(
         name, type_id, block, block_bytes,
-        encoder=write,
+        encode=write,
         decode=native(read),
         activation=activation,
         pack=kernel(bind(pack, f"pack_{name}", pack_block=pack_block, panel_block_bytes=panel_block_bytes,

@@ -242,14 +242,13 @@ def point_chooser(name: str, cell_of: Callable[..., Any], near: Any, size: int, 
             device(bind(_sums, f"sums_{name}", **sizes)))
 
 
-def quantizer_alone(name: str, weighted: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """quantize_weighted, and a quantize_block made of it."""
-    return {"quantize_weighted": weighted,
-            "quantize_block": device(bind(_quantize_alone, f"quantize_{name}", quantize_weighted=weighted))}
+def both_quantizers(name: str, weighted: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A quantize_block made of quantize_weighted, and that."""
+    return device(bind(_quantize_alone, f"quantize_{name}", quantize_weighted=weighted)), weighted
 
 
 def grid_quantizers(name: str, levels: Sequence[int], *, group: int, even_signs: bool, unit: float,
-                    put_block: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+                    put_block: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """quantize_block and quantize_weighted of a format whose values are unit * scale * (2 * 4 bits + 1) * level.
 
     levels: those that are positive. group: how many values have 4 bits of a scale of their own. even_signs: whether 8
@@ -268,7 +267,7 @@ def grid_quantizers(name: str, levels: Sequence[int], *, group: int, even_signs:
     weighted = bind(_quantize_weighted, f"quantize_weighted_{name}", fit_group=fit, choose_scale=scale, sums=sums,
                     put_magnitudes=_put_even_magnitudes if even_signs else _put_magnitudes, put_block=put_block,
                     group=group, lowest=lowest, unit=unit, size=size)
-    return quantizer_alone(name, device(weighted))
+    return both_quantizers(name, device(weighted))
 
 
 @device

@@ -8,7 +8,7 @@ A block of a panel is the float16 scales of all rows, their 4-bit scales (two in
 nibble: the first bytes of all rows, the second ones, ..), and the vectors of codes of each 32 values.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,14 +114,14 @@ def _dequantize_block(block, out):
 def make_grid_format(name: str, type_id: int, block_bytes: int, layout: Layout, *, codes: Callable[..., Any],
                      scale_code: Callable[..., Any], levels: Sequence[int], unit: float, least: int = 1,
                      group: int = 32, put_scale: Callable[..., Any] = _put_first,
-                     quantizers: Mapping[str, Callable[..., Any]] | None = None) -> Format:
+                     quantizers: tuple[Callable[..., Any], Callable[..., Any]]) -> Format:
     """A format of grid points.
 
     codes(block, group, n): the codes of the n-th eight of 32 values: the first four and the last four, a byte each.
     scale_code(block, i): the i-th of the 4-bit scales.
     levels: by code. group: how many values have a 4-bit scale of their own, 16 or 32.
     put_scale(block, target): copy the float16 scale of a block. By default it is what comes first.
-    quantizers: quantize_block and quantize_weighted; None if lcpu only reads the format.
+    quantizers: quantize_block and quantize_weighted.
     """
     activation = Int8Blocks(offset=-min(levels), group=group)
     groups = group // 16  # of 32 values, for a pair of scales
@@ -131,7 +131,7 @@ def make_grid_format(name: str, type_id: int, block_bytes: int, layout: Layout, 
                   groups=groups, levels=tuple(levels), **parts)
     return make_format(
         name, type_id, 256, block_bytes, activation, dequantize_block=device(unpack),
-        **quantizers or {"quantize_block": None},
+        quantize_block=quantizers[0], quantize_weighted=quantizers[1],
         pack_block=device(bind(_pack_block, f"pack_block_{name}", pairs=8 // groups, words=layout.words,
                          **parts)),
         tile=layout.tile(name, activation, levels, unit, least),

@@ -14,7 +14,7 @@ from numba import float32, int32, int64, uint8
 from ..jit import bind, device, hole, template
 from ..simd import LANES, alloca, fma, get_f16, get_f32, get_i32, get_u8, load_f32, put_f16, put_f32, put_i32, put_u8
 from ..simd import reduce_add, splat_f32, table_address
-from .grid_search import cell_of_eight, near_points, point_chooser, quantizer_alone
+from .grid_search import cell_of_eight, near_points, point_chooser, both_quantizers
 
 _TRIES = 6
 _ROUNDS = 2
@@ -128,7 +128,7 @@ def _quantize_weighted(x, weights, block):
 
 
 def ternary_quantizers(name: str, *, group: int, part: int,
-                       put_block: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+                       put_block: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """quantize_block and quantize_weighted of a format of such levels.
 
     group: how many values have 3 bits of a scale of their own. part: how many are 1/8 more or less together.
@@ -143,4 +143,4 @@ def ternary_quantizers(name: str, *, group: int, part: int,
     scale = device(bind(_choose_scale, f"choose_scale_{name}", choose_parts=parts, **sizes))
     weighted = bind(_quantize_weighted, f"quantize_weighted_{name}", fit_group=fit, choose_scale=scale, add_parts=add,
                     put_block=put_block, **sizes)
-    return quantizer_alone(name, device(weighted))
+    return both_quantizers(name, device(weighted))

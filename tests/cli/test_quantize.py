@@ -128,6 +128,19 @@ def test_errors(folder, capsys, arguments, message):
     assert (folder / "in.gguf").read_bytes() == before
 
 
+def test_importance_matrix(folder, capsys):
+    sums = {"blk.0.attn_q.weight.in_sum2": (1, 256), "blk.0.attn_q.weight.counts": (1, 1)}
+    write_gguf(folder / "imatrix.gguf", {"general.type": "imatrix"},
+               [TensorToWrite(name, shape, 0, np.ones(shape, np.float32)) for name, shape in sums.items()])
+    _, err = run(capsys, "in.gguf", "out.gguf", "q4_0", "--imatrix", "imatrix.gguf")
+    assert err == "note: imatrix.gguf has nothing for blk.0.ffn_down.weight: all errors count the same there\n"
+    with GGUFFile.open(folder / "out.gguf") as file:
+        assert file.metadata["quantize.imatrix.file"] == "imatrix.gguf"
+    _, err = run(capsys, "in.gguf", "small.gguf", "iq2_xs", code=1)
+    assert "would be IQ2_XS, which needs an importance matrix: give one with --imatrix FILE" in err
+    assert not (folder / "small.gguf").exists()
+
+
 def test_force(folder, capsys):
     run(capsys, "in.gguf", "in.gguf", "q8_0", "--force")
     assert types(folder / "in.gguf")["output.weight"] == "Q8_0"

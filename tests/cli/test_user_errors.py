@@ -331,6 +331,10 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "no type 'q9': TYPE is f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, "
      "iq4_nl, iq4_xs, q3_k_l, q3_k_m, q3_k_s, q2_k, q2_k_s, iq3_m, iq3_s, iq3_xs, iq3_xxs, iq2_m, iq2_s, iq2_xs, "
      "iq2_xxs, iq1_m, iq1_s, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s, copy"),
+    ("quantize: no importance matrix there", "quantize model.gguf out.gguf q4_0 --imatrix none.gguf", 1,
+     "none.gguf: cannot be read: No such file or directory; check its path and permissions"),
+    ("quantize: a model as importance matrix", "quantize model.gguf out.gguf q4_0 --imatrix model.gguf", 1,
+     "model.gguf: is not an importance matrix but another GGUF file"),
     ("quantize: the output is there", "quantize model.gguf there.gguf q8_0", 1,
      "there.gguf: is there already; --force overwrites it"),
     ("quantize: the output is a folder", "quantize model.gguf folder q8_0", 1,

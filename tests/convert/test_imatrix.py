@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
-from lcpu.convert.imatrix import ImportanceMatrix, check_demands, read_imatrix
+from lcpu.convert.imatrix import ImportanceMatrix, check_demands, read_imatrix, without_weights
 from lcpu.convert.quantize import quantize
 from lcpu.convert.type_rules import MIXTURES, TYPE_IDS, Overrides, choose_types
+from lcpu.convert.types import tensor_types
+from lcpu.convert.values import Values
 from lcpu.engine.gguf_file import GGUFFile, TensorInfo
 from lcpu.kernels.errors import LcpuError
 from lcpu.kernels.formats import FORMATS
@@ -140,6 +142,19 @@ def test_types_that_demand_one(tmp_path):
         check_demands(types, tensors, MIXTURES["iq2_m"], ImportanceMatrix(tmp_path / "m", {"a": squares(256)}))
     check_demands(types, tensors, MIXTURES["iq2_m"], ImportanceMatrix(tmp_path / "m", {DENSE: squares(256)}))
     check_demands(dict.fromkeys(tensors, TYPE_IDS["IQ3_S"]), tensors, MIXTURES["iq3_s"], None)
+
+
+def test_a_checkpoint_has_none():
+    values = {DENSE: Values((4, 256), lambda start, stop: np.zeros((stop - start, 256), np.float32), "F32")}
+    with pytest.raises(LcpuError, match="would be IQ2_S, which needs an importance matrix: convert to bf16 and give"):
+        tensor_types(values, {"general.architecture": "llama"}, "iq2_m", Overrides())
+
+
+def test_tensors_without_weights(tmp_path):
+    tensors = {name: info(name, 4, 256) for name in ("token_embd.weight", DENSE, "b.weight", "c.weight")}
+    types = dict(zip(tensors, (TYPE_IDS[kind] for kind in ("Q4_K", "Q4_K", "Q4_K", "F16")), strict=True))
+    matrix = ImportanceMatrix(tmp_path / "m", {DENSE: squares(256)})
+    assert without_weights(types, tensors, matrix) == ["b.weight"]
 
 
 # ---- quantizing ----

@@ -50,6 +50,25 @@ def _at_argmax(work, thread, threads, scores, x, out):
     put_f32(out, simd.at_argmax(load_f32(scores), load_f32(x)))
 
 
+def _append_within(work, thread, threads, x, low, high, out, count):
+    low, high = simd.bits_to_float(low), simd.bits_to_float(high)
+    simd.put_i64(count, simd.append_within(out, load_f32(x), low, high))
+
+
+def _where_greater(work, thread, threads, x, y, out):
+    one, other = simd.splat_f32(np.float32(1)), simd.square_root(load_f32(y))
+    store_f32(out, simd.where_greater(load_f32(x), load_f32(y), one, other))
+
+
+_bytes_of_table = simd.table_address(lambda: bytes(range(200)))
+
+
+def _copy_table(work, thread, threads, out):
+    simd.put_i64(out, _bytes_of_table() % 64)
+    for i in range(200):
+        simd.put_u8(out + 8 + i, simd.get_u8(_bytes_of_table() + i))
+
+
 LEVELS = [-128, -3, 0, 1, 5, 9, 17, 33, 65, 127, 128, 200, 255, -1, 77, 12]
 STEPS = ([-1.5, 0.0, 2.0], [10.0, 20.0, -5.0, 0.25])  # thresholds, values
 _lookup, _steps = simd.table_lookup(LEVELS), simd.steps(*STEPS)
@@ -155,6 +174,33 @@ def test_at_argmax_takes_the_lane_of_the_highest_score():
         scores[lane] = 2
         run(at_argmax, scores=scores, x=x, out=out)
         assert out[0] == x[lane]
+
+
+def test_lanes_within_bounds_are_appended_in_order():
+    append, random = kernel(_append_within), np.random.default_rng(2)
+    for low, high in ((-0.5, 0.5), (0.9, 0.8), (-9.0, 9.0), (0.0, INF)):
+        x, out, count = random.standard_normal(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(1, np.int64)
+        x[LANES // 2] = NAN
+        x[0] = low
+        run(append, x=x, low=low, high=high, out=out, count=count)
+        wanted = x[(x >= np.float32(low)) & (x <= np.float32(high))]
+        assert count[0] == len(wanted)
+        assert (out[: len(wanted)] == wanted).all()
+
+
+def test_where_greater():
+    x, y = (np.random.default_rng(seed).random(LANES, np.float32) for seed in (3, 4))
+    x[0], x[1] = NAN, y[1]
+    out = np.zeros(LANES, np.float32)
+    run(kernel(_where_greater), x=x, y=y, out=out)
+    assert (out == np.where(x > y, np.float32(1), np.sqrt(y))).all()
+
+
+def test_a_table_of_bytes():
+    out = np.zeros(208, np.uint8)
+    run(kernel(_copy_table), out=out)
+    assert (out[:8] == 0).all()  # it is aligned
+    assert (out[8:] == np.arange(200)).all()
 
 
 def test_allocas_do_not_overlap():

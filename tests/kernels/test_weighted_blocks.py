@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pytest
 
-from lcpu.kernels.formats import FORMATS, Format
+from lcpu.kernels.formats import Format
 from lcpu.kernels.jit import address_of
 from lcpu.kernels.quantizing import PIECE, SCRATCH_BYTES, convert_weighted
 
-from .running import run, same_bits
-from .test_quantize_blocks import BY_NAME, decode, encode, error_of, exact, matrices
+from .running import UNDER_TEST, run, same_bits
+from .test_quantize_blocks import BY_NAME, decode, encode, error_of, matrices
 
 IMPORTANCE = np.exp(np.random.RandomState(3).standard_normal(1024)).astype(np.float32)
-WEIGHTED = [format.name for format in FORMATS.values() if format.weighted_encoder]
+WEIGHTED = [format.name for format in UNDER_TEST if format.weighted_encoder]
 
 # Roots of mean square errors, weighted by IMPORTANCE, of llama.cpp with that (ggml_quantize_chunk of libggml-base
 # 0.25.3) on the matrices of `matrices`, in their order.
@@ -31,7 +31,8 @@ LLAMA_CPP_ERRORS = {
     "iq3_s": (0.00237562, 0.00524626, 0.00399672, 0.00361478),
     "iq3_xxs": (0.00303536, 0.00624466, 0.00502711, 0.00473104),
     "iq2_s": (0.00444079, 0.0102967, 0.00746272, 0.00674399), "iq2_xs": (0.00512343, 0.0110646, 0.0085998, 0.00779306),
-    "iq2_xxs": (0.00584849, 0.0132321, 0.00999574, 0.00881452),
+    "iq2_xxs": (0.00584849, 0.0132321, 0.00999574, 0.00881452), "iq1_s": (0.00879577, 0.0178463, 0.0136897, 0.0130075),
+    "iq1_m": (0.00775806, 0.0145659, 0.0126622, 0.0118218),
 }
 # Without weights, of types that llama.cpp makes without them too.
 LLAMA_CPP_PLAIN_ERRORS = {
@@ -40,6 +41,12 @@ LLAMA_CPP_PLAIN_ERRORS = {
     "iq2_s": (0.00524713, 0.0124374, 0.0087239, 0.00800939),
 }
 IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+
+def each(names: Iterable[str]) -> pytest.MarkDecorator:
+    """Those of the formats that are under test."""
+    formats = [BY_NAME[name] for name in names if BY_NAME[name] in UNDER_TEST]
+    return pytest.mark.parametrize("format", formats, ids=lambda format: format.name)
 
 
 def encode_weighted(format: Format, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -58,20 +65,20 @@ def weighted_error(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
     return float(np.sqrt((weights * squares).sum() / np.broadcast_to(weights, x.shape).sum(dtype=np.float64)))
 
 
-@exact(list(LLAMA_CPP_ERRORS))
+@each(LLAMA_CPP_ERRORS)
 def test_error_is_below_llama_cpp_s(format):
     for (_, x), theirs in zip(matrices().items(), LLAMA_CPP_ERRORS[format.name], strict=True):
         y = decode(format, encode_weighted(format, x, IMPORTANCE))
         assert weighted_error(x, y, IMPORTANCE) < theirs
 
 
-@exact(list(LLAMA_CPP_PLAIN_ERRORS))
+@each(LLAMA_CPP_PLAIN_ERRORS)
 def test_plain_error_of_grid_types_is_below_llama_cpp_s(format):
     for (_, x), theirs in zip(matrices().items(), LLAMA_CPP_PLAIN_ERRORS[format.name], strict=True):
         assert error_of(x, decode(format, encode(format, x))) < theirs
 
 
-@exact([name for name in WEIGHTED if name not in LLAMA_CPP_ERRORS])
+@each([name for name in WEIGHTED if name not in LLAMA_CPP_ERRORS])
 def test_weights_lower_the_weighted_error(format):
     x = matrices()["normal"]
     weighted, plain = (decode(format, raw) for raw in (encode_weighted(format, x, IMPORTANCE), encode(format, x)))
@@ -103,7 +110,7 @@ def test_no_scale_is_better(name, levels, spread):
     assert (ours <= 1.01 * np.array(best) + slack).all()
 
 
-@exact(WEIGHTED)
+@each(WEIGHTED)
 def test_degenerate_blocks(format):
     zeros = np.zeros(256, np.float32)
     outlier = zeros.copy()
@@ -117,7 +124,7 @@ def test_degenerate_blocks(format):
         assert (abs(y).max(axis=1) <= 2 * abs(rows).max(axis=1) + 1e-6).all()
 
 
-@exact(["iq3_s", "iq3_xxs", "iq2_s", "iq2_xs", "iq2_xxs"])
+@each(["iq3_s", "iq3_xxs", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_s", "iq1_m"])
 def test_what_grid_blocks_hold_is_nearly_kept(format):
     """Where a group has the largest scale and the largest level, as what comes from a file has."""
     x = np.random.default_rng(2).standard_normal((30, 256)).astype(np.float32)
