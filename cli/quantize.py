@@ -25,8 +25,10 @@ Type = Annotated[
     typer.Argument(
         metavar="TYPE",
         help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl (also "
-        "named nf4: its levels are close to NF4's), iq4_xs, mxfp4 (also fp4), mxfp4_moe (only experts), nvfp4, q2_0, "
-        "q1_0, tq2_0, tq1_0, i2_s (ternary models); copy: keep all types that no option changes.",
+        "named nf4: its levels are close to NF4's), iq4_xs, q3_k_l, q3_k_m, q3_k_s, q2_k, iq3_m, iq3_s, mxfp4 (also "
+        "fp4), mxfp4_moe (only experts), nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s (ternary models); with an importance "
+        "matrix also q2_k_s, iq3_xs, iq3_xxs, iq2_m, iq2_s, iq2_xs, iq2_xxs, iq1_m, iq1_s; copy: keep all types that "
+        "no option changes.",
     ),
 ]
 Pure = Annotated[bool, typer.Option("--pure", help="Give all matrices the same type, even if TYPE is a mixture.")]
@@ -51,6 +53,13 @@ TensorTypes = Annotated[
         help="Type of the matrices whose name matches, such as 'ffn_down=q6_k'; the first match counts.",
     ),
 ]  # fmt: skip
+Imatrix = Annotated[
+    Path | None,
+    typer.Option(
+        "--imatrix", metavar="FILE", show_default=False,
+        help="Importance matrix of the model, as llama.cpp's tools make and read it: which errors count more.",
+    ),
+]  # fmt: skip
 Ternarize = Annotated[
     str | None,
     typer.Option(
@@ -70,6 +79,7 @@ def quantize(
     output_type: OutputType = None,
     embedding_type: EmbeddingType = None,
     tensor_type: TensorTypes = None,
+    imatrix: Imatrix = None,
     ternarize: Ternarize = None,
     check: Check = False,
     threads: options.Threads = None,
@@ -81,6 +91,7 @@ def quantize(
     written to stdout, and with --check the error of each tensor: the root mean square error (RMSE), and its ratio to
     the root mean square of the values.
     """
+    from ..convert.imatrix import check_demands, read_imatrix
     from ..convert.output import check_free
     from ..convert.quantize import quantize as write_quantized
     from ..convert.quantize import quantized_again
@@ -94,24 +105,19 @@ def quantize(
     overrides = Overrides(pure, tensor_type_named(output_type), tensor_type_named(embedding_type), patterns)
     with GGUFFile.open(source) as file, console.LoadProgress() as progress:
         check_free(target, force)
-        types, misfits = choose_types(file.tensors.values(), file.metadata, mixture, overrides)
+        importance = read_imatrix(imatrix) if imatrix else None
+        types, misfits = choose_types(file.tensors.values(), file.metadata, mixture, overrides, importance is not None)
+        check_demands(types, file.tensors, mixture, importance)
         if again := quantized_again(file, types):
             console.notice(f"note: {counted(again)}, quantized before, will lose more than from a float model")
         if misfits:
             console.notice(f"note: the rows of {counted(misfits)} are not whole blocks: another type is taken")
         done = write_quantized(
             file, target, types, mixture.file_type, threads=threads if threads and threads > 0 else None,
-            ternarize=ternarize is not None, check=check, force=force, progress=progress,
+            imatrix=importance, ternarize=ternarize is not None, check=check, force=force, progress=progress,
         )  # fmt: skip
     parts = [type_table(done), *([error_table(done)] if check else []), totals(source, target, done)]
     console.write("\n\n".join(parts) + "\n")
-
-
-def no_type(name: str) -> str:
-    """What is wrong with the name of a type that cannot be written."""
-    from ..convert.type_rules import ONLY_READ
-
-    return f"lcpu reads {name.upper()} but does not write it" if name.lower() in ONLY_READ else f"no type {name!r}"
 
 
 def mixture_named(name: str) -> Mixture:
@@ -120,7 +126,7 @@ def mixture_named(name: str) -> Mixture:
     name = name.lower()
     mixture = MIXTURES.get(ALIASES.get(name, name))
     if mixture is None:
-        raise options.UsageError(f"{no_type(name)}: TYPE is {', '.join(MIXTURES)}")
+        raise options.UsageError(f"no type {name!r}: TYPE is {', '.join(MIXTURES)}")
     return mixture
 
 
@@ -133,7 +139,7 @@ def tensor_type_named(name: str | None) -> str:
     if name.lower() in ALIASES:
         return MIXTURES[ALIASES[name.lower()]].base
     if name.lower() not in types:
-        raise options.UsageError(f"{no_type(name)} for a tensor: there are {', '.join(types)}")
+        raise options.UsageError(f"no type {name!r} for a tensor: there are {', '.join(types)}")
     return types[name.lower()]
 
 

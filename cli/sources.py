@@ -72,10 +72,9 @@ def check_type(name: str) -> None:
     """Raises UsageError for what no checkpoint can be converted to."""
     from ..convert.type_rules import ALIASES
     from ..convert.types import TYPES
-    from .quantize import no_type
 
     if name.lower() not in (*TYPES, *ALIASES):
-        raise UsageError(f"{no_type(name)}: --type is {', '.join(TYPES)}")
+        raise UsageError(f"no type {name!r}: --type is {', '.join(TYPES)}")
 
 
 def fetched(source: Source) -> Source:

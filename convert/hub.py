@@ -1,7 +1,7 @@
 """Models from the Hugging Face hub, through its own client: its cache, tokens, mirrors and offline mode.
 
 Of a repository, only what is needed is downloaded. The client goes on after a lost connection; files that came
-whole are in its cache for the next run.
+whole are in its cache for the next run, and so is the beginning of a GGUF file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..kernels.errors import LcpuError
 from .checkpoint import INDEXES, QUANTIZERS, weight_files
+from .hub_download import download_file
 from .json_file import read_json
 from .safetensors_file import tensors_of
 from .source import SourceTensor
@@ -101,10 +102,13 @@ def download_large(repo: str, revision: str | None, names: Sequence[str], is_off
     """The path of the first of some files that take long: one after another, so that Ctrl-C ends it at once."""
     from huggingface_hub import hf_hub_download
 
-    first = Path(hf_hub_download(repo, names[0], revision=revision, local_files_only=is_offline))
+    if is_offline:
+        paths = [Path(hf_hub_download(repo, name, revision=revision, local_files_only=True)) for name in names]
+        return paths[0]
+    first = download_file(repo, names[0], revision)
     commit = first.parents[names[0].count("/")].name
     for name in names[1:]:
-        hf_hub_download(repo, name, revision=commit, local_files_only=is_offline)
+        download_file(repo, name, commit)
     return first
 
 

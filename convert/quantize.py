@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from ..kernels.formats.i2_s import LEAST
 from ..kernels.jit import Kernel, address_of, announcing
 from ..kernels.memory import zeros
 from ..kernels.program import Program
-from ..kernels.quantizing import PIECE, SCRATCH_BYTES, compare, convert, survey
+from ..kernels.quantizing import PIECE, SCRATCH_BYTES, compare, convert, convert_weighted, survey
 from ..kernels.team import Team
 from .gguf_writer import TensorToWrite, write_gguf
+from .imatrix import ImportanceMatrix
 from .output import check_free, check_space
 from .type_rules import TYPE_IDS, largest_magnitude
 
@@ -64,6 +65,11 @@ class _Blocks:
     def piece_bytes(self) -> int:
         return PIECE // self.format.block * self.format.block_bytes
 
+    def part(self, first: int, values: int) -> _Blocks:
+        """So many values from a `first` on: whole blocks."""
+        start, end = (count // self.format.block * self.format.block_bytes for count in (first, first + values))
+        return replace(self, data=self.data.view(np.uint8)[start:end])
+
 
 def quantized_again(file: GGUFFile, types: Mapping[str, int]) -> list[str]:
     """Names of the tensors that are quantized already and would be so in another way."""
@@ -73,13 +79,15 @@ def quantized_again(file: GGUFFile, types: Mapping[str, int]) -> list[str]:
 
 def quantize(
     file: GGUFFile, out: Path, types: Mapping[str, int], file_type: int | None, *, threads: int | None = None,
-    ternarize: bool = False, check: bool = False, force: bool = False, progress: Progress | None = None,
+    imatrix: ImportanceMatrix | None = None, ternarize: bool = False, check: bool = False, force: bool = False,
+    progress: Progress | None = None,
 ) -> list[Quantized]:
     """Write `out` with each tensor of `file` in its type of `types`, in the order of `file`.
 
-    file_type: general.file_type, or None to leave the metadata as they are. ternarize: weights that become ternary are
-    first rounded to -m, 0 and m, where m is the mean of their magnitudes, unless they are like that already; without
-    it, I2_S takes no others. check: measure errors. force: overwrite `out`. Memory is bounded by the largest tensor.
+    file_type: general.file_type, or None to leave the metadata as they are. imatrix: which errors count more.
+    ternarize: weights that become ternary are first rounded to -m, 0 and m, where m is the mean of their magnitudes,
+    unless they are like that already; without it, I2_S takes no others. check: measure errors.
+    force: overwrite `out`. Memory is bounded by the largest tensor.
 
     Raises LcpuError where something cannot be read, converted or written; then `out` is as it was.
     """
@@ -93,10 +101,11 @@ def quantize(
     progress = progress or (lambda stage, done, total: None)
     count = thread_count(threads, sum(info.nbytes for info in infos))
     with announcing(lambda name: progress("compiling", 0, 0)), Team(count) as team:
-        work = _Work(file, types, team, ternarize, check, progress)
+        work = _Work(file, types, team, imatrix, ternarize, check, progress)
         tensors = [TensorToWrite(info.name, info.shape, types[info.name], partial(work.tensor, info))
                    for info in infos]
-        write_gguf(out, _metadata(file, file_type), tensors, lambda part: GGUFFile.open(part).close())
+        metadata = _metadata(file, file_type) | (imatrix.metadata() if imatrix else {})
+        write_gguf(out, metadata, tensors, lambda part: GGUFFile.open(part).close())
     return work.results
 
 
@@ -118,9 +127,10 @@ def _metadata(file: GGUFFile, file_type: int | None) -> dict[str, object]:
 class _Work:
     """What all tensors share: threads, memory, and the list of what was done."""
 
-    def __init__(self, file: GGUFFile, types: Mapping[str, int], team: Team, ternarize: bool, check: bool,
-                 progress: Progress) -> None:
-        self.file, self.types, self.team, self.ternarize, self.check = file, types, team, ternarize, check
+    def __init__(self, file: GGUFFile, types: Mapping[str, int], team: Team, imatrix: ImportanceMatrix | None,
+                 ternarize: bool, check: bool, progress: Progress) -> None:
+        self.file, self.types, self.team, self.imatrix = file, types, team, imatrix
+        self.ternarize, self.check = ternarize, check
         self.results: list[Quantized] = []
         self._progress = progress
         self._total = sum(info.nbytes for info in file.tensors.values())
@@ -169,14 +179,31 @@ class _Work:
             data[-32:] = np.frombuffer(np.float32(scale).tobytes().ljust(32, b"\0"), np.uint8)
         target = _Blocks(data, FORMATS[new_type], scale if new_type == _I2_S else 1.0)
         refused = np.zeros(1, np.int64)
-        self._run(convert, values, info.nbytes, source, {"target": (data, target.piece_bytes)},
-                  target_bytes=target.piece_bytes, target_block=target.format.block,
-                  encode=target.format.encode.address, unit=unit, limit=largest_magnitude(new_type), refused=refused)
+        fixed = {"target_bytes": target.piece_bytes, "target_block": target.format.block,
+                 "limit": largest_magnitude(new_type), "refused": refused}
+        importance = self.imatrix.of(info) if self.imatrix and target.format.weighted_encoder else None
+        if importance is not None:
+            self._convert_weighted(info, source, target, importance, fixed)
+        else:
+            self._run(convert, values, info.nbytes, source, {"target": (data, target.piece_bytes)},
+                      encode=target.format.encode.address, unit=unit, **fixed)
         if refused[0]:
             raise LcpuError(f"{self.file.path}: tensor '{info.name}' has values that are not finite, or too large for "
                             f"{TENSOR_TYPES[new_type].name}: the file is damaged, or take --tensor-type "
                             f"'{info.name}=bf16'")
         return target
+
+    def _convert_weighted(self, info: TensorInfo, source: _Blocks, target: _Blocks, importance: np.ndarray,
+                          fixed: Mapping[str, Any]) -> None:
+        """Each matrix of a stack has a row of weights: importance is float32 [matrices, row length]."""
+        assert target.format.weighted_encoder is not None
+        matrices, columns = importance.shape
+        values = math.prod(info.shape) // matrices
+        for matrix, row in enumerate(importance):
+            old, new = (blocks.part(matrix * values, values) for blocks in (source, target))
+            self._run(convert_weighted, values, info.nbytes if matrices == 1 else 0, old,
+                      {"target": (new.data, new.piece_bytes), "first": (0, PIECE)},
+                      encode=target.format.weighted_encoder.address, importance=row, columns=columns, **fixed)
 
     def _ternary_scale(self, info: TensorInfo, source: _Blocks, values: int) -> tuple[float, float]:
         """The unit to round a tensor to, or 0 where it is ternary already, and the scale that it then has."""
@@ -205,11 +232,15 @@ class _Work:
 
     def _run(self, kernel: Kernel, values: int, nbytes: int, source: _Blocks, moving: Mapping[str, tuple[Any, int]],
              **fixed: Any) -> None:
-        """Execute a kernel of kernels.quantizing slice by slice: `moving` arrays have so many bytes for each piece."""
+        """Execute a kernel of kernels.quantizing slice by slice: `moving` arrays have so many bytes for each piece.
+
+        A number there grows by so much.
+        """
         moving = {**moving, "source": (source.data, source.piece_bytes)}
         for start in range(0, values, _SLICE):
             piece = start // PIECE
-            here: dict[str, Any] = {name: address_of(array) + piece * step for name, (array, step) in moving.items()}
+            here: dict[str, Any] = {name: (array if isinstance(array, int) else address_of(array)) + piece * step
+                                    for name, (array, step) in moving.items()}
             program = Program()
             program.add(kernel, values=min(_SLICE, values - start), source_bytes=source.piece_bytes,
                         source_block=source.format.block, source_scale=source.scale,

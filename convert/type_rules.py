@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..engine.gguf_file import TensorInfo
 from ..engine.gguf_metadata import Value
@@ -31,8 +31,30 @@ def _first_eighth(index: int, count: int) -> bool:
     return index < count // 8
 
 
+def _middle(index: int, count: int) -> bool:
+    """All but the first and the last eighth of the layers."""
+    return count // 8 <= index < 7 * count // 8
+
+
+def _all(index: int, count: int) -> bool:
+    return True
+
+
 def _first_four(index: int, count: int) -> bool:
     return index < 4
+
+
+def _first_two(index: int, count: int) -> bool:
+    return index < 2
+
+
+def _first_sixteenth(index: int, count: int) -> bool:
+    return index < count // 16
+
+
+# Which layers have a type, and the type of the others, if that is not the base.
+_Rule = tuple[Callable[[int, int], bool], str] | tuple[Callable[[int, int], bool], str, str]
+_Rules = dict[str, _Rule]  # by role
 
 
 @dataclass(frozen=True)
@@ -43,13 +65,30 @@ class Mixture:
     file_type: int | None  # general.file_type; None: as it was
     output: str  # the type of the output layer, or of the embedding that serves as one
     embedding: str = ""  # the type of another embedding, if not the base
-    better: Mapping[str, tuple[Callable[[int, int], bool], str]] = field(default_factory=dict)  # role: layers, type
+    better: _Rules = field(default_factory=dict)
     experts: str = ""  # the type of stacks of experts, if not the base
+    with_imatrix: _Rules | None = None  # `better`, if there is one
+    of_eight: _Rules | None = None  # `better`, if there are 8 experts
+    shared_values: str = ""  # the type of attn_v where four heads or more share it, if not what it is otherwise
+    few_bits: bool = False  # whether the rules for experts are those of types of 1 and 2 bits
 
 
-_M_LAYERS = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
-_S_LAYERS = {"attn_v": (_first_four, "Q5_K"), "ffn_down": (_first_eighth, "Q5_K")}
-_IQ4_LAYERS = {"ffn_down": (_first_eighth, "Q5_K")}
+_M_LAYERS: _Rules = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
+_S_LAYERS: _Rules = {"attn_v": (_first_four, "Q5_K"), "ffn_down": (_first_eighth, "Q5_K")}
+_Q2_LAYERS: _Rules = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q3_K"))
+_Q3_M_LAYERS: _Rules = {"attn_v": (_first_two, "Q5_K", "Q4_K"), "attn_output": (_all, "Q4_K"),
+                         "ffn_down": (_first_sixteenth, "Q5_K", "Q4_K")}
+_Q3_L_LAYERS: _Rules = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q5_K"))
+_EIGHT: _Rules = {"attn_output": (_all, "Q5_K")}
+_IQ4_LAYERS: _Rules = {"ffn_down": (_first_eighth, "Q5_K")}
+_IQ3_M_LAYERS: _Rules = {"attn_v": (_all, "Q4_K"), "ffn_down": (_first_eighth, "Q4_K"), "attn_output": (_all, "Q4_K")}
+_IQ3_XS_LAYERS: _Rules = {"attn_q": (_all, "IQ3_XXS"), "attn_k": (_all, "IQ3_XXS"),
+                          "ffn_gate": (_middle, "IQ3_XXS"), "ffn_up": (_middle, "IQ3_XXS")}
+_IQ3_XXS_LAYERS: _Rules = {"attn_q": (_all, "IQ2_S"), "attn_k": (_all, "IQ2_S"), "attn_output": (_all, "IQ3_S")}
+_IQ3_XXS_ALONE = _IQ3_XXS_LAYERS | {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "Q4_K", "Q3_K")}
+_IQ2_LAYERS: _Rules = {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "IQ3_S"), "attn_output": (_all, "IQ3_S")}
+_IQ2_X_LAYERS: _Rules = {"attn_v": (_all, "Q2_K"), "ffn_down": (_first_eighth, "Q2_K")}
+_IQ1_LAYERS = _IQ2_X_LAYERS | {"attn_output": (_all, "IQ2_XXS")}
 
 MIXTURES = {
     "f32": Mixture("F32", 0, "F32"),
@@ -60,13 +99,30 @@ MIXTURES = {
     "q5_k_m": Mixture("Q5_K", 17, "Q6_K", better=_M_LAYERS),
     "q5_k_s": Mixture("Q5_K", 16, "Q6_K"),
     "q5_1": Mixture("Q5_1", 9, "Q6_K"),
-    "q5_0": Mixture("Q5_0", 8, "Q6_K"),
+    "q5_0": Mixture("Q5_0", 8, "Q6_K", with_imatrix={"ffn_down": (_first_eighth, "Q5_1")}),
     "q4_k_m": Mixture("Q4_K", 15, "Q6_K", better=_M_LAYERS),
     "q4_k_s": Mixture("Q4_K", 14, "Q6_K", better=_S_LAYERS),
     "q4_1": Mixture("Q4_1", 3, "Q6_K"),
-    "q4_0": Mixture("Q4_0", 2, "Q6_K"),
-    "iq4_nl": Mixture("IQ4_NL", 25, "Q6_K", better=_IQ4_LAYERS),
-    "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS),
+    "q4_0": Mixture("Q4_0", 2, "Q6_K", with_imatrix={"ffn_down": (_first_eighth, "Q4_1")}),
+    "iq4_nl": Mixture("IQ4_NL", 25, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}, shared_values="Q5_K"),
+    "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}, shared_values="Q5_K"),
+    "q3_k_l": Mixture("Q3_K", 13, "Q6_K", better=_Q3_L_LAYERS, of_eight={"ffn_down": (_all, "Q5_K")}),
+    "q3_k_m": Mixture("Q3_K", 12, "Q6_K", better=_Q3_M_LAYERS, of_eight=_Q3_M_LAYERS | _EIGHT),
+    "q3_k_s": Mixture("Q3_K", 11, "Q6_K", of_eight=_EIGHT),
+    "q2_k": Mixture("Q2_K", 10, "Q6_K", better=_Q2_LAYERS, of_eight=_Q2_LAYERS | _EIGHT, shared_values="Q4_K"),
+    "q2_k_s": Mixture("Q2_K", 21, "Q6_K", better={"ffn_down": (_first_eighth, "Q4_K")}, shared_values="Q4_K"),
+    "iq3_m": Mixture("IQ3_S", 27, "Q6_K", better=_IQ3_M_LAYERS,
+                     of_eight=_IQ3_M_LAYERS | {"ffn_down": (_more_bits, "Q4_K")}),
+    "iq3_s": Mixture("IQ3_S", 26, "Q6_K", shared_values="Q4_K"),
+    "iq3_xs": Mixture("IQ3_S", 22, "Q6_K", better=_IQ3_XS_LAYERS, shared_values="Q4_K"),
+    "iq3_xxs": Mixture("IQ3_XXS", 23, "Q5_K", "IQ3_S", better=_IQ3_XXS_ALONE, with_imatrix=_IQ3_XXS_LAYERS,
+                       shared_values="Q4_K"),
+    "iq2_m": Mixture("IQ2_S", 29, "Q5_K", "IQ3_S", better=_IQ2_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq2_s": Mixture("IQ2_XS", 28, "Q5_K", "IQ3_S", better=_IQ2_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq2_xs": Mixture("IQ2_XS", 20, "Q5_K", "Q2_K", better=_IQ2_X_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq2_xxs": Mixture("IQ2_XXS", 19, "Q5_K", "Q2_K", better=_IQ2_X_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq1_m": Mixture("IQ1_M", 31, "Q5_K", "Q2_K", better=_IQ1_LAYERS, shared_values="Q4_K", few_bits=True),
+    "iq1_s": Mixture("IQ1_S", 24, "Q5_K", "Q2_K", better=_IQ1_LAYERS, shared_values="Q4_K", few_bits=True),
     "mxfp4": Mixture("MXFP4", 38, "Q8_0"),
     "mxfp4_moe": Mixture("Q8_0", 38, "Q8_0", experts="MXFP4"),
     "nvfp4": Mixture("NVFP4", 39, "Q8_0"),
@@ -78,18 +134,17 @@ MIXTURES = {
     "copy": Mixture(KEEP, None, KEEP),
 }
 ALIASES = {
-    "q4_k": "q4_k_m", "q5_k": "q5_k_m",  # llama.cpp has them too
+    "q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m",  # llama.cpp has them too
     "nf4": "iq4_nl", "fp4": "mxfp4",  # the names by which others know such levels
 }  # fmt: skip
 
-# What llama.cpp writes too, and lcpu only reads: most of them need the activations of a text (an importance matrix).
-ONLY_READ = ("iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
-_IQ4 = ("IQ4_NL", "IQ4_XS")
+_WITH_EXPERTS = ("Q4_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XXS")  # bases that have a larger attn_output then
 _UNMIXED = (KEEP, "F32", "F16", "BF16")  # a base that every matrix gets
 
 # For rows that are not whole blocks. What is not listed, or does not fit either, becomes F16.
 _FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL", "NVFP4": "MXFP4",
-              "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q1_0": "Q4_0", "Q2_0": "Q4_0"}
+              "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q1_0": "Q4_0", "Q2_0": "Q4_0", "Q2_K": "Q4_0", "Q3_K": "Q4_0"}
+_FALLBACKS |= dict.fromkeys(("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"), "IQ4_NL")
 
 # Matrices that stay as they are: small, or sensitive, or none of a matmul.
 _KEPT = re.compile(
@@ -102,8 +157,11 @@ _ROLES = {
     "output": re.compile(r"^output\.weight$"),
     "token_embd": re.compile(r"^(per_layer_)?token_embd\.weight$"),
     "attn_v": re.compile(r"attn_(v|qkv|kv_b)\.weight"),
+    "attn_q": re.compile(r"attn_q\.weight"),
     "attn_k": re.compile(r"attn_k\.weight"),
     "attn_output": re.compile(r"attn_output\.weight"),
+    "ffn_up": re.compile(r"ffn_up"),
+    "ffn_gate": re.compile(r"ffn_gate"),
     "ffn_down": re.compile(r"ffn_down"),
 }
 
@@ -119,12 +177,15 @@ class Overrides:
 
 
 def choose_types(
-    tensors: Iterable[TensorInfo], metadata: Mapping[str, Value], mixture: Mixture, overrides: Overrides
+    tensors: Iterable[TensorInfo], metadata: Mapping[str, Value], mixture: Mixture, overrides: Overrides,
+    imatrix: bool = False,
 ) -> tuple[dict[str, int], list[str]]:
     """The type id of every tensor by name, and the names of those whose rows did not fit the type that was wanted.
 
-    Raises LcpuError for a tensor that cannot become I2_S.
+    imatrix: whether there is an importance matrix. Raises LcpuError for a tensor that cannot become I2_S.
     """
+    if imatrix and mixture.with_imatrix is not None:
+        mixture = replace(mixture, better=mixture.with_imatrix)
     tensors = list(tensors)
     roles = {info.name: _role(info.name) for info in tensors}
     values = sorted((name for name, role in roles.items() if role == "attn_v"), key=_layer)
@@ -146,7 +207,7 @@ def choose_types(
             wanted = _mixed(mixture, metadata, role, values.index(info.name), len(values))
         else:
             wanted = _mixed(mixture, metadata, role, _layer(info.name), _number(metadata, "block_count"))
-        types[info.name] = TYPE_IDS[_fitting(info, wanted)]
+        types[info.name] = TYPE_IDS[_fitting(info, wanted, role)]
         if wanted in TYPE_IDS and TYPE_IDS[wanted] != types[info.name]:
             misfits.append(info.name)
     return types, misfits
@@ -194,19 +255,25 @@ def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: in
         return mixture.output
     if role == "token_embd":
         return mixture.embedding or mixture.base
-    layers, better = mixture.better.get(role, (None, ""))
-    kind = better if layers and layers(index, count) else mixture.base
-    if _number(metadata, "expert_count") == 8:  # then these are a small part of the model
-        if role in ("attn_v", "attn_k"):
-            return "Q8_0"
-        return "Q5_K" if role == "attn_output" and kind in ("Q4_K", *_IQ4) else kind
+    experts = _number(metadata, "expert_count")
     heads, kv_heads = (_number(metadata, f"attention.{key}") for key in ("head_count", "head_count_kv"))
-    if role == "attn_v" and kind == "Q4_K" and heads != kv_heads and _number(metadata, "block_count") == 80:  # the 70Bs
-        return "Q5_K"
-    return "Q5_K" if role == "attn_v" and kind in _IQ4 and heads >= 4 * kv_heads > 0 else kind
+    rules = mixture.of_eight if experts == 8 and mixture.of_eight is not None else mixture.better
+    layers, better, *others = rules.get(role, (None, ""))
+    kind = better if layers and layers(index, count) else others[0] if others else mixture.base
+    many_experts = mixture.few_bits and experts >= 4
+    if role == "attn_v" and mixture.shared_values and (heads >= 4 * kv_heads > 0 or many_experts):
+        kind = mixture.shared_values
+    if experts == 8:  # then these are a small part of the model
+        if role in ("attn_v", "attn_k"):
+            return "Q4_K" if mixture.few_bits else "Q8_0"
+        return "Q5_K" if role == "attn_output" and (mixture.few_bits or mixture.base in _WITH_EXPERTS) else kind
+    seventy = _number(metadata, "block_count") == 80 and (
+        heads != kv_heads if metadata.get("general.architecture") == "llama" else
+        metadata.get("general.architecture") == "qwen2")  # billion parameters, or 72
+    return "Q5_K" if seventy and role == "attn_v" and kind in ("Q3_K", "Q4_K") and not mixture.few_bits else kind
 
 
-def _fitting(info: TensorInfo, wanted: str) -> str:
+def _fitting(info: TensorInfo, wanted: str, role: str) -> str:
     """The type itself, or one whose blocks the rows are made of."""
     if wanted == KEEP or (wanted == _KEEP_HALF and info.type_name != "F32"):
         return info.type_name
@@ -215,7 +282,8 @@ def _fitting(info: TensorInfo, wanted: str) -> str:
     if kind == "I2_S" and k % 128:
         raise LcpuError(f"tensor '{info.name}' has rows of {k} values, and I2_S needs a multiple of 128: "
                         f"give it another type with --tensor-type '{re.escape(info.name)}=f16'")
-    for candidate in (kind, _FALLBACKS.get(kind, "F16"), "F16"):
+    fallback = "Q8_0" if role == "output" and kind == "Q5_K" else _FALLBACKS.get(kind, "F16")
+    for candidate in (kind, fallback, "F16"):
         if k % TENSOR_TYPES[TYPE_IDS[candidate]].block_values == 0:
             return candidate
     raise AssertionError("every row is whole blocks of F16")

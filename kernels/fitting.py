@@ -11,7 +11,7 @@ from numba import float32
 
 from .jit import bind, device, hole, template
 from .simd import LANES, absolute, alloca, at_argmax, fma, get_f32, load_f32, load_tile, maximum, minimum, put_f32
-from .simd import reduce_add, rint, splat_f32, zeros
+from .simd import reduce_add, rint, splat_f32, store_f32, zeros
 
 CANDIDATES = 16
 _VECTORS = CANDIDATES // LANES
@@ -72,12 +72,27 @@ def _finite(x):
     return x - x == 0
 
 
-nearest_code = top_code = hole()
+nearest_code = top_code = weight_of = signed = weighted_fit = hole()
+
+
+@device
+def _given(weights, i, value, typical):
+    return get_f32(weights + 4 * i)
+
+
+@device
+def _square(weights, i, value, typical):
+    return value * value
+
+
+@device
+def _larger_for_large(weights, i, value, typical):
+    return typical + abs(value)
 
 
 @template
-def _fit_scale(x, values, steps):
-    """The scale s with the smallest error of s * code. Squared errors are weighted by value ** 2.
+def _fit_scale(x, weights, values, steps):
+    """The scale s with the smallest error of s * code. Squared errors are weighted.
 
     steps: a tile of codes to try for the value with the largest magnitude, such as -32.3.
     """
@@ -89,7 +104,7 @@ def _fit_scale(x, values, steps):
     for i in range(values):
         value = get_f32(x + 4 * i)
         code = nearest_code(splat_f32(value) * inverses)
-        weighted = code * splat_f32(value * value)
+        weighted = code * splat_f32(weight_of(weights, i, value, value))
         sum_cx = fma(weighted, splat_f32(value), sum_cx)
         sum_cc = fma(weighted, code, sum_cc)
     scales = sum_cx / sum_cc
@@ -97,28 +112,45 @@ def _fit_scale(x, values, steps):
     return scale if _finite(scale) else top / float32(top_code)
 
 
+@template
+def _fit_scale_alone(x, values, steps):
+    return weighted_fit(x, 0, values, steps)
+
+
 def scale_fitter(name: str, nearest_code: Callable[..., Any], top_code: float) -> Callable[..., Any]:
-    """`_fit_scale` for the codes that `nearest_code` rounds a tile to; top_code: the one of the largest magnitude."""
-    return device(bind(_fit_scale, f"fit_scale_{name}", nearest_code=nearest_code, top_code=top_code))
+    """fit(x, values, steps): `_fit_scale`, weighted by value ** 2, for the codes that `nearest_code` rounds a tile to.
+
+    top_code: the one of the largest magnitude.
+    """
+    fit = bind(_fit_scale, f"fit_scale_{name}_by_square", nearest_code=nearest_code, top_code=top_code,
+               weight_of=_square)
+    return device(bind(_fit_scale_alone, f"fit_scale_{name}", weighted_fit=device(fit)))
+
+
+def weighted_scale_fitter(name: str, nearest_code: Callable[..., Any], top_code: float) -> Callable[..., Any]:
+    """The same with weights: fit(x, weights, values, steps)."""
+    return device(bind(_fit_scale, f"fit_weighted_scale_{name}", nearest_code=nearest_code, top_code=top_code,
+                       weight_of=_given))
 
 
 @device
-def _six_bits(x):
+def six_bits(x):
     return minimum(splat_f32(float32(31.0)), maximum(splat_f32(float32(-32.0)), rint(x)))
 
 
-fit_scale = scale_fitter("six_bits", _six_bits, -32.0)
+fit_scale = scale_fitter("six_bits", six_bits, -32.0)
+fit_weighted_scale = weighted_scale_fitter("six_bits", six_bits, -32.0)
 
 
-@device
-def fit_scale_and_offset(x, values, top, steps):
-    """The scale s and the offset m >= 0 with the smallest error of s * code - m, code = 0 .. top.
+@template
+def _fit_scale_and_offset(x, weights, values, top, steps):
+    """The scale s and the offset m with the smallest error of s * code - m, code = 0 .. top. Unless `signed`, m >= 0.
 
-    Squared errors are weighted by |value| + the root mean square of all values. steps: a tile of codes to try for the
-    highest value.
+    Squared errors are weighted. steps: a tile of codes to try for the highest value.
     """
     lowest, highest = extremes(x, values)
-    lowest = min(lowest, float32(0.0))
+    lowest = lowest if signed else min(lowest, float32(0.0))
+    ceiling = highest if signed else float32(0.0)
     spread = highest - lowest
     if not spread > 0:
         return float32(0.0), -lowest
@@ -133,7 +165,7 @@ def fit_scale_and_offset(x, values, top, steps):
         sum_c = sum_cx = sum_cc = zeros(1, _VECTORS)
         for i in range(values):
             value = get_f32(x + 4 * i)
-            weight = typical + abs(value)
+            weight = weight_of(weights, i, value, typical)
             sum_w += weight
             sum_x += weight * value
             code = maximum(splat_f32(float32(0.0)), rint(fma(splat_f32(value), inverses, shift)))
@@ -143,9 +175,9 @@ def fit_scale_and_offset(x, values, top, steps):
             sum_cx = fma(weighted, splat_f32(value), sum_cx)
             sum_cc = fma(weighted, code, sum_cc)
         w, x_all = splat_f32(sum_w), splat_f32(sum_x)
-        # Least squares. The offset is kept between 0 and one step below the lowest value; the scale is the best for it.
+        # Least squares. -m is kept between the ceiling and one step below the lowest value; the scale is best for it.
         offsets = (sum_cc * x_all - sum_c * sum_cx) / (w * sum_cc - sum_c * sum_c)
-        offsets = maximum(splat_f32(lowest - spread / top), minimum(splat_f32(float32(0.0)), offsets))
+        offsets = maximum(splat_f32(lowest - spread / top), minimum(splat_f32(ceiling), offsets))
         rest = sum_cx - offsets * sum_c
         scales = rest / sum_cc
         inverses = splat_f32(float32(1.0)) / scales
@@ -153,3 +185,29 @@ def fit_scale_and_offset(x, values, top, steps):
     gains = maximum(splat_f32(float32(0.0)), scales * rest + offsets * (x_all + x_all - offsets * w))
     scale, offset = at_argmax(gains, scales), at_argmax(gains, offsets)
     return (scale, -offset) if _finite(scale) else (spread / top, -lowest)
+
+
+_fit_by_magnitude = device(bind(_fit_scale_and_offset, "fit_scale_and_offset_by_magnitude",
+                                weight_of=_larger_for_large, signed=False))
+fit_weighted_scale_and_offset = device(bind(_fit_scale_and_offset, "fit_weighted_scale_and_offset", weight_of=_given,
+                                            signed=False))
+fit_weighted_scale_and_minimum = device(bind(_fit_scale_and_offset, "fit_weighted_scale_and_minimum", weight_of=_given,
+                                             signed=True))
+
+
+@device
+def fit_scale_and_offset(x, values, top, steps):
+    """The scale and the offset m >= 0. The weights are |value| + the root mean square of all values."""
+    return _fit_by_magnitude(x, 0, values, top, steps)
+
+
+@device
+def weigh_by_squares(x, weights, group, values):
+    """weights = value ** 2 + the mean of that in its group, and a little for zeros."""
+    for start in range(0, 4 * values, 4 * group):
+        squares = splat_f32(float32(0.0))
+        for i in range(start, start + 4 * group, _VECTOR):
+            squares = fma(load_f32(x + i), load_f32(x + i), squares)
+        typical = splat_f32(reduce_add(squares) / float32(group) + float32(1e-30))
+        for i in range(start, start + 4 * group, _VECTOR):
+            store_f32(weights + i, fma(load_f32(x + i), load_f32(x + i), typical))

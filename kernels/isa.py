@@ -31,8 +31,7 @@ class Prefetch:
     direct: TileDistances = _DEFAULT  # weights that are multiplied as they are loaded
     unpacked: TileDistances = _DEFAULT  # weights that are unpacked or converted first
     grouped: TileDistances = _DEFAULT  # weights that are unpacked, with an integer scale for each group
-    levels: TileDistances = _DEFAULT  # weights whose levels are looked up
-    far: TileDistances = _DEFAULT  # weights of 2 and 3 bits: a tile computes much for each byte
+    levels: TileDistances = _DEFAULT  # weights whose levels are looked up, or of 2 and 3 bits
     pages: TileDistances = _DEFAULT  # keys and values; attention prefetches what is further ahead
     margin: int = 2048  # in so many last bytes of its panels, a tile prefetches the panels of the next tile
 
@@ -93,16 +92,14 @@ _L1_AND_L2: Distances = ((2048, 1), (8192, 2))
 _UNPACKED = (_L1_AND_L2, _L1_AND_L2, _L1_AND_L2, _NONE)
 _GROUPED = (_L2, _L2, _L2, _NONE)  # their tiles take so long that the second level is near enough
 _LEVELS = (_L1_AND_L2, _L1_AND_L2, _L1_AND_L2, ((8192, 1),))
-_FAR = (_L1_AND_L2, _L1_AND_L2, _L1_AND_L2, ((8192, 1), (16384, 2)))
 _ONE_PANEL = (1, 1, 1, 1)
 _TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "znver": {
         "avx512-vnni": {"tile_panels": _ONE_PANEL,
-                        "prefetch": Prefetch((_L1_AND_L2, _NONE, _NONE, _NONE), _UNPACKED, _GROUPED, _LEVELS, _FAR)},
+                        "prefetch": Prefetch((_L1_AND_L2, _NONE, _NONE, _NONE), _UNPACKED, _GROUPED, _LEVELS)},
         "avx-vnni": {"tile_panels": _ONE_PANEL,
-                     "prefetch": Prefetch((_L1_AND_L2, _L1_AND_L2, _NONE, _NONE), _UNPACKED, _GROUPED,
-                                          _LEVELS, _FAR)},
-        "avx2": {"tile_panels": _ONE_PANEL, "prefetch": Prefetch(_UNPACKED, _UNPACKED, _GROUPED, _LEVELS, _FAR)},
+                     "prefetch": Prefetch((_L1_AND_L2, _L1_AND_L2, _NONE, _NONE), _UNPACKED, _GROUPED, _LEVELS)},
+        "avx2": {"tile_panels": _ONE_PANEL, "prefetch": Prefetch(_UNPACKED, _UNPACKED, _GROUPED, _LEVELS)},
     },
 }
 

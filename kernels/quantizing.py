@@ -6,8 +6,8 @@ A format's `encode` and `decode` are called by address, so that no pair of forma
 from numba import float32
 
 from .jit import device, kernel
-from .simd import LANES, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum, put_f32
-from .simd import reduce_add, rint, splat_f32, store_f32
+from .simd import LANES, alloca, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum
+from .simd import put_f32, put_i64, reduce_add, rint, splat_f32, store_f32
 
 PIECE = 8192  # values: whole blocks of every format, and small enough for the caches
 SCRATCH_BYTES = 2 * 4 * PIECE  # for each thread
@@ -62,6 +62,39 @@ def convert(work, thread, threads, values, source, source_bytes, source_block, s
         elif bits_to_float(unit) != 0:
             _ternarize(x, count, bits_to_float(unit))
         call_kernel(encode, 0, 0, x, target + piece * target_bytes, count // target_block)
+        piece = atomic_add(work, 1)
+
+
+@device
+def _encode_rows(x, values, column, columns, importance, encode, target, block, block_bytes):
+    """Encode values from a column of a row on, with the weights of the columns, which start anew with each row."""
+    operands, at = alloca(8), 0
+    while at < values:
+        count = min(values - at, columns - column)
+        put_i64(operands, count // block)
+        call_kernel(encode, operands, 1, x + 4 * at, importance + 4 * column, target + at // block * block_bytes)
+        at += count
+        column = 0
+
+
+@kernel
+def convert_weighted(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode,
+                     target, target_bytes, target_block, encode, importance, first, columns, limit, scratch, refused):
+    """The same as `convert` without a unit, but `encode` is that of formats with weights.
+
+    importance: a float32 weight for each of the `columns` values of a row. first: where in a matrix of such rows the
+    values begin.
+    """
+    x = scratch + thread * SCRATCH_BYTES
+    piece = atomic_add(work, 1)
+    while piece * PIECE < values:
+        count = min(PIECE, values - piece * PIECE)
+        _load(source + piece * source_bytes, decode, count, source_block, bits_to_float(source_scale), x)
+        if not _all_within(x, count, bits_to_float(limit)):
+            atomic_add(refused, 1)
+        else:
+            _encode_rows(x, count, (first + piece * PIECE) % columns, columns, importance, encode,
+                         target + piece * target_bytes, target_block, target_bytes * target_block // PIECE)
         piece = atomic_add(work, 1)
 
 

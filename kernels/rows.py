@@ -5,7 +5,7 @@ from numba import float32
 from .jit import hole, template
 from .simd import LANES, atomic_add, get_i64, put_f32
 
-pack_block = dequantize_block = quantize_block = row_factor = hole()  # functions of a format
+pack_block = dequantize_block = quantize_block = quantize_weighted = row_factor = hole()  # functions of a format
 panel_block_bytes = adjacent_blocks = header_bytes = block_values = block_bytes = hole()  # its sizes
 
 
@@ -57,6 +57,14 @@ def encode(x, blocks, count):
     """Quantize contiguous float32 values to `count` blocks. `quantize_block(x, block)` belongs to the format."""
     for i in range(count):
         quantize_block(x + 4 * block_values * i, blocks + block_bytes * i)
+    return count
+
+
+@template
+def encode_weighted(x, weights, blocks, count):
+    """The same, with a weight for each value. `quantize_weighted(x, weights, block)` belongs to the format."""
+    for i in range(count):
+        quantize_weighted(x + 4 * block_values * i, weights + 4 * block_values * i, blocks + block_bytes * i)
     return count
 
 

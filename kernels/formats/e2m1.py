@@ -7,7 +7,7 @@ from numba import float32
 
 from ..activations import Int8Blocks
 from ..fitting import CANDIDATES
-from ..jit import device, inlined
+from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, add_partial_sums, at_argmax, bits, dot4, fma, get_f32, get_u8, load_tile, panel_bytes
 from ..simd import partial_sums, put_f32, splat_f32, table_lookup, zeros
 from .levels import level_writer, nearest_level
@@ -48,8 +48,11 @@ def put_values(nibbles, scale, out, half):
         put_f32(out + 4 * (half + i), scale * float32(LEVELS[byte >> 4]))
 
 
-@device
-def best_code(x, values, table):
+weight_of = hole()
+
+
+@template
+def _best_code(x, weights, values, table):
     """Of CANDIDATES scales, the code of that with the smallest error of scale * level. All are float32.
 
     table: the address of the scales, and behind them their codes. It takes TABLE bytes.
@@ -59,5 +62,19 @@ def best_code(x, values, table):
     for i in range(values):
         value = splat_f32(get_f32(x + 4 * i))
         difference = value - _nearest(value / scales) * scales
-        errors = fma(difference, difference, errors)
+        errors = fma(difference * splat_f32(weight_of(weights, i)), difference, errors)
     return at_argmax(like - errors, load_tile(like, table + 4 * CANDIDATES, 0, VECTOR))
+
+
+@device
+def _one(weights, i):
+    return float32(1.0)
+
+
+@device
+def _given(weights, i):
+    return get_f32(weights + 4 * i)
+
+
+best_code = device(bind(_best_code, "best_code", weight_of=_one))
+best_weighted_code = device(bind(_best_code, "best_weighted_code", weight_of=_given))

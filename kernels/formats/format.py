@@ -13,7 +13,7 @@ from ..jit import Kernel, bind, device, kernel, native  # before Numba itself, w
 from numba import float32
 
 from ..matmul import matmul, matmul_experts, multiplier
-from ..rows import decode, dequantize, encode, pack
+from ..rows import decode, dequantize, encode, encode_weighted, pack
 from ..simd import ISA, LANES
 
 def _grouped_panels() -> tuple[int, int, int, int]:
@@ -45,6 +45,7 @@ class Format:
     panel_block_bytes: int  # of a row
     adjacent_blocks: int = 1  # how many blocks of a row lie side by side; a panel is padded to a multiple of it
     panel_header_bytes: int = 0  # of a row, before its blocks: 4 for a float32 that multiplies the row, or none
+    weighted_encoder: Kernel | None = None  # (float32 address, that of weights, of blocks, count); None: weightless
 
     @property
     def encode(self) -> Kernel:
@@ -67,6 +68,7 @@ def _no_factor(end):
 def make_format(name: str, type_id: int, block: int, block_bytes: int, activation: Activation, *,
                 quantize_block: Callable[..., Any] | None, dequantize_block: Callable[..., Any],
                 pack_block: Callable[..., Any], tile: Callable[..., Any],
+                quantize_weighted: Callable[..., Any] | None = None,
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0,
                 adjacent_blocks: int = 1, row_factor: Callable[..., Any] | None = None,
                 panels: tuple[int, int, int, int] = ISA.tile_panels,
@@ -76,6 +78,8 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     quantize_block(x, block): float32 values to one block of the file; None if lcpu only reads them.
     dequantize_block(block, out): one block of the file to float32 values.
     dequantize_blocks(blocks, out, count): several blocks, for formats where that is faster than one by one.
+    quantize_weighted(x, weights, block): as quantize_block, but each squared error counts as much as its weight, a
+    positive float32; None if that makes no difference.
     pack_block(block, panel block, lane): copy one block of the file to its place in a panel.
     tile(acc, panel, panel stride, x, x stride, blocks) -> acc: acc[p][t] += panel p . row t of x, over all blocks.
     row_factor(address behind the last block): a float32 for each row, with which panels then begin.
@@ -87,6 +91,8 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     multiply = multiplier(tile, name, panels, wide)
     read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
     write = quantize_block and native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes))
+    weigh = quantize_weighted and native(bind(encode_weighted, f"encode_weighted_{name}",
+                                              quantize_weighted=quantize_weighted, **sizes))
     return Format(
         name, type_id, block, block_bytes,
         encoder=write,
@@ -102,4 +108,5 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
         panel_block_bytes=panel_block_bytes,
         adjacent_blocks=adjacent_blocks,
         panel_header_bytes=header_bytes,
+        weighted_encoder=weigh,
     )

@@ -14,15 +14,15 @@ from numba import float32, int32
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import Template, bind, device, hole, inlined, template
 from ..simd import DOT_ELEMENT, LANES, add_partial_sums, bits, dot4, fma, get_u8, init_from_bias, panel_bytes
-from ..simd import panel_f16, panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_far
-from ..simd import prefetch_levels, put_i32, scale_add, scale_add_two, splat_f32, table_lookup
+from ..simd import panel_f16, panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_levels
+from ..simd import put_i32, scale_add, scale_add_two, splat_f32, table_lookup
 
 _VECTOR = 4 * LANES
 _ONES, _LOW_PAIRS = 0x01010101, 0x03030303
 _NARROW = DOT_ELEMENT == "i16"  # then a partial sum can hold few products
 
 codes_of = lookup = per_sum = dot_first_half = dot_second_half = hole()  # of a format's codes and products
-dot = dots = step = codes = pair = twice = least = prefetch = hole()  # of its tile
+dot = dots = step = codes = pair = twice = least = hole()  # of its tile
 
 
 # ---- codes of 32 values of a row ----
@@ -164,7 +164,7 @@ def _tile_by_32(acc, panel, panel_stride, x, x_stride, blocks):
         step_scale, least_scale = scale * splat_f32(float32(twice)), scale * splat_f32(float32(least))
         scales, panel = panel + 2 * LANES, panel + 6 * LANES
         for _ in range(4):
-            prefetch(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
+            prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
             low = fma(panel_low_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             high = fma(panel_high_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             scales += LANES
@@ -186,7 +186,7 @@ def _tile_by_16(acc, panel, panel_stride, x, x_stride, blocks):
         step_scale, least_scale = scale * splat_f32(float32(twice)), scale * splat_f32(float32(least))
         scales, panel = panel + 2 * LANES, panel + 10 * LANES
         for _ in range(8):
-            prefetch(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
+            prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair)
             low = fma(panel_low_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             high = fma(panel_high_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             scales += LANES
@@ -209,7 +209,6 @@ class Layout:
     put: Template  # put(block, group, target, stride): store the words, `stride` bytes apart
     code: Callable[..., Any]  # code(words, i): the code of value i
     dot: Callable[..., Any]  # dot(name, lookup, largest weight, group of a scale): the products of 32 values
-    prefetch: Any
 
     def tile(self, name: str, activation: Int8Blocks, levels: Sequence[int], unit: float,
              least: int) -> Callable[..., Any]:
@@ -218,7 +217,7 @@ class Layout:
         lookup = table_lookup(weights + [0] * (16 - len(weights)))
         codes = _VECTOR * self.words
         fillings = {"codes": codes, "pair": codes * activation.group // 16, "step": activation.block_bytes,
-                    "twice": 2 * unit, "least": least * unit, "prefetch": self.prefetch}
+                    "twice": 2 * unit, "least": least * unit}
         dot = inlined(self.dot(name, lookup, max(weights), activation.group))
         if activation.group == 16:
             return device(bind(_tile_by_16, f"tile_{name}", dots=dot, **fillings))
@@ -243,6 +242,6 @@ def _two_bit_dot(name: str, lookup: Any, largest: int, group: int) -> Callable[.
 # Byte j of a word has codes of values 4 p + j. Nibbles: p = i and i + 4 in word i. Two bits: p = 4 i .. 4 i + 3 in word
 # i. Three bits: p = 2 i and 2 i + 1 in word i, from the low bit up; the two top bits of words 0 and 1 are the low bits
 # of p = 6 and 7, and the two top bits of word 2 are their third ones.
-NIBBLES = Layout(4, _put_nibbles, _nibble, _nibble_dot, prefetch_levels)
-TWO_BITS = Layout(2, _put_two_bits, _two_bits, _two_bit_dot, prefetch_far)
-THREE_BITS = Layout(3, _put_three_bits, _three_bits, _three_bit_dot, prefetch_far)
+NIBBLES = Layout(4, _put_nibbles, _nibble, _nibble_dot)
+TWO_BITS = Layout(2, _put_two_bits, _two_bits, _two_bit_dot)
+THREE_BITS = Layout(3, _put_three_bits, _three_bits, _three_bit_dot)

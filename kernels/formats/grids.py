@@ -8,7 +8,7 @@ A block of a panel is the float16 scales of all rows, their 4-bit scales (two in
 nibble: the first bytes of all rows, the second ones, ..), and the vectors of codes of each 32 values.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ _ONES = 0x01010101
 # ---- tables ----
 
 
-def _grid(name: str) -> np.ndarray:
+def grid_codes(name: str) -> np.ndarray:
     """The points of a type's grid, by the gguf package: uint8 [points][4 or 8], each magnitude as its rank."""
     from gguf import quants  # here, since most models need no grid
 
@@ -38,12 +38,12 @@ def _grid(name: str) -> np.ndarray:
 
 def four_values(name: str) -> Any:
     """point(number): the four magnitudes of a point of a type's grid, a byte each."""
-    return number_table(lambda: _grid(name).view("<u4").ravel().tolist())
+    return number_table(lambda: grid_codes(name).view("<u4").ravel().tolist())
 
 
 def eight_values(name: str) -> Any:
     """point(number): byte j has two bits for magnitude j and two for magnitude j + 4 of a point of a type's grid."""
-    return number_table(lambda: (_grid(name)[:, :4] | _grid(name)[:, 4:] << 2).view("<u4").ravel().tolist())
+    return number_table(lambda: (grid_codes(name)[:, :4] | grid_codes(name)[:, 4:] << 2).view("<u4").ravel().tolist())
 
 
 def _spread(signs: int) -> int:
@@ -113,13 +113,15 @@ def _dequantize_block(block, out):
 
 def make_grid_format(name: str, type_id: int, block_bytes: int, layout: Layout, *, codes: Callable[..., Any],
                      scale_code: Callable[..., Any], levels: Sequence[int], unit: float, least: int = 1,
-                     group: int = 32, put_scale: Callable[..., Any] = _put_first) -> Format:
-    """A format that lcpu reads.
+                     group: int = 32, put_scale: Callable[..., Any] = _put_first,
+                     quantizers: Mapping[str, Callable[..., Any]] | None = None) -> Format:
+    """A format of grid points.
 
     codes(block, group, n): the codes of the n-th eight of 32 values: the first four and the last four, a byte each.
     scale_code(block, i): the i-th of the 4-bit scales.
     levels: by code. group: how many values have a 4-bit scale of their own, 16 or 32.
     put_scale(block, target): copy the float16 scale of a block. By default it is what comes first.
+    quantizers: quantize_block and quantize_weighted; None if lcpu only reads the format.
     """
     activation = Int8Blocks(offset=-min(levels), group=group)
     groups = group // 16  # of 32 values, for a pair of scales
@@ -128,7 +130,8 @@ def make_grid_format(name: str, type_id: int, block_bytes: int, layout: Layout, 
     unpack = bind(_dequantize_block, f"dequantize_block_{name}", code=layout.code, least=least, unit=unit,
                   groups=groups, levels=tuple(levels), **parts)
     return make_format(
-        name, type_id, 256, block_bytes, activation, quantize_block=None, dequantize_block=device(unpack),
+        name, type_id, 256, block_bytes, activation, dequantize_block=device(unpack),
+        **quantizers or {"quantize_block": None},
         pack_block=device(bind(_pack_block, f"pack_block_{name}", pairs=8 // groups, words=layout.words,
                          **parts)),
         tile=layout.tile(name, activation, levels, unit, least),

@@ -5,12 +5,14 @@ whether the values are 1/8 less. The last 8 bytes are four 16-bit numbers, each 
 values, from the low bits up, and 4 bits of the float16 scale, the low ones first (ggml's block_iq1_m).
 """
 
-from numba import uint16
+from numba import int64, uint16, uint8
 
 from ..jit import device
-from ..simd import get_u16, get_u8, put_u16
+from ..simd import get_i32, get_u16, get_u8, put_u16, put_u8
+from .grid_search import NUMBER_AT
 from .grid_tiles import THREE_BITS
 from .grids import eight_values, make_grid_format, two_fours
+from .ternary_search import ternary_quantizers
 
 _TOPS, _SCALES = 32, 48  # byte offsets
 _FOURS = 0x04040404
@@ -38,5 +40,22 @@ def _put_scale(block, target):
                            | get_u16(parts + 6) >> 12 << 12))
 
 
+@device
+def _put_block(block, scale, points, scales, less):
+    for i in range(16):
+        byte = int64(0)
+        for n in range(2):
+            number = int64(get_i32(points + 8 * i + 4 * n)) >> NUMBER_AT
+            put_u8(block + 2 * i + n, uint8(number))
+            byte |= (number >> 8 | int64(get_u8(less + 2 * i + n)) << 3) << 4 * n
+        put_u8(block + _TOPS + i, uint8(byte))
+    for i in range(4):
+        word = (int64(get_u16(scale)) >> 4 * i & 15) << 12
+        for n in range(4):
+            word |= int64(get_u8(scales + 4 * i + n)) << 3 * n
+        put_u16(block + _SCALES + 2 * i, uint16(word))
+
+
 FORMAT = make_grid_format("iq1_m", 29, 56, THREE_BITS, codes=_codes, scale_code=_scale_code, unit=1 / 8,
-                          levels=(-7, 1, 9, 0, -9, -1, 7), group=16, put_scale=_put_scale)
+                          levels=(-7, 1, 9, 0, -9, -1, 7), group=16, put_scale=_put_scale,
+                          quantizers=ternary_quantizers("iq1_m", group=16, part=8, put_block=_put_block))

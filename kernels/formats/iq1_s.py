@@ -7,10 +7,14 @@ is 1/8 less (ggml's block_iq1_s).
 In a panel a value is always 1/8 more. Where it is less, the group has the opposite signs in both factors.
 """
 
+from numba import int64, uint16, uint8
+
 from ..jit import device
-from ..simd import get_u16, get_u8
+from ..simd import get_i32, get_u16, get_u8, put_u16, put_u8
+from .grid_search import NUMBER_AT
 from .grid_tiles import TWO_BITS
 from .grids import eight_values, make_grid_format, two_fours
+from .ternary_search import ternary_quantizers
 
 _POINTS, _TOPS = 2, 34  # byte offsets
 _LESS = 1 << 15
@@ -34,5 +38,18 @@ def _scale_code(block, group):
     return 7 - scale if word & _LESS else 8 + scale
 
 
+@device
+def _put_block(block, scale, points, scales, less):
+    put_u16(block, get_u16(scale))
+    for group in range(8):
+        word = int64(get_u8(scales + group)) << 12 | int64(get_u8(less + group)) << 15
+        for n in range(4):
+            number = int64(get_i32(points + 16 * group + 4 * n)) >> NUMBER_AT
+            put_u8(block + _POINTS + 4 * group + n, uint8(number))
+            word |= (number >> 8) << 3 * n
+        put_u16(block + _TOPS + 2 * group, uint16(word))
+
+
 FORMAT = make_grid_format("iq1_s", 19, 50, TWO_BITS, codes=_codes, scale_code=_scale_code, levels=(-7, 1, 9),
-                          unit=1 / 8, least=-15)
+                          unit=1 / 8, least=-15,
+                          quantizers=ternary_quantizers("iq1_s", group=32, part=32, put_block=_put_block))

@@ -5,8 +5,11 @@ A block is a float16 scale, for each 4 values the number of a grid point, and fo
 of the group (ggml's block_iq3_xxs, whose magnitudes are twice as large).
 """
 
+from numba import uint8
+
 from ..jit import device
-from ..simd import get_i32, get_u8
+from ..simd import get_i32, get_u8, put_i32, put_u8
+from .grid_search import NUMBER_AT, even_signs_of, grid_quantizers
 from .grid_tiles import NIBBLES
 from .grids import four_values, fours_with_signs, make_grid_format, spread_even_signs
 
@@ -27,5 +30,15 @@ def _scale_code(block, group):
     return get_i32(block + _SIGNS + 4 * group) >> 28 & 15
 
 
+@device
+def _put_block(block, points, scales, signs):
+    for i in range(64):
+        put_u8(block + _POINTS + i, uint8(get_i32(points + 4 * i) >> NUMBER_AT))
+    for group in range(8):
+        put_i32(block + _SIGNS + 4 * group, even_signs_of(signs + 4 * group, scales + group))
+
+
 FORMAT = make_grid_format("iq3_xxs", 18, 98, NIBBLES, codes=_codes, scale_code=_scale_code, unit=0.5,
-                          levels=(*_LEVELS, *(-level for level in _LEVELS)))
+                          levels=(*_LEVELS, *(-level for level in _LEVELS)),
+                          quantizers=grid_quantizers("iq3_xxs", _LEVELS, group=32, even_signs=True, unit=0.5,
+                                                     put_block=_put_block))

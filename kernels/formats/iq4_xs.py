@@ -13,10 +13,11 @@ from numba import float32, int64, uint8
 from ..activations import BIAS, SCALE
 from ..fitting import inverse, ramp
 from ..jit import device
-from ..simd import LANES, alloca, get_f16, get_f32, get_u16, get_u8, init_from_bias, panel_f16, panel_i8
-from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_u16, put_u8, scale_add
+from ..simd import LANES, alloca, get_f16, get_f32, get_i64, get_u16, get_u8, init_from_bias, panel_f16, panel_i8
+from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_i64, put_u16, put_u8, scale_add
+from ..weighted_fitting import scale_chooser
 from .format import make_format
-from .iq4_nl import ACTIVATION, dot_levels, fit_levels, put_levels, put_values
+from .iq4_nl import ACTIVATION, best_scale, dot_levels, fit_levels, nearest, put_levels, put_values
 from .nibbles import NIBBLES, copy_nibbles
 
 _BYTES = 136
@@ -25,11 +26,27 @@ _GROUP = (1 + NIBBLES) * LANES  # panel bytes of a group
 _STEP = ACTIVATION.block_bytes
 
 
+_choose_scale = scale_chooser("iq4_nl", nearest)
+
+
 @device
 def _group_scale(block, group):
     """-32 .. 31"""
     low = get_u8(block + _LOWS + group // 2) >> (4 * (group % 2)) & 15
     return int64(low | (get_u16(block + _TOPS) >> (2 * group) & 3) << 4) - 32
+
+
+@device
+def _put_scales(block, codes):
+    """Store the scales of the groups, int64 0 .. 63."""
+    tops = lows = int64(0)
+    for group in range(8):
+        code = get_i64(codes + 8 * group)
+        lows |= (code & 15) << (4 * group)
+        tops |= (code >> 4) << (2 * group)
+    put_u16(block + _TOPS, tops)
+    for i in range(4):
+        put_u8(block + _LOWS + i, uint8(lows >> (8 * i)))
 
 
 @device
@@ -43,23 +60,42 @@ def _fit_groups(x, block):
         put_f32(fits + 4 * group, scale)
         largest = scale if abs(scale) > abs(largest) else largest
     put_f16(block, largest / float32(-32.0))
-    tops = lows = int64(0)
+    codes = alloca(64)
     for group in range(8):
         code = int64(round(get_f32(fits + 4 * group) * inverse(largest) * float32(-32.0)))
-        code = min(code, 31) + 32
-        lows |= (code & 15) << (4 * group)
-        tops |= (code >> 4) << (2 * group)
-    put_u16(block + _TOPS, tops)
-    for i in range(4):
-        put_u8(block + _LOWS + i, uint8(lows >> (8 * i)))
+        put_i64(codes + 8 * group, min(code, 31) + 32)
+    _put_scales(block, codes)
+
+
+@device
+def _put_codes(x, block):
+    for group in range(8):
+        scale = get_f16(block) * float32(_group_scale(block, group))
+        put_levels(x + 128 * group, block + _CODES + 16 * group, inverse(scale), 16)
 
 
 @device
 def quantize_block(x, block):
     _fit_groups(x, block)
+    _put_codes(x, block)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    codes = alloca(64)
+    largest = float32(0.0)
     for group in range(8):
-        scale = get_f16(block) * float32(_group_scale(block, group))
-        put_levels(x + 128 * group, block + _CODES + 16 * group, inverse(scale), 16)
+        scale = best_scale(x + 128 * group, weights + 128 * group, 32)
+        put_f32(codes + 8 * group, scale)
+        largest = scale if abs(scale) > abs(largest) else largest
+    put_f16(block, largest / float32(-32.0))
+    unit = get_f16(block)
+    for group in range(8):
+        middle = int64(round(get_f32(codes + 8 * group) * inverse(unit)))
+        code = _choose_scale(x + 128 * group, weights + 128 * group, 32, unit, middle, -32, 31)
+        put_i64(codes + 8 * group, code + 32)
+    _put_scales(block, codes)
+    _put_codes(x, block)
 
 
 @device
@@ -97,4 +133,4 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("iq4_xs", 23, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
                      dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
-                     panel_block_bytes=2 + 8 * (1 + NIBBLES))
+                     quantize_weighted=quantize_weighted, panel_block_bytes=2 + 8 * (1 + NIBBLES))

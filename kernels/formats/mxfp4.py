@@ -8,9 +8,9 @@ rows, then the nibbles as in `nibbles`.
 from numba import float32, int64, uint8
 
 from ..fitting import CANDIDATES, inverse, largest_magnitude
-from ..jit import device, inlined
+from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, alloca, bits_to_float, get_i32, get_u8, panel_e8m0, put_f32, put_u8
-from .e2m1 import TABLE, VECTOR, activation, best_code, dot_pair, put_levels, put_values
+from .e2m1 import TABLE, VECTOR, activation, best_code, best_weighted_code, dot_pair, put_levels, put_values
 from .format import make_format
 from .levels import level_tile
 from .nibbles import copy_nibbles
@@ -25,8 +25,11 @@ def _power(e):
     return bits_to_float((1 << 21) << e if e < 2 else (e - 1) << 23)
 
 
-@device
-def _fit_exponent(x):
+find_code = hole()
+
+
+@template
+def _fit_exponent(x, weights):
     """The best e for 32 values: that with which the largest one is 4 to 8 times the scale, or one of its neighbours."""
     peak, table = alloca(4), alloca(TABLE)
     put_f32(peak, largest_magnitude(x, 32))
@@ -36,14 +39,27 @@ def _fit_exponent(x):
         e = max(2, min(254, (get_i32(peak) >> 23 & 255) - 3 + i % 4))
         put_f32(table + 4 * i, _power(e))
         put_f32(table + 4 * CANDIDATES + 4 * i, float32(e))
-    return int64(best_code(x, 32, table))
+    return int64(find_code(x, weights, 32, table))
+
+
+_fit = device(bind(_fit_exponent, "fit_exponent_mxfp4", find_code=best_code))
+_fit_weighted = device(bind(_fit_exponent, "fit_weighted_exponent_mxfp4", find_code=best_weighted_code))
+
+
+@device
+def _put_block(x, block, e):
+    put_u8(block, uint8(e))
+    put_levels(x, block + 1, inverse(_power(e)) if e else float32(0.0), 16)
 
 
 @device
 def quantize_block(x, block):
-    e = _fit_exponent(x)
-    put_u8(block, uint8(e))
-    put_levels(x, block + 1, inverse(_power(e)) if e else float32(0.0), 16)
+    _put_block(x, block, _fit(x, 0))
+
+
+@device
+def quantize_weighted(x, weights, block):
+    _put_block(x, block, _fit_weighted(x, weights))
 
 
 @device
@@ -65,4 +81,4 @@ def _dot(total, panel, panel_stride, x, x_stride):
 
 FORMAT = make_format("mxfp4", 39, 32, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block, pack_block=pack_block,
-                     tile=level_tile("mxfp4", _ACTIVATION, _dot, panel_e8m0, 1))
+                     tile=level_tile("mxfp4", _ACTIVATION, _dot, panel_e8m0, 1), quantize_weighted=quantize_weighted)

@@ -12,11 +12,11 @@ from numba import float32, int64, uint8
 
 from ..activations import BIAS, SCALE
 from ..fitting import CANDIDATES, inverse, largest_magnitude
-from ..jit import device, inlined
+from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, alloca, bits_to_float, fma, get_i32, get_u16, get_u8, init_from_bias, panel_e4m3
 from ..simd import panel_f32, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u8, scale_add_two
 from ..simd import zeros_f32
-from .e2m1 import TABLE, VECTOR, activation, best_code, dot_pair, put_levels, put_values
+from .e2m1 import TABLE, VECTOR, activation, best_code, best_weighted_code, dot_pair, put_levels, put_values
 from .format import make_format
 
 _BYTES = 36
@@ -34,8 +34,11 @@ def _half_scale(code):
     return float32(mantissa + (8 if exponent else 0)) * power if code != _NAN else float32(0.0)
 
 
-@device
-def _fit_scale(x):
+find_code = hole()
+
+
+@template
+def _fit_scale(x, weights):
     """The best scale for 16 values: of codes around that with which the largest value is 6."""
     table = alloca(TABLE)
     put_f16(table, largest_magnitude(x, 16) * float32(1 / 6 / 256))  # whose bits are those of E4M3 and 7 more
@@ -44,15 +47,29 @@ def _fit_scale(x):
         code = max(1, min(_LARGEST, middle - 7 + i))
         put_f32(table + 4 * i, _half_scale(code))
         put_f32(table + 4 * CANDIDATES + 4 * i, float32(code))
-    return int64(best_code(x, 16, table))
+    return int64(find_code(x, weights, 16, table))
+
+
+_fit = device(bind(_fit_scale, "fit_scale_nvfp4", find_code=best_code))
+_fit_weighted = device(bind(_fit_scale, "fit_weighted_scale_nvfp4", find_code=best_weighted_code))
+
+
+@device
+def _put_group(x, block, group, code):
+    put_u8(block + group, uint8(code))
+    put_levels(x, block + 4 + 8 * group, inverse(_half_scale(code)), 8)
 
 
 @device
 def quantize_block(x, block):
     for group in range(4):
-        code = _fit_scale(x + 64 * group)
-        put_u8(block + group, uint8(code))
-        put_levels(x + 64 * group, block + 4 + 8 * group, inverse(_half_scale(code)), 8)
+        _put_group(x + 64 * group, block, group, _fit(x + 64 * group, 0))
+
+
+@device
+def quantize_weighted(x, weights, block):
+    for group in range(4):
+        _put_group(x + 64 * group, block, group, _fit_weighted(x + 64 * group, weights + 64 * group))
 
 
 @device
@@ -103,4 +120,4 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("nvfp4", 40, 64, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block, pack_block=pack_block,
-                     tile=tile, row_factor=_panel_factor)
+                     tile=tile, quantize_weighted=quantize_weighted, row_factor=_panel_factor)

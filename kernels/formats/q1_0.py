@@ -10,7 +10,7 @@ from numba import float32, int32, int64, uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import device
-from ..simd import LANES, absolute, add_partial_sums, bits, dot4, get_f16, get_f32, get_i32, get_u16, get_u8
+from ..simd import LANES, absolute, add_partial_sums, bits, dot4, fma, get_f16, get_f32, get_i32, get_u16, get_u8
 from ..simd import init_from_bias, load_f32, panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_unpacked
 from ..simd import put_f16, put_f32, put_i32, put_u16, put_u8, reduce_add, scale_add, splat_f32
 from .format import make_format
@@ -22,17 +22,32 @@ _VECTOR = 4 * LANES
 
 
 @device
+def _put_signs(x, block):
+    for i in range(16):
+        byte = 0
+        for k in range(8):
+            byte |= (1 if get_f32(x + 32 * i + 4 * k) >= 0 else 0) << k
+        put_u8(block + 2 + i, uint8(byte))
+
+
+@device
 def quantize_block(x, block):
     """The scale with the smallest error is the mean magnitude."""
     total = splat_f32(float32(0.0))
     for i in range(0, 128, LANES):
         total = total + absolute(load_f32(x + 4 * i))
     put_f16(block, reduce_add(total) / float32(128.0))
-    for i in range(16):
-        byte = 0
-        for k in range(8):
-            byte |= (1 if get_f32(x + 32 * i + 4 * k) >= 0 else 0) << k
-        put_u8(block + 2 + i, uint8(byte))
+    _put_signs(x, block)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    total = sum_w = splat_f32(float32(0.0))
+    for i in range(0, 128, LANES):
+        weight = load_f32(weights + 4 * i)
+        total, sum_w = fma(absolute(load_f32(x + 4 * i)), weight, total), sum_w + weight
+    put_f16(block, reduce_add(total) / reduce_add(sum_w))
+    _put_signs(x, block)
 
 
 @device
@@ -87,4 +102,4 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("q1_0", 41, 128, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile)
+                     pack_block=pack_block, tile=tile, quantize_weighted=quantize_weighted)

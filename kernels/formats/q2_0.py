@@ -5,7 +5,7 @@ Byte i of a block's 16 holds values 4 i .. 4 i + 3, from its low bits up (ggml's
 
 from numba import float32, uint8
 
-from ..fitting import inverse, ramp, scale_fitter
+from ..fitting import inverse, ramp, scale_fitter, weighted_scale_fitter
 from ..jit import device
 from ..simd import LANES, alloca, get_f16, get_u8, load_f32, maximum, minimum, put_f16, put_f32, put_u8, rint
 from ..simd import splat_f32, store_i8, to_i32
@@ -20,11 +20,11 @@ def _nearest(x):
 
 
 _fit_scale = scale_fitter("q2_0", _nearest, 2.0)
+_fit_weighted_scale = weighted_scale_fitter("q2_0", _nearest, 2.0)
 
 
 @device
-def quantize_block(x, block):
-    put_f16(block, _fit_scale(x, 64, ramp(float32(-2.4), float32(0.32))))
+def _put_codes(x, block):
     factor = splat_f32(inverse(get_f16(block)))
     codes = alloca(64)
     for i in range(0, 64, LANES):
@@ -37,6 +37,18 @@ def quantize_block(x, block):
 
 
 @device
+def quantize_block(x, block):
+    put_f16(block, _fit_scale(x, 64, ramp(float32(-2.4), float32(0.32))))
+    _put_codes(x, block)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    put_f16(block, _fit_weighted_scale(x, weights, 64, ramp(float32(-2.4), float32(0.32))))
+    _put_codes(x, block)
+
+
+@device
 def dequantize_block(block, out):
     scale = get_f16(block)
     for i in range(64):
@@ -45,4 +57,4 @@ def dequantize_block(block, out):
 
 
 FORMAT = make_ternary_format("q2_0", 42, 64, _BYTES, 0, quantize_block=quantize_block,
-                             dequantize_block=dequantize_block)
+                             dequantize_block=dequantize_block, quantize_weighted=quantize_weighted)

@@ -9,9 +9,10 @@ from numba import float32, int32
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import inverse, peak
 from ..jit import device, inlined
-from ..simd import LANES, add_to_bytes, bits, get_f16, get_u16, get_u8, init_from_bias, load_f32, minimum, panel_bytes
-from ..simd import panel_f16, prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32
-from ..simd import splat_i32, store_f32, store_i8, store_tile, to_i32, zeros
+from ..simd import LANES, add_to_bytes, bits, get_f16, get_u16, get_u8, init_from_bias, load_f32, maximum, minimum
+from ..simd import panel_bytes, panel_f16, prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, rint
+from ..simd import scale_add, splat_f32, splat_i32, store_f32, store_i8, store_tile, to_i32, zeros
+from ..weighted_fitting import best_scale_finder
 from ..wide import wide_blocks
 from .format import make_format
 from .nibbles import copy_nibbles, dot_nibbles
@@ -36,6 +37,29 @@ def quantize_block(x, block):
     for i in range(0, 16, LANES):
         low, high = _code(x + 4 * i, inverse(scale)), _code(x + 64 + 4 * i, inverse(scale))
         store_i8(block + 2 + i, low | (high << splat_i32(int32(4))))
+
+
+@device
+def _nearest(x):
+    return minimum(splat_f32(float32(7.0)), maximum(splat_f32(float32(-8.0)), rint(x)))
+
+
+# Where all codes are -4 .. 3, half of the scale with twice the codes gives the same values: so larger scales never win.
+_best_scale = best_scale_finder("q4_0", _nearest, range(-8, 8), 3.5, 32)
+
+
+@device
+def _put_codes(x, block, inverse_scale):
+    for i in range(0, 16, LANES):
+        low = _nearest(load_f32(x + 4 * i) * splat_f32(inverse_scale)) + splat_f32(float32(8.0))
+        high = _nearest(load_f32(x + 64 + 4 * i) * splat_f32(inverse_scale)) + splat_f32(float32(8.0))
+        store_i8(block + 2 + i, to_i32(low) | (to_i32(high) << splat_i32(int32(4))))
+
+
+@device
+def quantize_weighted(x, weights, block):
+    put_f16(block, _best_scale(x, weights, 32))
+    _put_codes(x, block, inverse(get_f16(block)))
 
 
 @device
@@ -83,4 +107,5 @@ def unpack_block(panel, codes, scales):
 
 FORMAT = make_format("q4_0", 2, 32, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, wide=wide_blocks("q4_0", _PANEL_BLOCK, unpack_block))
+                     pack_block=pack_block, tile=tile, quantize_weighted=quantize_weighted,
+                     wide=wide_blocks("q4_0", _PANEL_BLOCK, unpack_block))

@@ -7,10 +7,10 @@ In a panel, a block is the scales of all rows, their minima, then the nibbles as
 
 from numba import float32, int32
 
-from ..fitting import extremes, inverse
+from ..fitting import extremes, fit_weighted_scale_and_minimum, inverse, ramp
 from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import device
-from ..simd import LANES, fma_tokens, get_f16, get_u16, get_u8, load_f32, minimum, panel_f16, prefetch_address
+from ..simd import LANES, fma_tokens, get_f16, get_u16, get_u8, load_f32, maximum, minimum, panel_f16, prefetch_address
 from ..simd import prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, splat_i32, store_i8, to_i32
 from ..simd import zeros_i32
 from .format import make_format
@@ -25,7 +25,16 @@ _STEP = _ACTIVATION.block_bytes
 @device
 def _code(x, lowest, inverse_scale):
     shifted = (load_f32(x) - splat_f32(lowest)) * splat_f32(inverse_scale)
-    return to_i32(minimum(splat_f32(float32(15.0)), shifted + splat_f32(float32(0.5))))
+    code = maximum(splat_f32(float32(0.0)), shifted + splat_f32(float32(0.5)))
+    return to_i32(minimum(splat_f32(float32(15.0)), code))
+
+
+@device
+def _put_codes(x, block, scale, lowest):
+    for i in range(0, 16, LANES):
+        low = _code(x + 4 * i, lowest, inverse(scale))
+        high = _code(x + 64 + 4 * i, lowest, inverse(scale))
+        store_i8(block + 4 + i, low | (high << splat_i32(int32(4))))
 
 
 @device
@@ -34,10 +43,15 @@ def quantize_block(x, block):
     scale = (highest - lowest) / float32(15.0)
     put_f16(block, scale)
     put_f16(block + 2, lowest)
-    for i in range(0, 16, LANES):
-        low = _code(x + 4 * i, lowest, inverse(scale))
-        high = _code(x + 64 + 4 * i, lowest, inverse(scale))
-        store_i8(block + 4 + i, low | (high << splat_i32(int32(4))))
+    _put_codes(x, block, scale, lowest)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    scale, offset = fit_weighted_scale_and_minimum(x, weights, 32, float32(15.0), ramp(float32(13.0), float32(0.3)))
+    put_f16(block, scale)
+    put_f16(block + 2, -offset)
+    _put_codes(x, block, get_f16(block), get_f16(block + 2))
 
 
 @device
@@ -70,4 +84,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 FORMAT = make_format("q4_1", 3, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
+                     quantize_weighted=quantize_weighted)

@@ -20,12 +20,13 @@ from typing import Any
 from numba import float32, int32, int64, uint8
 
 from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
-from ..fitting import fit_scale_and_offset, inverse, ramp
+from ..fitting import fit_scale_and_offset, fit_weighted_scale_and_offset, inverse, ramp
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, add_pair, add_scaled, alloca, bits, dot2_i16, dot4, fma, get_f16, get_f32, get_u16, get_u8
 from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs
 from ..simd import prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32
 from ..simd import store_i8, store_tile, to_f32, to_i32, zero_sums, zeros, zeros_i32
+from ..weighted_fitting import best_of_pairs
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, Format, make_format
 from .nibbles import NIBBLES, gather_nibbles
@@ -86,6 +87,27 @@ def fit_groups(x, block, top, steps):
 
 
 @device
+def fit_weighted_groups(x, weights, block, top, steps):
+    """The same with weights."""
+    fits = alloca(64)
+    largest_scale = largest_offset = float32(0.0)
+    for group in range(8):
+        scale, offset = fit_weighted_scale_and_offset(x + 128 * group, weights + 128 * group, 32, top, steps)
+        put_f32(fits + 8 * group, scale)
+        put_f32(fits + 8 * group + 4, offset)
+        largest_scale, largest_offset = max(largest_scale, scale), max(largest_offset, offset)
+    put_f16(block, largest_scale / float32(63.0))
+    put_f16(block + 2, largest_offset / float32(63.0))
+    unit, offset_unit = get_f16(block), get_f16(block + 2)
+    for group in range(8):
+        scale = int64(max(get_f32(fits + 8 * group), float32(0.0)) * inverse(unit) + float32(0.5))
+        offset = int64(get_f32(fits + 8 * group + 4) * inverse(offset_unit) + float32(0.5))
+        scale, offset = best_of_pairs(x + 128 * group, weights + 128 * group, 32, top, unit, offset_unit, scale, offset,
+                                      63)
+        put_group(block, group, scale, offset)
+
+
+@device
 def codes_of(x, block, group, i, top):
     """The codes of one vector of values, from i on, of a group: still float32."""
     scale = get_f16(block) * float32(group_scale(block, group))
@@ -96,14 +118,25 @@ def codes_of(x, block, group, i, top):
 
 
 @device
-def quantize_block(x, block):
+def _put_codes(x, block):
     top = float32(15.0)
-    fit_groups(x, block, top, ramp(float32(13.0), float32(0.2)))
     for pair in range(4):
         for i in range(0, 32, LANES):
             low = to_i32(codes_of(x, block, 2 * pair, i, top))
             high = to_i32(codes_of(x, block, 2 * pair + 1, i, top))
             store_i8(block + _CODES + 32 * pair + i, low | (high << splat_i32(int32(4))))
+
+
+@device
+def quantize_block(x, block):
+    fit_groups(x, block, float32(15.0), ramp(float32(13.0), float32(0.2)))
+    _put_codes(x, block)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    fit_weighted_groups(x, weights, block, float32(15.0), ramp(float32(13.0), float32(0.3)))
+    _put_codes(x, block)
 
 
 @device
@@ -175,9 +208,9 @@ def _unpack_values(part, low, high):
 
 
 def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: int, *,
-                        quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
-                        pack_codes: Callable[..., Any], add_codes: Callable[..., Any],
-                        unpack_codes: Callable[..., Any]) -> Format:
+                        quantize_block: Callable[..., Any], quantize_weighted: Callable[..., Any],
+                        dequantize_block: Callable[..., Any], pack_codes: Callable[..., Any],
+                        add_codes: Callable[..., Any], unpack_codes: Callable[..., Any]) -> Format:
     """A format with the groups of Q4_K, whose codes take `code_bytes` of a row in a panel.
 
     pack_codes(block, group, panel, lane): copy the codes of a group to their place in a panel.
@@ -194,7 +227,7 @@ def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: i
     wide = wide_large_blocks(name, LANES * row_bytes, _HEADER, device(unpack_values), add_block)
     return make_format(name, type_id, 256, block_bytes, LargeInt8Blocks(), quantize_block=quantize_block,
                        dequantize_block=dequantize_block, panel_block_bytes=row_bytes, pack_block=device(pack_block),
-                       tile=device(tile), panels=GROUPED_PANELS, wide=wide)
+                       tile=device(tile), panels=GROUPED_PANELS, quantize_weighted=quantize_weighted, wide=wide)
 
 
 @device
@@ -230,5 +263,5 @@ def _unpack_codes(panel, out):
 
 
 FORMAT = make_grouped_format("q4_k", 12, _BYTES, NIBBLES, quantize_block=quantize_block,
-                             dequantize_block=dequantize_block, pack_codes=_pack_codes, add_codes=_add_codes,
-                             unpack_codes=_unpack_codes)
+                             quantize_weighted=quantize_weighted, dequantize_block=dequantize_block,
+                             pack_codes=_pack_codes, add_codes=_add_codes, unpack_codes=_unpack_codes)

@@ -7,10 +7,10 @@ In a panel, a block is the scales of all rows, their minima, then the fifth bits
 
 from numba import float32
 
-from ..fitting import extremes, inverse
+from ..fitting import extremes, fit_weighted_scale_and_minimum, inverse, ramp
 from ..activations import SCALE, SUM, Int8Blocks
 from ..jit import device
-from ..simd import LANES, alloca, fma_tokens, get_f16, get_i32, get_u16, load_f32, minimum, panel_f16
+from ..simd import LANES, alloca, fma_tokens, get_f16, get_i32, get_u16, load_f32, maximum, minimum, panel_f16
 from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, store_i8
 from ..simd import to_i32, zeros_i32
 from .format import make_format
@@ -24,16 +24,30 @@ _STEP = _ACTIVATION.block_bytes
 
 
 @device
+def _put_codes(x, block, scale, lowest):
+    codes = alloca(32)
+    for i in range(0, 32, LANES):
+        code = (load_f32(x + 4 * i) - splat_f32(lowest)) * splat_f32(inverse(scale)) + splat_f32(float32(0.5))
+        code = maximum(splat_f32(float32(0.0)), minimum(splat_f32(float32(31.0)), code))
+        store_i8(codes + i, to_i32(code))
+    put_codes(codes, block + 4)
+
+
+@device
 def quantize_block(x, block):
     lowest, highest = extremes(x, 32)
     scale = (highest - lowest) / float32(31.0)
     put_f16(block, scale)
     put_f16(block + 2, lowest)
-    codes = alloca(32)
-    for i in range(0, 32, LANES):
-        code = (load_f32(x + 4 * i) - splat_f32(lowest)) * splat_f32(inverse(scale)) + splat_f32(float32(0.5))
-        store_i8(codes + i, to_i32(minimum(splat_f32(float32(31.0)), code)))
-    put_codes(codes, block + 4)
+    _put_codes(x, block, scale, lowest)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    scale, offset = fit_weighted_scale_and_minimum(x, weights, 32, float32(31.0), ramp(float32(28.5), float32(0.4)))
+    put_f16(block, scale)
+    put_f16(block + 2, -offset)
+    _put_codes(x, block, get_f16(block), get_f16(block + 2))
 
 
 @device
@@ -65,4 +79,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 FORMAT = make_format("q5_1", 7, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile)
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
+                     quantize_weighted=quantize_weighted)

@@ -14,7 +14,7 @@ from ..fitting import ramp
 from ..jit import device, inlined
 from ..simd import LANES, add_first, add_second, bits, dot4, get_f16, get_u8, panel_bytes, put_f32, put_u8, rint
 from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, store_tile, to_i32, zero_sums, zeros
-from .q4_k import codes_of, fit_groups, group_offset, group_scale, make_grouped_format
+from .q4_k import codes_of, fit_groups, fit_weighted_groups, group_offset, group_scale, make_grouped_format
 
 _BYTES = 176
 _FIFTH = 16  # byte offset of the fifth bits
@@ -30,9 +30,8 @@ def _split(code):
 
 
 @device
-def quantize_block(x, block):
+def _put_codes(x, block):
     top = float32(31.0)
-    fit_groups(x, block, top, ramp(float32(28.5), float32(0.2)))
     for i in range(0, 32, LANES):
         fifth = splat_i32(int32(0))
         for pair in range(4):
@@ -41,6 +40,18 @@ def quantize_block(x, block):
             fifth = fifth | (low_bit | (high_bit << splat_i32(int32(1)))) << splat_i32(int32(2 * pair))
             store_i8(block + _NIBBLES + 32 * pair + i, low | (high << splat_i32(int32(4))))
         store_i8(block + _FIFTH + i, fifth)
+
+
+@device
+def quantize_block(x, block):
+    fit_groups(x, block, float32(31.0), ramp(float32(28.5), float32(0.2)))
+    _put_codes(x, block)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    fit_weighted_groups(x, weights, block, float32(31.0), ramp(float32(28.5), float32(0.4)))
+    _put_codes(x, block)
 
 
 @device
@@ -121,5 +132,5 @@ def _unpack_codes(panel, out):
 
 
 FORMAT = make_grouped_format("q5_k", 13, _BYTES, 20, quantize_block=quantize_block,
-                             dequantize_block=dequantize_block, pack_codes=_pack_codes, add_codes=_add_codes,
-                             unpack_codes=_unpack_codes)
+                             quantize_weighted=quantize_weighted, dequantize_block=dequantize_block,
+                             pack_codes=_pack_codes, add_codes=_add_codes, unpack_codes=_unpack_codes)

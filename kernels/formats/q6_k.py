@@ -11,18 +11,20 @@ Sums over a block are integers, as in Q4_K.
 from numba import float32, int8, int32, int64, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
-from ..fitting import fit_scale, inverse, ramp
+from ..fitting import fit_scale, fit_weighted_scale, inverse, ramp, six_bits
 from ..jit import device, inlined
 from ..simd import LANES, add_biased_pair, add_scaled, alloca, bits, dot4, get_f16, get_f32, get_u16, get_u8
 from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address
 from ..simd import prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, room_in_first, room_in_second, splat_f32
 from ..simd import splat_i32, store_i8, store_tile, to_f32, to_i32, zero_sums, zeros, zeros_i32
+from ..weighted_fitting import scale_chooser
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, make_format
 
 _BYTES = 210
 _HEADER, _PAIR = 2 * LANES, 26 * LANES  # panel bytes before the groups of a block, and of two groups
 _VECTOR = 4 * LANES
+_choose_scale = scale_chooser("six_bits", six_bits)
 
 split_products = product_splitter(32)
 
@@ -63,8 +65,24 @@ def _codes(x, block, i):
 
 
 @device
-def quantize_block(x, block):
-    _fit_groups(x, block)
+def _fit_weighted_groups(x, weights, block):
+    fits = alloca(64)
+    largest = float32(0.0)
+    steps = ramp(float32(-34.4), float32(0.24))
+    for group in range(16):
+        scale = fit_weighted_scale(x + 64 * group, weights + 64 * group, 16, steps)
+        put_f32(fits + 4 * group, scale)
+        largest = scale if abs(scale) > abs(largest) else largest
+    put_f16(block + 208, largest / float32(-128.0))
+    unit = get_f16(block + 208)
+    for group in range(16):
+        middle = int64(round(get_f32(fits + 4 * group) * inverse(unit)))
+        number = _choose_scale(x + 64 * group, weights + 64 * group, 16, unit, middle, -128, 127)
+        put_u8(block + 192 + group, uint8(number))
+
+
+@device
+def _put_codes(x, block):
     for half in range(2):
         for i in range(0, 32, LANES):
             at = 128 * half + i
@@ -77,6 +95,18 @@ def quantize_block(x, block):
             store_i8(block + 64 * half + 32 + i, low1 | (low3 << four))
             pairs = pair0 | (pair1 << splat_i32(int32(2))) | (pair2 << four) | (pair3 << splat_i32(int32(6)))
             store_i8(block + 128 + 32 * half + i, pairs)
+
+
+@device
+def quantize_block(x, block):
+    _fit_groups(x, block)
+    _put_codes(x, block)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    _fit_weighted_groups(x, weights, block)
+    _put_codes(x, block)
 
 
 @device
@@ -190,4 +220,5 @@ def _unpack_values(part, low, high):
 WIDE = wide_large_blocks("q6_k", _BYTES * LANES, _HEADER, _unpack_values, add_block)
 FORMAT = make_format("q6_k", 14, 256, _BYTES, LargeInt8Blocks(),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, panels=GROUPED_PANELS, wide=WIDE)
+                     pack_block=pack_block, tile=tile, panels=GROUPED_PANELS,
+                     quantize_weighted=quantize_weighted, wide=WIDE)

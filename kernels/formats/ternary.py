@@ -62,11 +62,13 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 
 def make_ternary_format(name: str, type_id: int, block: int, block_bytes: int, scale_at: int, *,
-                        quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any]) -> Format:
+                        quantize_block: Callable[..., Any], dequantize_block: Callable[..., Any],
+                        quantize_weighted: Callable[..., Any] | None = None) -> Format:
     """A format whose blocks have their scale at byte `scale_at`."""
     groups = block // 32
     pack_block = bind(_pack_block, f"pack_block_{name}", dequantize_block=dequantize_block, scale_at=scale_at,
                       groups=groups, value_bytes=4 * block)
     return make_format(name, type_id, block, block_bytes, _ACTIVATION, quantize_block=quantize_block,
-                       dequantize_block=dequantize_block, pack_block=device(pack_block),
-                       tile=device(bind(_tile, f"tile_{name}", groups=groups)), panel_block_bytes=2 + block // 4)
+                       quantize_weighted=quantize_weighted, dequantize_block=dequantize_block,
+                       pack_block=device(pack_block), tile=device(bind(_tile, f"tile_{name}", groups=groups)),
+                       panel_block_bytes=2 + block // 4)

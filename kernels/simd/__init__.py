@@ -6,21 +6,22 @@ Addresses are integers. All LLVM IR of the project is in this folder; kernels ab
 """
 
 from .types import ISA, LANES
-from .arithmetic import HIGH_SHIFT, absolute, add_to_bytes, at_argmax, bits, bits_as_f32, fma, high_plane
+from .arithmetic import HIGH_SHIFT, absolute, add_to_bytes, at_argmax, bits, bits_as_f32, f32_as_bits, fma, high_plane
 from .arithmetic import low_plane, maximum, minimum, reduce_add, reduce_add_i32, reduce_max, rint, round_f16
-from .arithmetic import round_half_away, select_or_zero, steps, to_f32, to_i32
-from .memory import alloca, load_f32, load_tile, panel_bf16, panel_bytes, panel_e4m3, panel_e8m0, panel_f16, panel_f32
-from .memory import panel_high_bf16, panel_high_nibbles, panel_i8, panel_i8_pairs, panel_low_bf16, panel_low_nibbles
-from .memory import panels_of, prefetch_address, prefetch_ahead, prefetch_direct, prefetch_far, prefetch_grouped
-from .memory import prefetch_levels, prefetch_pages, prefetch_unpacked, splat_f32, splat_i32, store_bf16, store_f16
-from .memory import store_f32, store_i8, store_tile, zeros, zeros_f32, zeros_i32
-from .dot_products import DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, add_biased_pair, add_first, add_pair
+from .arithmetic import round_half_away, select_or_zero, square_root, steps, to_f32, to_i32, where_greater
+from .memory import alloca, append_within, load_f32, load_tile, panel_bf16, panel_bytes, panel_e4m3, panel_e8m0
+from .memory import panel_f16, panel_f32, panel_high_bf16, panel_high_nibbles, panel_i8, panel_i8_pairs, panel_low_bf16
+from .memory import panel_low_nibbles, panels_of, prefetch_address, prefetch_ahead, prefetch_direct
+from .memory import prefetch_grouped, prefetch_levels, prefetch_pages, prefetch_unpacked, splat_f32, splat_i16
+from .memory import splat_i32, store_bf16, store_f16, store_f32, store_i8, store_tile, zeros, zeros_f32, zeros_i32
+from .dot_products import DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, add_biased_pair, add_first, add_group, add_pair
 from .dot_products import add_partial_sums, add_scaled, add_second, dot2_bf16, dot2_i16, dot4, dot4_signed
 from .dot_products import dot4_unsigned, fma_tokens, init_from_bias, partial_sums, room_in_first, room_in_second
-from .dot_products import scale_add, scale_add_two, zero_sums
+from .dot_products import scale_add, scale_add_two, scaled, scaled_above, subtracted_from, zero_sums
 from .scalars import bits_to_float, get_f16, get_f32, get_i32, get_i64, get_u16, get_u8, nearest_f16, number_table
-from .scalars import opaque, put_f16, put_f32, put_i32, put_i64, put_u16, put_u8
-from .shuffles import alternate, even_twice, evens, odd_twice, odds, swap_neighbours, table_lookup
+from .scalars import opaque, put_f16, put_f32, put_i32, put_i64, put_u16, put_u8, table_address
+from .shuffles import alternate, byte_of_lane, even_bytes, even_twice, evens, odd_bytes, odd_twice, odds
+from .shuffles import swap_neighbours, table_lookup, twice_of_lane
 from .system import atomic_add, atomic_get, atomic_put, call_kernel, clock, load_operands, pause, processor_of
 from .system import sleep_while, wake_sleepers
 from .tile_registers import begin_tiles, clear_tile, end_tiles, multiply_tiles, read_tile, write_tile

@@ -57,6 +57,7 @@ def float_call(name):
 
 absolute = unary(float_call("fabs"))
 rint = unary(float_call("rint"))  # half to even
+square_root = unary(float_call("sqrt"))
 # The larger and the smaller of two. The result is NaN where x is NaN.
 maximum = _binary(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), y, x))
 minimum = _binary(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), y, x))
@@ -64,6 +65,7 @@ to_i32 = unary(lambda b, x: b.fptosi(x, Tile("i32").vector), "i32")
 to_f32 = unary(lambda b, x: b.sitofp(x, Tile("f32").vector), "f32")
 round_f16 = unary(lambda b, x: b.fpext(b.fptrunc(x, Tile("f16").vector), x.type))  # half to even
 bits_as_f32 = unary(lambda b, x: b.bitcast(x, Tile("f32").vector), "f32")
+f32_as_bits = unary(lambda b, x: b.bitcast(x, Tile("i32").vector), "i32")
 
 
 def steps(thresholds, values):
@@ -169,8 +171,16 @@ _operator(operator.sub, "fsub", "sub")
 _operator(operator.mul, "fmul", "mul")
 _operator(operator.truediv, "fdiv", "sdiv")
 _operator(operator.or_, "or_", "or_")
+_operator(operator.and_, "and_", "and_")
 _operator(operator.lshift, "shl", "shl")
 _operator(operator.rshift, "ashr", "ashr")
+
+
+@intrinsic
+def where_greater(context, x, y, one, other):
+    """one where x > y, else other."""
+    return elementwise(lambda b, x, y, one, other: b.select(b.fcmp_ordered(">", x, y), one, other), one.element)(
+        (x, y, one, other))
 
 
 @intrinsic

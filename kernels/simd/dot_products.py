@@ -10,8 +10,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from .types import BFloatType, F32, I16, I32, ISA, LANES, Tile
-from .emit import broadcast, call_function, constant, emit_fma, load_from, offset_by, tile_of, token_at, type_name
-from .emit import vectors_of
+from .emit import broadcast, call_function, constant, emit_fma, literal_of, load_from, offset_by, tile_of, token_at
+from .emit import type_name, vector_at, vectors_of
 from .arithmetic import elementwise
 
 _INDEPENDENT_SUMS = 8  # so many accumulators hide the latency of each other's dot products
@@ -33,7 +33,8 @@ def _multiply_accumulate(element, emit):
             for t in range(tile.tokens):
                 token = broadcast(b, load_from(b, token_at(b, x, stride, t), element), LANES)
                 for p in range(tile.panels):
-                    out[p * tile.tokens + t] = emit(b, out[p * tile.tokens + t], rows[p], token)
+                    row = vector_at(rows, sig.args[1], p, 0)
+                    out[p * tile.tokens + t] = emit(b, out[p * tile.tokens + t], row, token)
             return tile_of(b, out, tile)
 
         return acc(acc, weights, types.intp, types.intp), generate
@@ -266,6 +267,46 @@ def add_biased_pair(context, total, first, second, scales, biases, stride):
                                       pairs[i % total.tokens]) for i in range(total.size)], total)
 
     return total(total, first, second, scales, types.intp, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
+def subtracted_from(context, number, x):
+    """number (a literal) - x, for each int16 of x."""
+    out, generate = elementwise(lambda b, v: b.sub(constant(v.type, literal_of(number)), v))((x,))
+    return out.return_type(number, x), lambda context, b, sig, args: generate(context, b, out, args[1:])
+
+
+def _emit_scaled(b, codes, scales, added=None):
+    if DOT_ELEMENT == "i16":
+        return codes
+    products = b.mul(b.bitcast(codes, scales.type), scales)
+    return b.bitcast(b.add(products, b.bitcast(added, scales.type)) if added else products, codes.type)
+
+
+# Groups of 16 values whose codes and integer scale have few bits. Where `dot4` has room for it, the codes are
+# multiplied by the scale, once for all tokens, and all products of a block are added up. On AVX2, sums of a group are
+# multiplied.
+@intrinsic
+def scaled(context, codes, scales):
+    """codes * scale, 0 .. 255. The scale is given as two equal int16 [panels][1]. On AVX2: only the codes."""
+    return elementwise(_emit_scaled)((codes, scales))
+
+
+@intrinsic
+def scaled_above(context, codes, scales, added):
+    """codes * scale + added, 0 .. 255, where `added` are bytes. On AVX2: only the codes."""
+    return elementwise(_emit_scaled)((codes, scales, added))
+
+
+@intrinsic
+def add_group(context, total, partial, scales):
+    """total + the products of a group that began with `partial_sums`."""
+    def emit(b, before, sums, scale):
+        if DOT_ELEMENT == "i16":
+            return b.add(before, _multiply_pairs(b, sums, scale))
+        return sums if _accumulates_in_place(total) else b.add(before, sums)
+
+    return elementwise(emit)((total, partial, scales))
 
 
 @intrinsic

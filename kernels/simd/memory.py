@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from ..isa import TILES
 from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, Tile
 from .emit import broadcast, call_function, constant, literal_of, load_from, offset_by, stack_memory, store_to
-from .emit import tile_of, vectors_of
+from .emit import tile_of, type_name, vectors_of
 
 _CACHE_LINE = 64
 
@@ -53,6 +53,13 @@ def _splat_scalar(scalar, element):
 
 splat_f32 = _splat_scalar(types.float32, "f32")
 splat_i32 = _splat_scalar(types.int32, "i32")
+
+
+@intrinsic(prefer_literal=True)
+def splat_i16(context, number):
+    """A literal."""
+    tile = Tile("i16")
+    return tile(number), lambda context, b, sig, args: tile_of(b, [constant(tile.vector, literal_of(number))], tile)
 
 
 @intrinsic
@@ -160,6 +167,25 @@ def _storer(convert):
     return store
 
 
+@intrinsic
+def append_within(context, address, x, low, high):
+    """Store the lanes of a float32 vector that lie in low .. high side by side; how many they are.
+
+    The rest of a whole vector behind them is overwritten.
+    """
+    def generate(context, b, sig, args):
+        address, x, low, high = args
+        vector = b.extract_value(x, 0)
+        mask = b.and_(b.fcmp_ordered(">=", vector, broadcast(b, low, LANES)),
+                      b.fcmp_ordered("<=", vector, broadcast(b, high, LANES)))
+        name = f"llvm.experimental.vector.compress.{type_name(vector.type)}"
+        store_to(b, call_function(b, name, vector.type, vector, mask, ir.Constant(vector.type, ir.Undefined)), address)
+        bits = b.zext(b.bitcast(mask, ir.IntType(LANES)), I64)
+        return call_function(b, "llvm.ctpop.i64", I64, bits)
+
+    return types.int64(types.intp, x, types.float32, types.float32), generate
+
+
 store_f32 = _storer(lambda b, x: x)
 store_f16 = _storer(lambda b, x: b.fptrunc(x, Tile("f16").vector))  # rounded half to even
 store_i8 = _storer(lambda b, x: b.trunc(x, ir.VectorType(I8, LANES)))  # from i32: one byte a lane
@@ -216,7 +242,6 @@ prefetch_direct = _prefetcher(ISA.prefetch.direct)
 prefetch_unpacked = _prefetcher(ISA.prefetch.unpacked)
 prefetch_grouped = _prefetcher(ISA.prefetch.grouped)
 prefetch_levels = _prefetcher(ISA.prefetch.levels)
-prefetch_far = _prefetcher(ISA.prefetch.far)
 prefetch_pages = _prefetcher(ISA.prefetch.pages)
 
 

@@ -87,3 +87,18 @@ def number_table(make: Callable[[], Sequence[int]]) -> Any:
         return types.int64(types.int64), generate
 
     return entry
+
+
+def table_address(make: Callable[[], bytes]) -> Any:
+    """An intrinsic: address(), that of such a table of bytes, aligned to 64 of them."""
+    @intrinsic
+    def address(context):
+        def generate(context, b, sig, args):
+            data = bytearray(make())
+            table = cgutils.global_constant(b, "table", ir.Constant(ir.ArrayType(I8, len(data)), data))
+            table.align = 64
+            return b.ptrtoint(table, I64)
+
+        return types.intp(), generate
+
+    return address

@@ -8,9 +8,9 @@ from typing import Any
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from .types import I32, ISA, LANES
-from .arithmetic import unary
-from .emit import call_function, tile_of
+from .types import I32, ISA, LANES, Tile
+from .arithmetic import elementwise, unary
+from .emit import call_function, constant, literal_of, tile_of
 
 
 def _shuffle(b: Any, first: Any, second: Any, lane: Callable[[int], int]) -> Any:
@@ -47,6 +47,33 @@ odd_twice = _of_one(lambda i: i - i % 2 + 1)  # lanes 1, 1, 3, 3, ...
 evens = _of_two(lambda i: 2 * i)  # lanes 0, 2, 4, ... of one vector after the other
 odds = _of_two(lambda i: 2 * i + 1)
 alternate = _of_two(lambda i: i if i % 2 == 0 else LANES + i)  # even lanes of one vector, odd lanes of the other
+
+
+def _byte_spreader(places: Callable[[int, int], list[int]], element: str) -> Any:
+    @intrinsic(prefer_literal=True)
+    def spread(context, x, n):
+        byte = literal_of(n)
+
+        def emit(b, v):
+            order = [place for lane in range(LANES) for place in places(4 * lane + byte, v.type.count)]
+            mask = ir.Constant(ir.VectorType(I32, len(order)), order)
+            return b.bitcast(b.shuffle_vector(v, constant(v.type, 0), mask), Tile(element).vector)
+
+        out, generate = elementwise(emit, element)((x,))
+        return out.return_type(x, n), lambda context, b, sig, args: generate(context, b, out, args[:1])
+
+    return spread
+
+
+byte_of_lane = _byte_spreader(lambda at, zero: 4 * [at], "i8")  # (x, n): byte n of each lane of x, four times
+twice_of_lane = _byte_spreader(lambda at, zero: 2 * [at, zero], "i16")  # (x, n): the same, 0 .. 255, as two int16
+even_bytes = unary(lambda b, x: b.and_(*_halves(b, x, 255)), "i16")  # bytes 0 and 2 of each lane, 0 .. 255
+odd_bytes = unary(lambda b, x: b.lshr(*_halves(b, x, 8)), "i16")  # bytes 1 and 3
+
+
+def _halves(b: Any, x: Any, number: int) -> tuple[Any, Any]:
+    halves = b.bitcast(x, Tile("i16").vector)
+    return halves, constant(halves.type, number)
 
 
 def _table_lookup(b: Any, table: list[Any], numbers: Any) -> Any:

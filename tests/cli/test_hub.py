@@ -154,23 +154,26 @@ def test_a_lost_connection_is_taken_up_where_it_broke(run, folder, tmp_path, tex
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
-def test_an_interrupted_download_keeps_the_files_that_came_whole(run, tmp_path, tiny_gguf, text):
+def test_an_interrupted_download_goes_on_in_the_next_run(run, tmp_path, tiny_gguf, text):
+    (tmp_path / "sitecustomize.py").write_text("from huggingface_hub import constants\n"
+                                               "constants.DOWNLOAD_CHUNK_SIZE = 1000\n")
     folder = tmp_path / "split"
     folder.mkdir()
     names = [path.name for path in split(tiny_gguf, folder)]
     command = [sys.executable, "-m", "lcpu", "run", "-hf", REPO, *FLAGS]
     with hub_server.serve(folder, stalls={names[1]: 5000}) as hub:
-        settings = os.environ | hub_server.environment(hub, tmp_path / "hf")
+        settings = os.environ | hub_server.environment(hub, tmp_path / "hf") | {"PYTHONPATH": str(tmp_path)}
         with subprocess.Popen(command, cwd=tmp_path, env=settings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True) as process:
-            until(lambda: hub.gets(names[1]))
+            until(lambda: any(path.stat().st_size for path in (tmp_path / "hf").rglob("*.incomplete")))
             process.send_signal(signal.SIGINT)
             started = time.monotonic()
             out, err = process.communicate(timeout=60)
             assert time.monotonic() - started < 10
         assert (process.returncode, out) == (130, "")
         assert err.splitlines()[0] == f"downloading acme/tiny: {names[0]} and 2 more, 0.1 MiB"
-        assert not list((tmp_path / "hf").rglob("*.incomplete"))
+        (partial,) = (tmp_path / "hf").rglob("*.incomplete")
+        begun = partial.stat().st_size
         hub.go_on.set()
         hub.stalls.clear()
         hub.requests.clear()
@@ -178,7 +181,23 @@ def test_an_interrupted_download_keeps_the_files_that_came_whole(run, tmp_path, 
         assert (done.returncode, done.stdout) == (0, text), done.stderr
         assert done.stderr.splitlines()[0].startswith(f"downloading acme/tiny: {names[1]} and 1 more, ")
         assert downloads(hub) == names[1:]
+        assert hub.gets(names[1]) == [f"bytes={begun}-"]
+        assert begun >= 1000
+        assert not list((tmp_path / "hf").rglob("*.incomplete"))
         assert run(hub, repo=f"{REPO}:q8_0", HF_HUB_OFFLINE="1").stdout == text
+
+
+def test_a_damaged_beginning_is_found_and_deleted(run, folder, tmp_path, text):
+    with hub_server.serve(folder) as hub:
+        assert run(hub).returncode == 0
+        (blob,) = (tmp_path / "hf").rglob("blobs/*")
+        for pointer in (tmp_path / "hf").rglob("*.gguf"):
+            pointer.unlink()
+        damaged = blob.rename(f"{blob}.incomplete")
+        damaged.write_bytes(bytes(1000))
+        assert error(run(hub)) == ("tiny-Q4_K_M.gguf: what an interrupted download left was damaged, and is deleted: "
+                                   "run the command again")
+        assert run(hub).stdout == text
 
 
 def until(condition: Callable[[], object]) -> None:

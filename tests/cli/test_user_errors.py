@@ -132,8 +132,9 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("no name of a repository", "run -p a -hf tiny", 1,
      "tiny: is not the name of a model on the hub, which is OWNER/NAME or OWNER/NAME:TYPE"),
     ("no such type to convert to", "run -p a -m config --type q9", 2,
-     "no type 'q9': --type is auto, f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, "
-     "q4_k_s, q4_1, q4_0, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s"),
+     "no type 'q9': --type is auto, f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, "
+     "q4_0, iq4_nl, iq4_xs, q3_k_l, q3_k_m, q3_k_s, q2_k, q2_k_s, iq3_m, iq3_s, iq3_xs, iq3_xxs, iq2_m, iq2_s, "
+     "iq2_xs, iq2_xxs, iq1_m, iq1_s, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s"),
     ("a type for a GGUF file", "run -p a -m model.gguf --type q4_0", 1,
      "model.gguf: is a GGUF file, whose types are settled, and type 'q4_0' is for checkpoints: leave it out, or make "
      "another file with `lcpu quantize`"),
@@ -208,8 +209,9 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("too many threads", "run -m model.gguf -p a -t 1000", 1,
      "1000 threads: choose 1 to 512 (-t)"),
     ("no such output type", "run -m model.gguf -p a --output-type q9", 1,
-     "output type 'q9' is unknown: choose one of keep, f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, "
-     "q4_k, q5_k, q6_k, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0"),
+     "output type 'q9' is unknown: choose one of keep, f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, "
+     "q4_k, q5_k, q6_k, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0, iq3_s, iq3_xxs, iq2_s, iq2_xs, "
+     "iq2_xxs, iq1_m, iq1_s"),
     ("a model that is not for chat", "run -m model.gguf --chat -p a", 1,
      "this model is not made for chat (no chat template); take another with -m, or leave out --chat"),
     ("a draft model of another vocabulary", "run -m model.gguf -p a -md other.gguf", 1,
@@ -261,9 +263,9 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "no shape is named 'llama9': choose one of smollm2-135m, tinyllama-1.1b, llama3.2-1b, llama3.2-3b, "
      "llama2-7b, llama3-8b, llama3-70b"),
     ("bench: no such type", "bench --shape llama3-8b --type q9", 2,
-     "no type is named 'q9': choose one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, "
-     "q6_k, i2_s, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0, iq3_s, iq3_xxs, iq2_s, iq2_xs, iq2_xxs, "
-     "iq1_m, iq1_s"),
+     "no type is named 'q9': choose one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, "
+     "q4_k, q5_k, q6_k, i2_s, tq1_0, tq2_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0, iq3_s, iq3_xxs, iq2_s, iq2_xs, "
+     "iq2_xxs, iq1_m, iq1_s"),
     ("bench: a type without a shape", "bench --type q4_0", 2,
      "--type is the type of random weights: name their shape with --shape"),
     ("bench: nothing to measure", "bench -p 0 -n 0", 2,
@@ -326,11 +328,9 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("quantize: an argument is missing", "quantize model.gguf", 2,
      "Missing argument 'OUT'"),
     ("quantize: no such type", "quantize model.gguf out.gguf q9", 2,
-     "no type 'q9': TYPE is f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, "
-     "q4_0, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s, copy"),
-    ("quantize: a type that is only read", "quantize model.gguf out.gguf iq3_s", 2,
-     "lcpu reads IQ3_S but does not write it: TYPE is f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, "
-     "q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s, copy"),
+     "no type 'q9': TYPE is f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, "
+     "iq4_nl, iq4_xs, q3_k_l, q3_k_m, q3_k_s, q2_k, q2_k_s, iq3_m, iq3_s, iq3_xs, iq3_xxs, iq2_m, iq2_s, iq2_xs, "
+     "iq2_xxs, iq1_m, iq1_s, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s, copy"),
     ("quantize: the output is there", "quantize model.gguf there.gguf q8_0", 1,
      "there.gguf: is there already; --force overwrites it"),
     ("quantize: the output is a folder", "quantize model.gguf folder q8_0", 1,
@@ -349,8 +349,9 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("quantize: not a regex", "quantize model.gguf out.gguf q8_0 --tensor-type '(=q8_0'", 2,
      "--tensor-type '(=q8_0': not a regular expression (...); write one such as 'ffn_down=q6_k'"),
     ("quantize: no such type for a tensor", "quantize model.gguf out.gguf q8_0 --output-type q9", 2,
-     "no type 'q9' for a tensor: there are f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, "
-     "q4_0, iq4_nl, iq4_xs, mxfp4, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s, keep"),
+     "no type 'q9' for a tensor: there are f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl, "
+     "iq4_xs, q3_k, q2_k, iq3_s, iq3_xxs, iq2_s, iq2_xs, iq2_xxs, iq1_m, iq1_s, mxfp4, nvfp4, q2_0, q1_0, tq2_0, "
+     "tq1_0, i2_s, keep"),
     ("models: nothing to delete", "models rm", 2,
      "nothing to delete: name models after rm"),
     ("models: names to list", "models list acme/tiny", 2,
@@ -383,8 +384,9 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("convert: an adapter", "convert adapter", 1,
      "adapter: is a LoRA adapter, not a model: merge it into its model first"),
     ("convert: no such type", "convert config --type q9", 2,
-     "no type 'q9': --type is auto, f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, "
-     "q4_k_s, q4_1, q4_0, iq4_nl, iq4_xs, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s"),
+     "no type 'q9': --type is auto, f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, "
+     "q4_0, iq4_nl, iq4_xs, q3_k_l, q3_k_m, q3_k_s, q2_k, q2_k_s, iq3_m, iq3_s, iq3_xs, iq3_xxs, iq2_m, iq2_s, "
+     "iq2_xs, iq2_xxs, iq1_m, iq1_s, mxfp4, mxfp4_moe, nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s"),
     ("convert: a revision of a folder", "convert config --revision main", 2,
      "--revision is for models on the hub, and config is a folder: leave it out"),
 ]

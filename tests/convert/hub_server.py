@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {"type": "file", "path": name, "size": len(self.hub.files[name]), "oid": self.etag(name)}
 
     def etag(self, name: str) -> str:
-        return hashlib.sha1(self.hub.files[name]).hexdigest()
+        return hashlib.sha256(self.hub.files[name]).hexdigest()
 
     def refuse(self, status: int, code: str, message: str) -> None:
         self.send_response(status)

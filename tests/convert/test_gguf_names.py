@@ -73,11 +73,11 @@ def chosen(names: str, type: str | None = None, file: str | None = None) -> str:
     [
         ("a-F16.gguf a-Q4_K_M.gguf a-Q8_0.gguf", "a-Q4_K_M.gguf"),
         ("a-F16.gguf a-Q8_0.gguf a-Q4_0.gguf", "a-Q4_0.gguf"),
-        ("a-Q8_0.gguf a-Q2_K.gguf a-Q4_0_4_4.gguf", "a-Q8_0.gguf"),  # the others do not run
+        ("a-Q8_0.gguf a-Q8_K.gguf a-Q4_0_4_4.gguf", "a-Q8_0.gguf"),  # the others do not run
         ("a-UD-Q4_K_M.gguf a-F16.gguf", "a-UD-Q4_K_M.gguf"),
         ("a-UD-Q4_K_M.gguf a-Q4_K_M.gguf", "a-Q4_K_M.gguf"),
         ("model.gguf mmproj-f16.gguf", "model.gguf"),
-        ("model.gguf a-Q2_K.gguf", "model.gguf"),
+        ("model.gguf a-Q8_K.gguf", "model.gguf"),
         ("BF16/a-00001-of-00002.gguf BF16/a-00002-of-00002.gguf", "BF16/a-00001-of-00002.gguf"),
     ],
 )
@@ -92,7 +92,7 @@ def test_the_default(names, taken):
         ("a-Q8_0.gguf a-Q4_K_M.gguf", "q8_0", "a-Q8_0.gguf"),
         ("a-UD-Q4_K_XL.gguf a-Q4_K_M.gguf", "q4_k_xl", "a-UD-Q4_K_XL.gguf"),
         ("a-UD-Q4_K_XL.gguf a-Q4_K_XL.gguf", "ud-q4_k_xl", "a-UD-Q4_K_XL.gguf"),
-        ("a-Q2_K.gguf a-Q4_K_M.gguf", "q2_k", "a-Q2_K.gguf"),  # the engine says that it cannot run it
+        ("a-Q8_K.gguf a-Q4_K_M.gguf", "q8_k", "a-Q8_K.gguf"),  # the engine says that it cannot run it
     ],
 )
 def test_a_type(names, type, taken):
@@ -123,8 +123,8 @@ def test_a_file(names, file, taken):
         ("a.gguf b.gguf", None, None, "has 2 models: choose one with --hf-file NAME: a.gguf, b.gguf"),
         ("a-Q4_0.gguf a-F16.gguf", "q6_k", None, "has no GGUF file of type Q6_K: it has F16, Q4_0"),
         ("a.gguf b.gguf", "q6_k", None, "has no GGUF file of type Q6_K: its files are a.gguf, b.gguf"),
-        ("a-Q2_K.gguf a-Q4_0_8_8.gguf", None, None,
-         "has GGUF files of no type that lcpu runs: to try one of Q2_K, Q4_0_8_8, name it as acme/tiny:Q2_K"),
+        ("a-Q8_K.gguf a-Q4_0_8_8.gguf", None, None,
+         "has GGUF files of no type that lcpu runs: to try one of Q4_0_8_8, Q8_K, name it as acme/tiny:Q4_0_8_8"),
         ("a.gguf b.gguf", None, "c.gguf", "has no file c.gguf: --hf-file can be a.gguf, b.gguf"),
         ("x/a.gguf y/a.gguf", None, "a.gguf", "has 2 files named a.gguf: --hf-file can be x/a.gguf, y/a.gguf"),
         ("README.md", None, "c.gguf", "has no file c.gguf: --hf-file can be none, it has no GGUF files"),

@@ -170,13 +170,13 @@ def test_from_float64(tmp_path):
 
 
 def test_types_that_cannot_be_read(tmp_path):
-    type_id = TYPE_IDS["Q2_K"]
+    type_id = TYPE_IDS["Q8_K"]
     nbytes = TENSOR_TYPES[type_id].nbytes((4, 256))
     write_gguf(tmp_path / "in.gguf", METADATA, [TensorToWrite("a.weight", (4, 256), type_id, bytes(nbytes))])
-    with pytest.raises(LcpuError, match=r"tensor 'a\.weight' is Q2_K, which lcpu cannot dequantize"):
+    with pytest.raises(LcpuError, match=r"tensor 'a\.weight' is Q8_K, which lcpu cannot dequantize"):
         run(tmp_path / "in.gguf", tmp_path / "out.gguf", "q8_0")
     run(tmp_path / "in.gguf", tmp_path / "out.gguf", "copy")
-    assert contents(tmp_path / "out.gguf")["a.weight"] == ("Q2_K", bytes(nbytes))
+    assert contents(tmp_path / "out.gguf")["a.weight"] == ("Q8_K", bytes(nbytes))
 
 
 def test_what_is_quantized_again(tmp_path, model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 
@@ -12,10 +13,17 @@ from lcpu.engine.gguf_file import TensorInfo
 from lcpu.engine.gguf_types import TENSOR_TYPES
 from lcpu.kernels.errors import LcpuError
 
-FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q4_k_s": 14,
-              "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "iq4_nl": 25, "iq4_xs": 30,
-              "mxfp4": 38, "mxfp4_moe": 38, "nvfp4": 39, "q1_0": 40, "q2_0": 41, "tq1_0": 36, "tq2_0": 37,
-              "i2_s": 40, "copy": None}
+from . import compare_mixtures
+from .compare_mixtures import ours, short, summary
+from .mixture_models import MODELS
+
+FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q2_k": 10,
+              "q2_k_s": 21, "q3_k_s": 11, "q3_k_m": 12, "q3_k_l": 13, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16,
+              "q5_k_m": 17, "q6_k": 18, "iq4_nl": 25, "iq4_xs": 30, "iq3_m": 27, "iq3_s": 26, "iq3_xs": 22,
+              "iq3_xxs": 23, "iq2_m": 29, "iq2_s": 28, "iq2_xs": 20, "iq2_xxs": 19, "iq1_m": 31, "iq1_s": 24,
+              "mxfp4": 38, "mxfp4_moe": 38, "nvfp4": 39, "q1_0": 40, "q2_0": 41, "tq1_0": 36, "tq2_0": 37, "i2_s": 40,
+              "copy": None}
+RECORD = json.loads(compare_mixtures.RECORD.read_text())
 
 
 class Model:
@@ -58,7 +66,24 @@ def marked(layers: Iterable[int], count: int, better: str, base: str) -> list[st
 
 def test_every_mixture_has_its_file_type():
     assert {name: mixture.file_type for name, mixture in MIXTURES.items()} == FILE_TYPES
-    assert {name for names in ALIASES.items() for name in names} <= {"q4_k", "q5_k", "nf4", "fp4", *MIXTURES}
+    assert {name for names in ALIASES.items() for name in names} <= {"q3_k", "q4_k", "q5_k", "nf4", "fp4", *MIXTURES}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_mixtures_as_llama_cpp_chose(name):
+    """What compare_mixtures.py recorded."""
+    for mixture, alone in RECORD[name].items():
+        base, imatrix = mixture.removesuffix(" + imatrix"), mixture.endswith(" + imatrix")
+        assert short(summary(ours(MODELS[name], base, imatrix))) == alone, mixture
+        if not imatrix:
+            same = RECORD[name].get(f"{base} + imatrix", alone)
+            assert short(summary(ours(MODELS[name], base, True))) == same, f"{base} with an importance matrix"
+
+
+def test_every_model_and_every_mixture_of_llama_cpp_is_recorded():
+    assert RECORD.keys() == MODELS.keys()
+    recorded = {mixture.removesuffix(" + imatrix") for mixture in RECORD["llama"]}
+    assert recorded == MIXTURES.keys() - {"copy", "i2_s", "mxfp4", "nvfp4"}
 
 
 @pytest.mark.parametrize(

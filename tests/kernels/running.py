@@ -32,14 +32,15 @@ from lcpu.kernels.simd import LANES
 from lcpu.kernels.team import Team
 
 TERNARY_SCALE = np.float32(0.037)  # of the whole tensor, in tests of I2_S
-SCALES_AT = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0], "q4_k": [0, 2], "q5_k": [0, 2],
+SCALES_AT = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0], "q2_k": [80, 82],
+             "q3_k": [108], "q4_k": [0, 2], "q5_k": [0, 2],
              "q6_k": [208], "tq1_0": [52], "tq2_0": [64], "iq4_nl": [0], "iq4_xs": [0], "q1_0": [0], "q2_0": [0],
              "iq3_s": [0], "iq3_xxs": [0], "iq2_xxs": [0], "iq2_xs": [0], "iq2_s": [0],
              "iq1_s": [0]}  # byte offsets in a block
 # One format of every kind of tile. A format takes a compiler seconds, so where others are not needed, these will do.
 ONE_OF_EACH = [format for format in FORMATS.values() if format.name in (
-    "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q4_k", "q5_k", "q6_k", "i2_s", "tq1_0", "iq4_nl", "mxfp4",
-    "nvfp4", "iq3_s", "iq2_xs", "iq1_m", "q1_0")]
+    "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q3_k", "q4_k", "q5_k", "q6_k", "i2_s", "tq1_0", "iq4_nl",
+    "mxfp4", "nvfp4", "iq3_s", "iq2_xs", "iq1_m", "q1_0")]
 UNDER_TEST = ONE_OF_EACH if "LCPU_TEST_ONE_OF_EACH" in os.environ else list(FORMATS.values())
 every_format = pytest.mark.parametrize("format", UNDER_TEST, ids=lambda format: format.name)
 ALIGNMENT = 16  # floats: a row of activations is whole vectors on every path

@@ -89,7 +89,7 @@ def exact(c: Case) -> tuple[np.ndarray, np.ndarray]:
     if c.format.name == "i2_s":
         weights *= TERNARY_SCALE
     magnitudes = abs(weights)
-    if c.format.name in ("q4_1", "q5_1", "q4_k", "q5_k"):  # scale * code and offset may cancel each other
+    if c.format.name in ("q4_1", "q5_1", "q2_k", "q4_k", "q5_k"):  # scale * code and offset may cancel each other
         magnitudes = np.broadcast_to(magnitudes.max(axis=1, keepdims=True), weights.shape)
     return x @ weights.T, abs(x) @ magnitudes.T
 
@@ -150,8 +150,9 @@ def test_tokens_do_not_see_their_neighbours(format, seed, rows, length, tokens, 
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("type_id", "byte"), [
-    (8, 0x80), (8, 0x7F), (2, 0x00), (2, 0xFF), (12, 0xFF), (13, 0xFF), (14, 0x00), (14, 0xFF), (20, 0x00), (20, 0xFF),
-    (23, 0x00), (39, 0x77), (39, 0xFF), (40, 0x77), (40, 0xFF), (41, 0x00), (41, 0xFF), (42, 0x00), (42, 0xFF)])
+    (8, 0x80), (8, 0x7F), (2, 0x00), (2, 0xFF), (10, 0xFF), (11, 0x00), (11, 0xFF), (12, 0xFF), (13, 0xFF), (14, 0x00),
+    (14, 0xFF), (20, 0x00), (20, 0xFF), (23, 0x00), (39, 0x77), (39, 0xFF),
+    (40, 0x77), (40, 0xFF), (41, 0x00), (41, 0xFF), (42, 0x00), (42, 0xFF)])
 def test_no_sum_overflows(type_id, byte, sign):
     """All weights and activations as large as they can be. Their int8 values and scales are exact, so is the result."""
     format = FORMATS[type_id]
@@ -172,7 +173,7 @@ def fused(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return (x.astype(np.longdouble) * y + z).astype(np.float32)
 
 
-@pytest.mark.parametrize("type_id", [12, 13, 14], ids=["q4_k", "q5_k", "q6_k"])
+@pytest.mark.parametrize("type_id", [10, 11, 12, 13, 14], ids=["q2_k", "q3_k", "q4_k", "q5_k", "q6_k"])
 def test_integers_up_to_the_scale_of_a_block(type_id):
     """To the bit what NumPy says, so the same on every path: only the sums of a block are rounded."""
     c = case(FORMATS[type_id], type_id, rows=50, length=1, tokens=11)
@@ -195,7 +196,11 @@ def test_integers_up_to_the_scale_of_a_block(type_id):
     assert same_bits(c.product(), out)
 
 
-@pytest.mark.parametrize("format", [f for f in FORMATS.values() if f.encoder is None], ids=lambda f: f.name)
+by_points = pytest.mark.parametrize("format", [f for f in FORMATS.values() if f.name[:3] in ("iq1", "iq2", "iq3")],
+                                    ids=lambda f: f.name)
+
+
+@by_points
 def test_no_sum_overflows_with_points_of_a_grid(format):
     """Activations as large as they can be, with the signs of the weights of one row after the other."""
     random = np.random.default_rng(0)
@@ -208,7 +213,7 @@ def test_no_sum_overflows_with_points_of_a_grid(format):
     assert (abs(c.product() - wanted) <= 1e-6 * magnitude).all()
 
 
-@pytest.mark.parametrize("format", [f for f in FORMATS.values() if f.encoder is None], ids=lambda f: f.name)
+@by_points
 def test_weights_that_are_not_finite_spread(format):
     """In their own rows only."""
     c = case(format, 0, rows=5, length=299, tokens=3)

@@ -17,13 +17,16 @@ from .running import SCALES_AT, UNDER_TEST, few, run, same_bits
 
 BY_NAME = {format.name: format for format in FORMATS.values()}
 EXACT = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "tq1_0", "tq2_0"]
-SEARCHED = ["q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"]
-FARTHEST = {"iq4_nl": 0.12, "iq4_xs": 0.12, "mxfp4": 0.25}  # errors of single values, relative to the spread of a row
+SEARCHED = ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"]
+# Errors of single values, relative to the spread of a row.
+FARTHEST = {"q2_k": 0.5, "q3_k": 0.25, "iq4_nl": 0.12, "iq4_xs": 0.12, "mxfp4": 0.25}
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 # Root mean square errors of llama.cpp (ggml_quantize_chunk of libggml-base 0.25.3, as in llama-cpp-python 0.3.36) on
 # the matrices of `matrices`.
 LLAMA_CPP_ERRORS = {
+    "q2_k": {"normal": 0.00588855, "heavy tails": 0.011784, "shifted": 0.00588748, "groups": 0.00867935},
+    "q3_k": {"normal": 0.00300305, "heavy tails": 0.006354, "shifted": 0.00445026, "groups": 0.00437086},
     "q4_k": {"normal": 0.00142152, "heavy tails": 0.00304126, "shifted": 0.00141413, "groups": 0.00204311},
     "q5_k": {"normal": 0.000719444, "heavy tails": 0.00153337, "shifted": 0.000711434, "groups": 0.0010339},
     "q6_k": {"normal": 0.000352691, "heavy tails": 0.000820548, "shifted": 0.000535692, "groups": 0.000524986},

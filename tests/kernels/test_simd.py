@@ -61,6 +61,18 @@ def _table_lookup(work, thread, threads, x, one, out):
     simd.store_tile(simd.add_partial_sums(simd.zeros_i32(simd.zeros(1, 1)), total), out, 0, 0)
 
 
+def _bytes_of_lanes(work, thread, threads, x, pair, four, out):
+    like, row = simd.zeros(1, 1), 4 * LANES
+    numbers = simd.panel_bytes(like, x, 0)
+    pairs = (simd.twice_of_lane(numbers, 0), simd.twice_of_lane(numbers, 3), simd.even_bytes(numbers),
+             simd.odd_bytes(numbers), simd.subtracted_from(31, simd.even_bytes(numbers)), simd.splat_i16(-7))
+    for i in range(6):
+        store_f32(out + row * i, simd.to_f32(simd.dot2_i16(simd.zeros_i32(like), pairs[i], pair, 0)))
+    total = simd.zeros_i32(like)
+    sums = simd.dot4(simd.partial_sums(total), simd.byte_of_lane(numbers, 1), four, 0)
+    store_f32(out + row * 6, simd.to_f32(simd.add_partial_sums(total, sums)))
+
+
 def _two_allocas(work, thread, threads, out):
     one, two = simd.alloca(256), simd.alloca(256)
     for i in range(64):
@@ -162,6 +174,16 @@ def test_every_entry_of_a_table_is_found():
             x = (numbers + turn) % 16
             run(lookup, x=x, one=one, out=out)
             np.testing.assert_array_equal(out, np.array(LEVELS)[x[:, place]] % 256)
+
+
+def test_bytes_of_lanes():
+    numbers = np.random.default_rng(0).integers(0, 256, (LANES, 4), np.uint8)
+    out = np.zeros((7, LANES), np.float32)
+    run(kernel(_bytes_of_lanes), x=numbers, pair=np.array([1, 100], np.int16), four=np.array([1, 2, 3, -1], np.int8),
+        out=out)
+    a, b, c, d = numbers.T.astype(np.float32)
+    wanted = [101 * a, 101 * d, a + 100 * c, b + 100 * d, 31 * 101 - a - 100 * c, np.full(LANES, -707), 5 * b]
+    assert (out == wanted).all()
 
 
 def test_steps():

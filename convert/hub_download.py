@@ -1,0 +1,77 @@
+"""Large files from the hub, which go on where an earlier download was interrupted.
+
+The hub's client deletes what it has of a file when it is interrupted. So its functions fetch the file here, to a
+partial file in its cache; once that is whole, the client finds it there as its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..kernels.errors import LcpuError
+
+_SHA256_DIGITS = 64  # of the tag of a large file, which is its SHA-256
+_PIECE = 16 << 20  # bytes that are hashed at a time
+
+
+def download_file(repo: str, name: str, revision: str | None) -> Path:
+    """The path of a file in the hub's cache, downloaded as far as it is not there. Raises what the client raises."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    url = hf_hub_url(repo, name, revision=revision)
+    try:
+        described = get_hf_file_metadata(url)
+    except Exception:  # the client knows what to do about it: the file may be in the cache, or the name be wrong
+        described = None
+    if described and described.commit_hash and described.etag and described.size and not isinstance(
+            try_to_load_from_cache(repo, name, revision=described.commit_hash), str):
+        _complete(repo, name, url, described)
+    return Path(hf_hub_download(repo, name, revision=revision))
+
+
+def _complete(repo: str, name: str, url: str, described: Any) -> None:
+    """Put the file where the client looks for its contents."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import WeakFileLock
+
+    cache, folder = Path(HF_HUB_CACHE), repo_folder_name(repo_id=repo, repo_type="model")
+    whole = cache / folder / "blobs" / described.etag
+    lock = cache / ".locks" / folder / f"{described.etag}.lock"  # the client's own
+    for path in (whole, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        if not whole.exists():
+            partial = whole.with_name(f"{whole.name}.incomplete")
+            _fetch(partial, name, url, described)
+            partial.replace(whole)
+
+
+def _fetch(partial: Path, name: str, url: str, described: Any) -> None:
+    """Download what the partial file lacks. If it was begun earlier, its contents are checked at the end."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    headers = build_hf_headers()
+    if urlsplit(url).netloc != urlsplit(described.location).netloc:
+        headers.pop("authorization", None)  # the token is for the hub only
+    with partial.open("ab") as file:
+        begun = file.tell()
+        if begun > described.size:
+            file.truncate(begun := 0)
+        http_get(described.location, file, resume_size=begun, headers=headers, expected_size=described.size,
+                 displayed_filename=name)
+    if begun and len(described.etag) == _SHA256_DIGITS and _sha256(partial) != described.etag:
+        partial.unlink()
+        raise LcpuError(f"{name}: what an interrupted download left was damaged, and is deleted: run the command again")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()

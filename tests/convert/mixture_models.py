@@ -1,0 +1,81 @@
+"""Models for tests of mixtures: the names, shapes and metadata of their tensors, which is all that the rules look at.
+
+Their matrices have two rows. llama.cpp quantizes such files without a word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lcpu.convert.type_rules import TYPE_IDS
+from lcpu.engine.gguf_file import TensorInfo
+from lcpu.engine.gguf_types import TENSOR_TYPES
+
+_HEADS = 32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What mixtures depend on."""
+
+    arch: str = "llama"
+    layers: int = 8
+    kv_heads: int = 8  # of 32 heads
+    tied: bool = False
+    experts: int = 0
+    embedding: int = 256  # values of a row
+    feed_forward: int = 512
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        keys = {"block_count": self.layers, "context_length": 512, "embedding_length": self.embedding,
+                "feed_forward_length": self.feed_forward, "attention.head_count": _HEADS,
+                "attention.head_count_kv": self.kv_heads, "attention.layer_norm_rms_epsilon": 1e-5, "vocab_size": 300}
+        if self.experts:
+            keys |= {"expert_count": self.experts, "expert_used_count": 2}
+        return {"general.architecture": self.arch, "tokenizer.ggml.model": "no_vocab"} | {
+            f"{self.arch}.{key}": value for key, value in keys.items()}
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """float32"""
+        shapes: dict[str, tuple[int, ...]] = {"token_embd": (2, self.embedding), "output_norm": (self.embedding,)}
+        if not self.tied:
+            shapes["output"] = (2, self.embedding)
+        for layer in range(self.layers):
+            shapes |= {f"blk.{layer}.{name}": shape for name, shape in self._layer().items()}
+        return {f"{name}.weight": TensorInfo(f"{name}.weight", shape, TYPE_IDS["F32"],
+                                             TENSOR_TYPES[TYPE_IDS["F32"]].nbytes(shape), 0, 0)
+                for name, shape in shapes.items()}
+
+    def _layer(self) -> dict[str, tuple[int, ...]]:
+        width, inner = self.embedding, self.feed_forward
+        shapes: dict[str, tuple[int, ...]] = {"attn_norm": (width,), "ffn_norm": (width,)}
+        shapes |= {f"attn_{name}": (2, width) for name in ("q", "k", "v", "output")}
+        if self.arch == "qwen3":
+            shapes |= {"attn_q_norm": (8,), "attn_k_norm": (8,)}
+        if self.arch == "bitnet":
+            shapes |= {"attn_sub_norm": (width,), "ffn_sub_norm": (inner,)}
+        if self.experts:
+            stacks = {"gate": width, "up": width, "down": inner}
+            shapes |= {f"ffn_{name}_exps": (self.experts, 2, k) for name, k in stacks.items()}
+            return shapes | {"ffn_gate_inp": (self.experts, width)}
+        return shapes | {"ffn_gate": (2, width), "ffn_up": (2, width), "ffn_down": (2, inner)}
+
+
+MODELS = {
+    "llama": Shape(),
+    "llama, 22 layers, 32 / 4": Shape(layers=22, kv_heads=4),
+    "llama, 32 layers, 32 / 32": Shape(layers=32, kv_heads=32),
+    "llama, 80 layers": Shape(layers=80),
+    "llama, tied, 16 / 32": Shape(layers=16, tied=True, kv_heads=16),
+    "llama, rows of 288": Shape(layers=9, embedding=288),
+    "Mixtral": Shape(layers=32, experts=8),
+    "Mixtral, 56 layers, 32 / 32": Shape(layers=56, experts=8, kv_heads=32),
+    "llama, 4 experts": Shape(layers=11, experts=4),
+    "llama, 16 experts, 32 / 32": Shape(layers=9, experts=16, kv_heads=32),
+    "qwen2": Shape("qwen2", layers=24, kv_heads=4, tied=True),
+    "qwen2, 80 layers, 32 / 32": Shape("qwen2", layers=80, kv_heads=32),
+    "qwen3": Shape("qwen3", layers=36),
+    "bitnet": Shape("bitnet", layers=24, kv_heads=32, tied=True),
+}
