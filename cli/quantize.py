@@ -26,9 +26,9 @@ Type = Annotated[
         metavar="TYPE",
         help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl (also "
         "named nf4: its levels are close to NF4's), iq4_xs, q3_k_l, q3_k_m, q3_k_s, q2_k, iq3_m, iq3_s, mxfp4 (also "
-        "fp4), mxfp4_moe (only experts), nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s (ternary models); with an importance "
-        "matrix also q2_k_s, iq3_xs, iq3_xxs, iq2_m, iq2_s, iq2_xs, iq2_xxs, iq1_m, iq1_s; copy: keep all types that "
-        "no option changes.",
+        "fp4), mxfp4_moe (only experts), nvfp4, q2_0, q1_0, tq2_0, tq1_0, i2_s (ternary models); with "
+        "an importance matrix also q2_k_s, iq3_xs, iq3_xxs, iq2_m, iq2_s, iq2_xs, iq2_xxs, iq1_m, iq1_s; copy: keep "
+        "all types that no option changes.",
     ),
 ]
 Pure = Annotated[bool, typer.Option("--pure", help="Give all matrices the same type, even if TYPE is a mixture.")]
