@@ -36,26 +36,31 @@ def _complete(repo: str, name: str, url: str, described: Any) -> None:
     """Put the file where the client looks for its contents."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
-    from huggingface_hub.utils import WeakFileLock
 
     cache, folder = Path(HF_HUB_CACHE), repo_folder_name(repo_id=repo, repo_type="model")
     whole = cache / folder / "blobs" / described.etag
     lock = cache / ".locks" / folder / f"{described.etag}.lock"  # the client's own
     for path in (whole, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
+    with _client_utils().WeakFileLock(lock):
         if not whole.exists():
             partial = whole.with_name(f"{whole.name}.incomplete")
             _fetch(partial, name, url, described)
             partial.replace(whole)
 
 
+def _client_utils() -> Any:
+    """The client's module of helpers, whose types leave out what it takes from others."""
+    from huggingface_hub import utils
+
+    return utils
+
+
 def _fetch(partial: Path, name: str, url: str, described: Any) -> None:
     """Download what the partial file lacks. If it was begun earlier, its contents are checked at the end."""
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
 
-    headers = build_hf_headers()
+    headers = _client_utils().build_hf_headers()
     if urlsplit(url).netloc != urlsplit(described.location).netloc:
         headers.pop("authorization", None)  # the token is for the hub only
     with partial.open("ab") as file:

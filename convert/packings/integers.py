@@ -85,8 +85,8 @@ def _types(source: Integers) -> tuple[tuple[str, ...], bool]:
     lowest, highest = source.span[0] - int(zeros.max()), source.span[1] - int(zeros.min())
     source.release()
     with np.errstate(over="ignore", invalid="ignore"):
-        errors = np.abs(scales.astype(np.float16).astype(np.float32) - scales)
-        are_held = np.all(errors <= _ROUNDED * np.abs(scales))
+        errors, sizes = np.abs(scales.astype(np.float16).astype(np.float32) - scales), np.abs(scales)
+        are_held = np.all(errors <= _ROUNDED * np.maximum(sizes, sizes.mean()))  # few may be so small that they vanish
     if not are_held:  # too small or too large for float16, or no numbers
         return (), False
     types = (type for type, (low, high) in _RANGES.items() if low <= lowest and highest <= high)

@@ -381,8 +381,8 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "download the rest of it"),
     ("convert: an architecture that lcpu does not have", "convert gpt", 1,
      "gpt/config.json: has the architecture 'GPT2LMHeadModel'; lcpu converts LlamaForCausalLM, "
-     "LLaMAForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, BitnetForCausalLM, "
-     "BitNetForCausalLM"),
+     "LLaMAForCausalLM, MistralForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "
+     "BitnetForCausalLM, BitNetForCausalLM"),
     ("convert: a config.json that is damaged", "convert damaged", 1,
      "damaged/config.json: is not JSON (...): download it again"),
     ("convert: an adapter", "convert adapter", 1,

@@ -53,16 +53,20 @@ def grouped(weights: np.ndarray, bits: int, zeros: np.ndarray, groups: np.ndarra
 
 def gptq(bits: int = 4, *, symmetric: bool = True, less_one: bool = True, scattered: str = "",
          group: int = GROUP) -> Callable[..., Packed]:
-    """scattered: "all" columns are in groups at random, or so within "heads" of 64 columns, all in the same way."""
+    """group: how many columns share a scale, 0 for all of them.
+
+    scattered: "all" columns are in groups at random, or so within "heads" of 64 columns, all in the same way.
+    """
 
     def pack(weights: np.ndarray, random: np.random.Generator) -> Packed:
         rows, k = weights.shape
-        groups = np.arange(k) // group
+        size = group or k
+        groups = np.arange(k) // size
         if scattered == "all" or (scattered == "heads" and k % 64):
             groups = random.permutation(groups)
         elif scattered == "heads":
             groups = groups.reshape(-1, 64)[:, random.permutation(64)].ravel()
-        middle = np.full((rows, k // group), 2 ** (bits - 1))
+        middle = np.full((rows, k // size), 2 ** (bits - 1))
         zeros = middle if symmetric else random.integers(0, 2**bits, middle.shape)
         codes, scales = grouped(weights, bits, zeros, groups)
         values = scales[:, groups].astype(np.float32) * (codes - zeros[:, groups]).astype(np.float32)

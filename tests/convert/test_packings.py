@@ -40,6 +40,7 @@ COMPRESSED = {"quant_method": "compressed-tensors"}
 BNB = {"quant_method": "bitsandbytes"}
 TOKENS = [1, 5, 77, 123, 42, 250, 7, 9, 280, 33]
 LINEARS = 7 * BLOCKS
+UP = "model.layers.0.mlp.up_proj"
 
 CASES: dict[str, tuple[Any, dict[str, Any], str, str]] = {  # how, settings, type of the weights, of the model
     "gptq": (packed.gptq(), GPTQ, "Q4_0", "q4_0"),
@@ -52,6 +53,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], str, str]] = {  # how, settings, typ
     "gptq of 3 bits": (packed.gptq(3, symmetric=False), GPTQ, "Q4_0", "q4_0"),
     "gptq of 8 bits": (packed.gptq(8), GPTQ, "Q8_0", "q8_0"),
     "gptq of 8 bits, asymmetric": (packed.gptq(8, symmetric=False), GPTQ, "F32", "f32"),
+    "gptq with a scale for each row": (packed.gptq(group=0), GPTQ | {"group_size": -1}, "Q4_0", "q4_0"),
     "gptq in groups of 16": (packed.gptq(group=16), GPTQ, "F32", "f32"),
     "awq": (packed.awq, AWQ, "Q5_0", "q5_0"),
     "auto-round as gptq": (packed.gptq(), ROUND | {"packing_format": "auto_round:auto_gptq"}, "Q4_0", "q4_0"),
@@ -94,7 +96,9 @@ def test_every_value_is_kept(convert, case):
 
 
 def test_scales_that_float16_does_not_hold_are_rounded(convert):
-    stored, meant = packed.packed_model(llama_tensors(), packed.int8_scb)
+    tensors = llama_tensors()
+    tensors[f"{UP}.weight"][5] *= 1e-12  # whose scale becomes 0
+    stored, meant = packed.packed_model(tensors, packed.int8_scb)
     with convert(stored, quantization_config=BNB) as file:
         for name, wanted in meant_by(meant).items():
             made = values_of(file, name)
@@ -337,9 +341,6 @@ def test_experts_that_are_missing(convert):
     del tensors["model.layers.1.block_sparse_moe.experts.2.w3.weight"]
     with pytest.raises(LcpuError, match=r"1\.block_sparse_moe\.experts\.w3\.weight' are not the 3 experts that config"):
         convert(tensors, **MIXTRAL)
-
-
-UP = "model.layers.0.mlp.up_proj"
 
 
 @pytest.mark.parametrize(("case", "change", "message"), [
