@@ -1,6 +1,7 @@
 """The kernels' tests once more on every path that this machine can execute: a process has one path.
 
-There, one block format of each kind is tested. `LCPU_ISA=avx2 pytest tests/kernels` tests all.
+There, one block format of each kind is tested, and what does not depend on vectors, such as threads and caches, is left
+out. `LCPU_ISA=avx2 pytest tests/kernels` tests all.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ import pytest
 from lcpu.kernels import isa
 
 ROOT = Path(__file__).parents[1]
-PATHS = ("tests/kernels", "tests/engine/test_identity.py")
-TESTS = [path for path in PATHS if (ROOT / path).exists()]
+VECTORS = ("activations", "attention", "elementwise", "experts", "formats", "gated", "math", "matmul", "pages", "rope",
+           "simd", "wide")
+QUANTIZERS = ("quantize_blocks", "weighted_blocks")
+TESTS = [f"tests/kernels/test_{name}.py" for name in VECTORS] + ["tests/engine/test_identity.py"]
+# Quantizers see of a path only how wide its vectors are.
+OTHER_TESTS = {name: [f"tests/kernels/test_{test}.py" for test in QUANTIZERS] for name in ("avx2", "generic")}
 OTHERS = [name for name in isa.available() if name != isa.active().name]
 
 pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks for one path")
@@ -26,6 +31,7 @@ pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks 
 @pytest.mark.parametrize("name", OTHERS)
 def test_path(name: str) -> None:
     environment = {**os.environ, "LCPU_ISA": name, "LCPU_TEST_ONE_OF_EACH": "1"}
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], cwd=ROOT, text=True,
-                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS,
+                           *OTHER_TESTS.get(name, [])], cwd=ROOT, text=True, env=environment,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout
