@@ -1,4 +1,4 @@
-"""Read and write importance matrices: for each value of a row of weights, the mean square of what it is multiplied with.
+"""Read and write importance matrices: for each value of a row of weights, the mean square of what it meets.
 
 Two forms, both llama.cpp's (tools/imatrix). A GGUF file with general.type "imatrix" has two float32 tensors for each
 matrix NAME of a model: NAME.in_sum2, sums of squares [experts, row length], and NAME.counts, how many squares were

@@ -1,8 +1,8 @@
 """Sums of squares by column of what matrices are multiplied with: importance matrices are made of them.
 
 Rows are added one after another, and a thread has columns of its own. So the sums do not depend on the number of
-threads, nor on how rows are divided into batches. A sum is two float32, its value and what rounding took from it (Kahan,
-"Further remarks on reducing truncation errors"), so that millions of rows lose nothing that matters.
+threads, nor on how rows are divided into batches. A sum is two float32, its value and what rounding took from it, so
+that millions of rows lose nothing that matters (Kahan, "Further remarks on reducing truncation errors").
 """
 
 from .jit import device, kernel
