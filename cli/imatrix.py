@@ -59,7 +59,7 @@ def imatrix(
 
     `lcpu quantize --imatrix` and llama-quantize read the file. The model should be the one that will be quantized, in
     F16, BF16 or Q8_0. A good text is like what the model will be used for: its languages, its kinds of code, its chat
-    format. 100 chunks are plenty. Without -f, a text of 40 KB is taken that has some of everything. The method is
+    format. 100 chunks are plenty. Without -f, a text of 46 KB is taken that has some of everything. The method is
     llama.cpp's: the text is cut into chunks, and each is computed on its own.
     """
     if chunks == 0:
