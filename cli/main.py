@@ -24,6 +24,7 @@ from . import console
 from .batch import batch
 from .bench import bench
 from .convert import convert
+from .imatrix import imatrix
 from .inspect import inspect_file
 from .models import models
 from .options import UsageError
@@ -43,6 +44,7 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect_file,
     "convert": convert,
     "quantize": quantize,
+    "imatrix": imatrix,
     "models": models,
 }
 

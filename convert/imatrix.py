@@ -1,4 +1,4 @@
-"""Read importance matrices: for each value of a row of weights, the mean square of what it is multiplied with.
+"""Read and write importance matrices: for each value of a row of weights, the mean square of what it meets.
 
 Two forms, both llama.cpp's (tools/imatrix). A GGUF file with general.type "imatrix" has two float32 tensors for each
 matrix NAME of a model: NAME.in_sum2, sums of squares [experts, row length], and NAME.counts, how many squares were
@@ -11,7 +11,7 @@ added up for each expert. The older form has int32 and float32 numbers:
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,14 @@ import numpy as np
 from ..engine.gguf_file import GGUFFile, TensorInfo
 from ..engine.gguf_metadata import Value, quoted
 from ..engine.gguf_types import TENSOR_TYPES
+from ..engine.input_squares import Squares
 from ..kernels.errors import LcpuError
 from ..kernels.formats import FORMATS
+from .gguf_writer import TensorToWrite, write_gguf
 from .type_rules import Mixture
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
+_F32 = 0  # its type id
 _LONGEST = 127  # bytes of a text in the metadata that llama-quantize writes
 # Of other tensors, llama.cpp makes these types only with an importance matrix; and Q2_K in a file of type Q2_K_S.
 _DEMANDING = ("IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
@@ -116,6 +119,22 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
             raise LcpuError(f"{path}: tensor {quoted(name)} has values that are no mean squares: the file is damaged; "
                             "make it again")
     return matrix
+
+
+def write_imatrix(path: Path, squares: Mapping[str, Squares], datasets: Sequence[str], chunks: int,
+                  chunk_size: int) -> None:
+    """Write a GGUF file of this form, as llama-imatrix does; it appears under its name only when it is whole.
+
+    squares: by the names of tensors. datasets: names of texts. chunks: how many parts of them, of chunk_size tokens.
+    Raises LcpuError if the file cannot be written.
+    """
+    metadata = {"general.type": "imatrix", "imatrix.datasets": list(datasets),
+                "imatrix.chunk_count": np.uint32(chunks), "imatrix.chunk_size": np.uint32(chunk_size)}
+    tensors = []
+    for name, each in sorted(squares.items()):
+        for suffix, values in ((_SUMS, each.sums), (_COUNTS, each.counts.reshape(-1, 1))):
+            tensors.append(TensorToWrite(name + suffix, values.shape, _F32, values.astype("<f4")))
+    write_gguf(path, metadata, tensors)
 
 
 # ---- GGUF ----

@@ -38,6 +38,7 @@ from ..kernels.program import Program
 from .batch import QUERY_ROWS, Batch
 from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters
+from .input_squares import InputSquares
 from .key_balance import KeyBalance
 from .memory import Needs
 from .page_pool import PagePool
@@ -54,17 +55,18 @@ class Builder:
     """Records the program of one model.
 
     threads: how many threads share a matmul; results do not depend on it. output_format: of the output layer; None: the
-    file's own.
+    file's own. input_squares: add up the squares of what matrices are multiplied with.
     """
 
     def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, pool: PagePool, threads: int,
-                 output_format: Format | None = None) -> None:
+                 output_format: Format | None = None, *, input_squares: bool = False) -> None:
         self.file, self.h, self.batch, self.pool = file, h, batch, pool
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
         self.tensors = Tensors(file)
         self.rope_tables: list[RopeTable] = []
         self.balances: list[KeyBalance] = []
+        self.input_squares = InputSquares(self.program, self.buffer) if input_squares else None
         self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int, int], np.ndarray] = {}
         self._memories: dict[tuple[str, int, int], Memory] = {}
@@ -175,6 +177,8 @@ class Builder:
         """Several products of one input. Threads go from one to the next without waiting for each other."""
         matrices = [self.matrix(f"{name}.weight", width, x.width) for name, width in outputs]
         inputs = [self.input(x, matrix.format.activation) for matrix in matrices]
+        if self.input_squares:
+            self.input_squares.add(x, matrices)
         results = []
         for matrix, source in zip(matrices, inputs, strict=True):
             out = add_to.changed() if add_to else self.new_rows(role(matrix.name), matrix.rows, x.count)
@@ -321,6 +325,8 @@ class Builder:
             first, second = self.linears(x, [(gate, width), (up, width)])
             return self.gate(first, second, activation)
         source, panels = self.input(x, format.activation), [matrix.panels for matrix in matrices]
+        if self.input_squares:
+            self.input_squares.add(x, matrices)
         out, beside = (self.new_rows(role(matrix.name), width, x.count) for matrix in matrices)
         stride = panels[0].strides[0]
         self.program.add(gated_matmul(format, activation), name=f"{role(gate)}, {role(up)}", count=x.count,

@@ -64,10 +64,15 @@ def add_experts(b: Builder, x: Rows, normed: Rows, name: str, *, count: int, use
     matrices = [_matrix(b, part, width, normed.width, count) for part in (gate, up)]
     gathered = {form: _gathered(b, routing, normed, form)
                 for form in dict.fromkeys(matrix.format.activation for matrix in matrices)}
+    if b.input_squares:
+        b.input_squares.add_experts(normed, matrices, routing.groups, routing.rows)
     gate_rows, up_rows = _products(b, routing, matrices, [gathered[matrix.format.activation] for matrix in matrices])
     hidden = b.gate(gate_rows, up_rows, activation)
     matrix = _matrix(b, down, normed.width, width, count)
-    result, = _products(b, routing, [matrix], [b.input(hidden, matrix.format.activation)])
+    source = b.input(hidden, matrix.format.activation)
+    if b.input_squares:
+        b.input_squares.add_experts(hidden, [matrix], routing.groups, None)
+    result, = _products(b, routing, [matrix], [source])
     b.program.add(kernels.add_weighted, count=x.count, used=used, places=routing.places, weights=routing.weights,
                   weights_stride=routing.weights.strides[0], x=result.array, x_stride=result.stride, out=x.array,
                   out_stride=x.stride, vectors=x.vectors)

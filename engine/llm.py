@@ -19,13 +19,14 @@ from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
 from ..kernels.jit import announcing
 from ..kernels.pages import POSITIONS
-from . import prompt_cache
+from . import imatrix, prompt_cache
 from .description import describe
 from .drafters import Drafters
 from .file_kind import check_is_model
 from .generate import Generation, GenerationOptions, run_together
 from .gguf_file import GGUFFile
 from .gguf_metadata import Value
+from .input_squares import Squares
 from .model import BATCH, Model, Progress
 from .opening import open_model
 from .scheduler import PARALLEL, Evaluation, Scheduler
@@ -57,7 +58,7 @@ class LLM:
     def load(cls, path: str | os.PathLike[str] | None = None, *, type: str | None = None, threads: int | None = None,
              context: int | None = None, output_type: str | None = None, beside: LLM | None = None,
              parallel: int = PARALLEL, cache_tokens: int | None = None, cache_types: tuple[str, str] = ("f16", "f16"),
-             check_memory: bool = True, progress: Progress | None = None) -> LLM:
+             check_memory: bool = True, input_squares: bool = False, progress: Progress | None = None) -> LLM:
         """Load a GGUF file, the folder of a Hugging Face checkpoint, or the embedded model without a path.
 
         type: of a checkpoint's matrices, such as "q4_0", by default its own: it is converted in memory, as `lcpu
@@ -68,8 +69,8 @@ class LLM:
         cache_tokens: of all texts together whose keys and values are kept, at least `context`; more let texts go on
         side by side and be found again. cache_types: of keys and values, "f16" or "q8_0", which takes half the memory.
         check_memory: refuse a model that takes more memory than is left, cut the default context to what fits, and keep
-        no more cache_tokens beside it than half of what is left then holds. progress(stage, done, total) is called
-        while "loading" and "compiling".
+        no more cache_tokens beside it than half of what is left then holds. input_squares: be ready for
+        `measure_imatrix`. progress(stage, done, total) is called while "loading" and "compiling".
         Raises LcpuError if the model cannot be run.
         """
         if beside is not None and threads is not None:
@@ -87,7 +88,8 @@ class LLM:
                 model, tokenizer = _load(words, progress, lambda progress: Model(
                     file, context, count, vocab_size=len(words.tokens), output_type=output_type,
                     cache_types=cache_types, cache_tokens=_KEPT_TOKENS if cache_tokens is None else cache_tokens,
-                    check_memory=check_memory, team=beside._model.team if beside else None, progress=progress))
+                    check_memory=check_memory, input_squares=input_squares,
+                    team=beside._model.team if beside else None, progress=progress))
         except BaseException:
             file.close()
             raise
@@ -190,6 +192,27 @@ class LLM:
         None among them says that the next one is not there yet: those at hand go on, and it is asked for again.
         """
         return run_together(self._scheduler, generations)
+
+    def measure_imatrix(self, windows: Sequence[Sequence[int]], told: imatrix.Told | None = None
+                        ) -> dict[str, Squares]:
+        """What windows of one size, all up to the context, multiply each tensor with: sums of squares by column.
+
+        The model must have been loaded with `input_squares`; what it computed before counts, too. told(windows done,
+        windows in all) is called after each step. Raises LcpuError for sums that are not numbers.
+        """
+        if self._model.input_squares is None:
+            raise LcpuError("the model does not measure its inputs: load it with input_squares=True")
+        windows = [self._checked(window) for window in windows]
+        size, scheduler = len(windows[0]), self._scheduler
+        with scheduler.lock:
+            scheduler.check_open()
+            with scheduler.changing():
+                table = scheduler.cache.open([-1])
+                try:
+                    scheduler.cache.grow(table, imatrix.most_at_once(size) * imatrix.pages_of(size) * POSITIONS)
+                    return imatrix.measure(self._model, table.pages, windows, told)
+                finally:
+                    scheduler.cache.close(table, [])
 
     def save_prompt(self, path: str | os.PathLike[str], ids: Sequence[int]) -> int:
         """Write what is computed of the beginning of a text to a prompt cache. Returns how many tokens these are.

@@ -36,7 +36,7 @@ class Model:
     def __init__(self, file: GGUFFile, context: int | None, threads: int, *, cache_tokens: int = 0,
                  cache_types: tuple[str, str] = ("f16", "f16"), vocab_size: int = 1, output_type: str | None = None,
                  team: Team | None = None, check_memory: bool = True, context_flags: str = "-c",
-                 progress: Progress | None = None) -> None:
+                 input_squares: bool = False, progress: Progress | None = None) -> None:
         """Check the file, compile what is not cached, pack the weights. Raises LcpuError before any kernel runs.
 
         context: the most positions of a sequence; None: what the model was trained for, at most 32,768.
@@ -45,7 +45,7 @@ class Model:
         vocab_size: how many tokens the model has to know at least. output_type: a block format's name, to compute the
         output layer in another than the file's. team: of so many threads, to share another model's. check_memory:
         refuse a model that takes more memory than is left, and cut a context of None to what fits. context_flags: what
-        sets the context, for that error.
+        sets the context, for that error. input_squares: add up the squares of what matrices are multiplied with.
         """
         check_is_model(file)
         build = architectures.builder_of(file)
@@ -58,7 +58,7 @@ class Model:
         def built(context: int) -> tuple[Builder, Rows]:
             pool = PagePool(h, context, cache_tokens, *cache_types)
             builder = Builder(file, h, Batch(BATCH, queries_per_job(h), pool.most), pool, threads,
-                              output_format(output_type))
+                              output_format(output_type), input_squares=input_squares)
             return builder, build(builder)
 
         self.context = _context(h, context)
@@ -74,7 +74,7 @@ class Model:
             spare = spare_bytes(needs, promised=promised)
             if spare is not None:
                 self._builder.pool.limit(spare)
-        self.batch, self.pool = self._builder.batch, self._builder.pool
+        self.batch, self.pool, self.input_squares = self._builder.batch, self._builder.pool, self._builder.input_squares
         self.pool.allocate()
         with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
             self.program = self._builder.program.finish()

@@ -28,6 +28,7 @@ from .test_identity import run, same
 from .test_reference import angles, read_f32
 
 WriteLlama = Callable[..., Path]
+Seen = dict[tuple[str, int], list[np.ndarray]]  # by the beginning of a tensor's name, and expert
 TOKENS = np.random.default_rng(3).integers(3, 286, 400).tolist()
 LAYERS = 2
 MIXTRAL = {"llama.expert_count": 6, "llama.expert_used_count": 2}
@@ -95,7 +96,8 @@ class Mixture:
                             activation="relu_squared" if self.relu else "silu")
         return llama.logits(b, x)
 
-    def feed_forward(self, w: dict[str, np.ndarray], name: str, x: np.ndarray) -> tuple[np.ndarray, float]:
+    def feed_forward(self, w: dict[str, np.ndarray], name: str, x: np.ndarray, seen: Seen | None = None
+                     ) -> tuple[np.ndarray, float]:
         """What is added to a token's row, and how far the rank of the last one chosen is ahead of the others'."""
         def tensor(part: str, kind: str, expert: int) -> np.ndarray:
             if f"{name}ffn_{part}.{expert}.{kind}" in w:
@@ -105,6 +107,8 @@ class Mixture:
             return w[f"{name}ffn_{part}_exps.{kind}"][expert]
 
         def linear(part: str, expert: int, x: np.ndarray) -> np.ndarray:
+            if seen is not None:
+                seen.setdefault((f"{name}ffn_{part}", expert), []).append(x)
             return tensor(part, "weight", expert) @ x + (tensor(part, "bias", expert) if self.biases else 0.0)
 
         scores = w[f"{name}ffn_gate_inp.weight"] @ x + w.get(f"{name}ffn_gate_inp.bias", 0.0)
@@ -124,8 +128,8 @@ class Mixture:
             out += weight * linear("down", expert, active * linear("up", expert, x))
         return out, min(ranks[chosen]) - ranks[order[self.used :]].max(initial=-np.inf)
 
-    def reference(self, path: Path, tokens: list[int]) -> np.ndarray:
-        """The logits after each token, float64 [len(tokens)][vocab]."""
+    def reference(self, path: Path, tokens: list[int], seen: Seen | None = None) -> np.ndarray:
+        """The logits after each token, float64 [len(tokens)][vocab]. seen: gets what went to each expert."""
         m, w = read_f32(path)
         head_dim, epsilon = m["attention.key_length"], m["attention.layer_norm_rms_epsilon"]
         turns = np.array([angles(m, position, 1.0)[0] for position in range(len(tokens))])
@@ -136,7 +140,7 @@ class Mixture:
             q, k, v = ((source @ w[f"{name}attn_{part}.weight"].T).reshape(len(tokens), -1, head_dim)
                        for part in "qkv")
             x = x + attend(rotate(q, turns, False), rotate(k, turns, False), v) @ w[name + "attn_output.weight"].T
-            rows, clear = zip(*(self.feed_forward(w, name, row)
+            rows, clear = zip(*(self.feed_forward(w, name, row, seen)
                                 for row in norm(x, w[name + "ffn_norm.weight"], epsilon)), strict=True)
             assert min(clear) > 1e-5  # else float32 might choose others
             x = x + np.array(rows)

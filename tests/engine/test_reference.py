@@ -66,8 +66,8 @@ def float16(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float16).astype(np.float64)
 
 
-def llama(path: Path, tokens: list[int]) -> np.ndarray:
-    """The logits after each token, float64 [len(tokens)][vocab]."""
+def llama(path: Path, tokens: list[int], seen: dict[str, list[np.ndarray]] | None = None) -> np.ndarray:
+    """The logits after each token, float64 [len(tokens)][vocab]. seen: gets what each tensor was multiplied with."""
     m, w = read_f32(path)
     heads, kv_heads = m["attention.head_count"], m["attention.head_count_kv"]
     epsilon = m["attention.layer_norm_rms_epsilon"]
@@ -78,6 +78,8 @@ def llama(path: Path, tokens: list[int]) -> np.ndarray:
         x = w["token_embd.weight"][token]
         for layer, (keys, values) in enumerate(cache):
             def linear(name: str, x: np.ndarray, layer: int = layer) -> np.ndarray:
+                if seen is not None:
+                    seen.setdefault(f"blk.{layer}.{name}.weight", []).append(x)
                 return w[f"blk.{layer}.{name}.weight"] @ x + w.get(f"blk.{layer}.{name}.bias", 0.0)
 
             normed = rms_norm(x, w[f"blk.{layer}.attn_norm.weight"], epsilon)

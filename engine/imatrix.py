@@ -1,0 +1,53 @@
+"""Measure an importance matrix: for each tensor, sums of squares by column of what a text multiplies it with.
+
+The method is llama-imatrix's (llama.cpp, tools/imatrix): the text is cut into windows, each is computed on its own, and
+all tokens count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..kernels.errors import LcpuError
+from ..kernels.pages import POSITIONS
+from .batch import Piece
+from .input_squares import Squares
+from .model import BATCH, Model
+
+Told = Callable[[int, int], None]  # windows done, windows in all
+
+
+def most_at_once(size: int, batch: int = BATCH) -> int:
+    """How many windows of so many tokens a step computes."""
+    return max(1, batch // size)
+
+
+def pages_of(size: int) -> int:
+    """How many pages a window has."""
+    return -(-size // POSITIONS)
+
+
+def measure(model: Model, pages: Sequence[int], windows: Sequence[Sequence[int]], told: Told | None = None,
+            batch: int = BATCH) -> dict[str, Squares]:
+    """The sums of windows of one size, by tensor, in the file's order of layers.
+
+    pages: of the pool, for as many windows as one step computes, or fewer. batch: the most tokens of a step, up to
+    BATCH; it does not change the result.
+    Raises LcpuError for sums that are not numbers.
+    """
+    assert model.input_squares is not None
+    size, each = len(windows[0]), pages_of(len(windows[0]))
+    own = [pages[i : i + each] for i in range(0, len(pages) - each + 1, each)]
+    at_once = min(len(own), most_at_once(size, batch))
+    for first in range(0, len(windows), at_once):
+        group = windows[first : first + at_once]
+        for start in range(0, size, batch):
+            model.step([Piece(window[start : start + batch], start, own[i]) for i, window in enumerate(group)])
+        if told:
+            told(first + len(group), len(windows))
+    found = model.input_squares.by_tensor()
+    for name, squares in found.items():
+        if not (squares.sums < float("inf")).all():
+            raise LcpuError(f"what tensor '{name}' is multiplied with is not numbers, or far too large: the model's "
+                            "file is damaged; download it again")
+    return found
