@@ -19,9 +19,18 @@ ROOT = Path(__file__).parents[1]
 VECTORS = ("activations", "attention", "elementwise", "experts", "formats", "gated", "math", "matmul", "pages", "rope",
            "simd", "wide")
 QUANTIZERS = ("quantize_blocks", "weighted_blocks")
-TESTS = [f"tests/kernels/test_{name}.py" for name in VECTORS] + ["tests/engine/test_identity.py"]
-# Quantizers see of a path only how wide its vectors are.
-OTHER_TESTS = {name: [f"tests/kernels/test_{test}.py" for test in QUANTIZERS] for name in ("avx2", "generic")}
+# Two paths have the vectors of one that is tested in full, and the dot products of another.
+IN_PARTS = {"avx512-vnni", "avx-vnni"}
+PARTS = ("activations", "attention", "matmul", "simd")
+
+
+def tests_of(name: str) -> list[str]:
+    """Quantizers see of a path only how wide its vectors are."""
+    chosen = PARTS if name in IN_PARTS else VECTORS + (QUANTIZERS if name in ("avx2", "generic") else ())
+    files = [f"tests/kernels/test_{test}.py" for test in chosen]
+    return files if name in IN_PARTS else [*files, "tests/engine/test_identity.py"]
+
+
 OTHERS = [name for name in isa.available() if name != isa.active().name]
 
 pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks for one path")
@@ -31,7 +40,6 @@ pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks 
 @pytest.mark.parametrize("name", OTHERS)
 def test_path(name: str) -> None:
     environment = {**os.environ, "LCPU_ISA": name, "LCPU_TEST_ONE_OF_EACH": "1"}
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS,
-                           *OTHER_TESTS.get(name, [])], cwd=ROOT, text=True, env=environment,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests_of(name)],
+                          cwd=ROOT, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout

@@ -79,7 +79,8 @@ class LLM:
 
     @classmethod
     def load(cls, path=None, *, type=None, threads=None, context=None, output_type=None, beside=None, parallel=16,
-             cache_tokens=None, cache_types=("f16", "f16"), check_memory=True, progress=None) -> LLM:
+             cache_tokens=None, cache_types=("f16", "f16"), check_memory=True, input_squares=False,
+             progress=None) -> LLM:
         cls.loads += ({"path": path, "threads": threads, "context": context, "beside": beside},)
         cls.memory_checks += (check_memory,)
         cls.cache_types = cache_types
