@@ -24,7 +24,7 @@ IN_PARTS = {"avx512-vnni", "avx-vnni"}
 PARTS = ("activations", "attention", "matmul", "simd")
 
 
-def tests_of(name: str) -> list[str]:
+def files_for(name: str) -> list[str]:
     """Quantizers see of a path only how wide its vectors are."""
     chosen = PARTS if name in IN_PARTS else VECTORS + (QUANTIZERS if name in ("avx2", "generic") else ())
     files = [f"tests/kernels/test_{test}.py" for test in chosen]
@@ -40,6 +40,6 @@ pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="LCPU_ISA asks 
 @pytest.mark.parametrize("name", OTHERS)
 def test_path(name: str) -> None:
     environment = {**os.environ, "LCPU_ISA": name, "LCPU_TEST_ONE_OF_EACH": "1"}
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests_of(name)],
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files_for(name)],
                           cwd=ROOT, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout
