@@ -68,7 +68,7 @@ def test_it_computes_the_same(threads):
             team.run(copy.program)
             assert a.tolist() == [(i + runs) % 37 + runs for i in range(37)]
         assert (copy.work > 0).all()
-        assert (copy.elapsed >= copy.work - 100).all()  # the clocks of two processors may differ by as much
+        assert (copy.elapsed >= copy.work - 4000).all()  # the clocks of two virtual processors may differ by as much
         assert copy.work.shape == (threads, 40)
         team.run(program.finish())  # which is as it was
     assert a.tolist() == [(i + 120) % 37 + 120 for i in range(37)]
