@@ -20,8 +20,8 @@ VECTORS = ("activations", "attention", "elementwise", "experts", "formats", "gat
            "simd", "wide")
 QUANTIZERS = ("quantize_blocks", "weighted_blocks")
 # Two paths have the vectors of one that is tested in full, and the dot products of another.
-IN_PARTS = {"avx512-vnni", "avx-vnni"}
-PARTS = ("activations", "attention", "matmul", "simd")
+IN_PARTS = {"avx512-amx", "avx-vnni"}
+PARTS = ("activations", "attention", "matmul", "simd", "wide")
 
 
 def files_for(name: str) -> list[str]:
