@@ -202,12 +202,27 @@ def fit_scale_and_offset(x, values, top, steps):
 
 
 @device
-def weigh_by_squares(x, weights, group, values):
-    """weights = value ** 2 + the mean of that in its group, and a little for zeros."""
-    for start in range(0, 4 * values, 4 * group):
+def weigh_by_squares(x, weights):
+    """For 256 values: value ** 2 + the mean of that in its group of 16, and a little for zeros."""
+    for start in range(0, 1024, 64):
         squares = splat_f32(float32(0.0))
-        for i in range(start, start + 4 * group, _VECTOR):
+        for i in range(start, start + 64, _VECTOR):
             squares = fma(load_f32(x + i), load_f32(x + i), squares)
-        typical = splat_f32(reduce_add(squares) / float32(group) + float32(1e-30))
-        for i in range(start, start + 4 * group, _VECTOR):
+        typical = splat_f32(reduce_add(squares) / float32(16.0) + float32(1e-30))
+        for i in range(start, start + 64, _VECTOR):
             store_f32(weights + i, fma(load_f32(x + i), load_f32(x + i), typical))
+
+
+weigh = quantize_weighted = hole()
+
+
+@template
+def _quantize_alone(x, block):
+    weights = alloca(1024)
+    weigh(x, weights)
+    quantize_weighted(x, weights, block)
+
+
+def with_own_weights(name: str, weigh: Callable[..., Any], quantize_weighted: Callable[..., Any]) -> Callable[..., Any]:
+    """The quantize_block of a format of 256 values that makes weights, by weigh(x, weights), for quantize_weighted."""
+    return device(bind(_quantize_alone, f"quantize_{name}", weigh=weigh, quantize_weighted=quantize_weighted))

@@ -12,6 +12,7 @@ from .simd import ISA, LANES, atomic_add, get_i64, load_tile, panels_of, select_
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 WIDE_TOKENS = 16  # of a tile in registers of their own, where the path has these (`wide`)
+LEAST_WIDE = 9  # of such a tile: fewer are faster in others
 # tokens of the largest tile: x and out must have as many rows of padding after the last token
 MAX_TOKENS = WIDE_TOKENS if ISA.tile_registers else 8
 PIECES = 8  # of a matmul for each thread, at least: the other threads take over the pieces of a slow one
@@ -73,7 +74,7 @@ def _take_none(weights, x, out, x_stride, out_stride, tokens, first, last, panel
 @device
 def tile_rows(tokens):
     """How many rows of x and out `_multiply` touches for so many tokens, at most."""
-    if tokens % MAX_TOKENS > 8:
+    if tokens % MAX_TOKENS >= LEAST_WIDE:
         return (tokens + MAX_TOKENS - 1) // MAX_TOKENS * MAX_TOKENS
     left = tokens % 8
     return tokens - left + (8 if left > 4 else 4 if left > 2 else left)

@@ -11,11 +11,11 @@ from typing import Any
 
 from numba import float32, int64
 
-from .fitting import CANDIDATES, inverse, peak, ramp
+from .fitting import CANDIDATES, fit_weighted_scale_and_offset, inverse, peak, ramp
 from .jit import bind, device, hole, template
-from .simd import LANES, absolute, alloca, append_within, at_argmax, fma, get_f32, load_f32, load_tile, maximum, minimum
-from .simd import put_f32, reduce_add, reduce_max, rint, splat_f32, square_root, where_greater, zeros
-from .simd import zeros_f32
+from .simd import LANES, absolute, alloca, append_within, at_argmax, fma, get_f16, get_f32, load_f32, load_tile
+from .simd import maximum, minimum, put_f16, put_f32, put_i64, reduce_add, reduce_max, rint, splat_f32, square_root
+from .simd import where_greater, zeros, zeros_f32
 
 _VECTORS = CANDIDATES // LANES
 _VECTOR = 4 * LANES
@@ -143,11 +143,6 @@ def _best_of_scales(x, weights, values, unit, middle, lowest, highest):
     return int64(at_argmax(zeros_f32(errors) - errors, numbers))
 
 
-def scale_chooser(name: str, nearest: Callable[..., Any]) -> Callable[..., Any]:
-    """choose(x, weights, values, unit, middle, lowest, highest): `_best_of_scales`, for the codes of `nearest`."""
-    return device(bind(_best_of_scales, f"best_of_scales_{name}", nearest=nearest))
-
-
 @device
 def best_of_pairs(x, weights, values, top, unit, offset_unit, scale, offset, most):
     """The two whole numbers around `scale` and `offset`, up to `most` (63 or less), with the smallest error.
@@ -171,3 +166,67 @@ def best_of_pairs(x, weights, values, top, unit, offset_unit, scale, offset, mos
         errors = fma(difference * difference, splat_f32(get_f32(weights + 4 * i)), errors)
     best = int64(at_argmax(zero - errors, load_tile(zero, table + 3 * _TILE, 0, _VECTOR)))
     return best // 64, best % 64
+
+
+fit_group = choose = put_pair = groups = group = lowest = highest = most = scale_at = hole()
+
+
+@template
+def _fit_scales(x, weights, block, numbers):
+    """Store a block's float16 scale, and at `numbers` an int64 for each group: its scale is this times the block's."""
+    fits = alloca(64)
+    largest = float32(0.0)
+    for i in range(groups):
+        scale = fit_group(x + 4 * group * i, weights + 4 * group * i)
+        put_f32(fits + 4 * i, scale)
+        largest = scale if abs(scale) > abs(largest) else largest
+    put_f16(block + scale_at, largest / float32(lowest))
+    unit = get_f16(block + scale_at)
+    for i in range(groups):
+        at = 4 * group * i
+        middle = int64(round(get_f32(fits + 4 * i) * inverse(unit)))
+        put_i64(numbers + 8 * i, choose(x + at, weights + at, group, unit, middle, lowest, highest))
+
+
+def group_scales_fitter(name: str, fit_group: Callable[..., Any], nearest: Callable[..., Any], *, groups: int,
+                        group: int, lowest: int, highest: int, scale_at: int) -> Callable[..., Any]:
+    """fit(x, weights, block, numbers): `_fit_scales` for up to 16 groups, whose numbers are lowest .. highest.
+
+    fit_group(x, weights): the best scale of a group. nearest: rounds a tile to the nearest codes. scale_at: where a
+    block has its scale.
+    """
+    choose = device(bind(_best_of_scales, f"best_of_scales_{name}", nearest=nearest))
+    return device(bind(_fit_scales, f"fit_scales_{name}", fit_group=fit_group, choose=choose, groups=groups,
+                       group=group, lowest=lowest, highest=highest, scale_at=scale_at))
+
+
+@template
+def _fit_scales_and_offsets(x, weights, block, top, steps):
+    """Choose and store the scales and offsets of a block: two float16, and whole numbers for each group."""
+    fits = alloca(128)
+    largest_scale = largest_offset = float32(0.0)
+    for i in range(groups):
+        scale, offset = fit_weighted_scale_and_offset(x + 4 * group * i, weights + 4 * group * i, group, top, steps)
+        put_f32(fits + 8 * i, scale)
+        put_f32(fits + 8 * i + 4, offset)
+        largest_scale, largest_offset = max(largest_scale, scale), max(largest_offset, offset)
+    put_f16(block + scale_at, largest_scale / float32(most))
+    put_f16(block + scale_at + 2, largest_offset / float32(most))
+    unit, offset_unit = get_f16(block + scale_at), get_f16(block + scale_at + 2)
+    for i in range(groups):
+        at = 4 * group * i
+        scale = int64(max(get_f32(fits + 8 * i), float32(0.0)) * inverse(unit) + float32(0.5))
+        offset = int64(get_f32(fits + 8 * i + 4) * inverse(offset_unit) + float32(0.5))
+        scale, offset = best_of_pairs(x + at, weights + at, group, top, unit, offset_unit, scale, offset, most)
+        put_pair(block, i, scale, offset)
+
+
+def group_pairs_fitter(name: str, put_pair: Callable[..., Any], *, groups: int, group: int, most: int,
+                       scale_at: int) -> Callable[..., Any]:
+    """fit(x, weights, block, top, steps): `_fit_scales_and_offsets` for up to 16 groups, with numbers up to `most`.
+
+    put_pair(block, group, scale, offset): store the numbers of a group, in order. scale_at: where a block has its
+    scale, before that of offsets. top, steps: as `fitting.fit_scale_and_offset` takes them.
+    """
+    return device(bind(_fit_scales_and_offsets, f"fit_scales_and_offsets_{name}", put_pair=put_pair, groups=groups,
+                       group=group, most=most, scale_at=scale_at))

@@ -14,12 +14,11 @@ from .activations import LARGE_BYTES, ROW_VALUES, RUN, SCALE, Int8Blocks
 from .jit import bind, device, hole, inlined, template  # before Numba itself, whose errors it explains
 from numba import int32
 
-from .matmul import WIDE_TOKENS
+from .matmul import LEAST_WIDE, WIDE_TOKENS
 from .simd import HIGH_SHIFT, ISA, LANES, alloca, begin_tiles, clear_tile, end_tiles, high_plane, load_f32, load_tile
 from .simd import low_plane, multiply_tiles, panel_bytes, read_tile, scale_add, select_or_zero, splat_i32, store_f32
 from .simd import store_tile, write_tile, zeros, zeros_i32
 
-_LEAST = 9  # tokens: fewer are faster in other tiles
 _MOST = 256  # tokens that share unpacked codes
 _VECTOR = 4 * LANES
 _CODES = 36 << 10  # bytes of unpacked codes and scales
@@ -37,8 +36,9 @@ header_bytes = block_bytes = codes_bytes = values_at = values_bytes = depth = pa
 def _multiply_panels(tiles, weights, panel_stride, x, x_stride, tokens, blocks, codes, sums):
     """sums = weights . x for a few panels and all tokens."""
     groups = (tokens + WIDE_TOKENS - 1) // WIDE_TOKENS
-    for at in range(0, panels * _PANEL_SUMS, _VECTOR):
-        store_f32(sums + at, zeros(1, 1))
+    for panel in range(panels):
+        for at in range(0, groups * _SUMS, _VECTOR):
+            store_f32(sums + panel * _PANEL_SUMS + at, zeros(1, 1))
     source, values = weights + header_bytes, x + values_at
     while blocks > 0:
         count = min(blocks, run)
@@ -54,7 +54,7 @@ def _multiply_panels(tiles, weights, panel_stride, x, x_stride, tokens, blocks, 
 def _wide(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate):
     """As matmul's `_multiply`, for all tokens but a last few. Returns how many."""
     left = tokens % WIDE_TOKENS
-    taken = tokens if left >= _LEAST else tokens - left
+    taken = tokens if left >= LEAST_WIDE else tokens - left
     if taken == 0:
         return 0
     tiles, codes, sums = begin_tiles(depth), alloca(_CODES), alloca(_ALL_SUMS)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import float32, int32, int64, uint8
 
-from ..fitting import CANDIDATES, largest_magnitude
+from ..fitting import CANDIDATES, largest_magnitude, with_own_weights
 from ..jit import bind, device, hole, template
 from ..simd import LANES, alloca, bits_as_f32, f32_as_bits, fma, get_f16, get_f32, get_i32, get_u8, load_f32, load_tile
 from ..simd import maximum, minimum, put_f16, put_f32, put_i32, put_u8, reduce_add, reduce_max, rint, splat_f32
@@ -115,7 +115,7 @@ def _sums(y, weights, values, base, points):
 # ---- blocks of 256 values with signs and scales of 4 bits ----
 
 choose_points = sums = fit_group = choose_scale = put_magnitudes = put_block = hole()
-quantize_weighted = group = lowest = largest = unit = hole()
+group = lowest = largest = unit = hole()
 _TRIES = 9
 _ROUNDS = 2  # the second one with the best scale for what the first one has chosen
 
@@ -221,17 +221,15 @@ def _quantize_weighted(x, weights, block):
     put_block(block, points, scales, signs)
 
 
-@template
-def _quantize_alone(x, block):
-    """With weights that are a little larger for large values."""
-    weights = alloca(1024)
+@device
+def _weigh(x, weights):
+    """A little more for large values."""
     squares = splat_f32(float32(0.0))
     for i in range(0, 256, LANES):
         squares = fma(load_f32(x + 4 * i), load_f32(x + 4 * i), squares)
     mean = splat_f32(reduce_add(squares) / float32(256.0))
     for i in range(0, 256, LANES):
         store_f32(weights + 4 * i, square_root(fma(load_f32(x + 4 * i), load_f32(x + 4 * i), mean)))
-    quantize_weighted(x, weights, block)
 
 
 def point_chooser(name: str, cell_of: Callable[..., Any], near: Any, size: int, bits_each: int, step: int,
@@ -244,7 +242,7 @@ def point_chooser(name: str, cell_of: Callable[..., Any], near: Any, size: int, 
 
 def both_quantizers(name: str, weighted: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """A quantize_block made of quantize_weighted, and that."""
-    return device(bind(_quantize_alone, f"quantize_{name}", quantize_weighted=weighted)), weighted
+    return with_own_weights(name, _weigh, weighted), weighted
 
 
 def grid_quantizers(name: str, levels: Sequence[int], *, group: int, even_signs: bool, unit: float,

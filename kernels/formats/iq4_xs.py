@@ -15,7 +15,7 @@ from ..fitting import inverse, ramp
 from ..jit import device
 from ..simd import LANES, alloca, get_f16, get_f32, get_i64, get_u16, get_u8, init_from_bias, panel_f16, panel_i8
 from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_i64, put_u16, put_u8, scale_add
-from ..weighted_fitting import scale_chooser
+from ..weighted_fitting import group_scales_fitter
 from .format import make_format
 from .iq4_nl import ACTIVATION, best_scale, dot_levels, fit_levels, nearest, put_levels, put_values
 from .nibbles import NIBBLES, copy_nibbles
@@ -26,9 +26,6 @@ _GROUP = (1 + NIBBLES) * LANES  # panel bytes of a group
 _STEP = ACTIVATION.block_bytes
 
 
-_choose_scale = scale_chooser("iq4_nl", nearest)
-
-
 @device
 def _group_scale(block, group):
     """-32 .. 31"""
@@ -37,11 +34,11 @@ def _group_scale(block, group):
 
 
 @device
-def _put_scales(block, codes):
-    """Store the scales of the groups, int64 0 .. 63."""
+def _put_scales(block, numbers):
+    """Store the scales of the groups, int64 -32 .. 31."""
     tops = lows = int64(0)
     for group in range(8):
-        code = get_i64(codes + 8 * group)
+        code = get_i64(numbers + 8 * group) + 32
         lows |= (code & 15) << (4 * group)
         tops |= (code >> 4) << (2 * group)
     put_u16(block + _TOPS, tops)
@@ -60,11 +57,11 @@ def _fit_groups(x, block):
         put_f32(fits + 4 * group, scale)
         largest = scale if abs(scale) > abs(largest) else largest
     put_f16(block, largest / float32(-32.0))
-    codes = alloca(64)
+    numbers = alloca(64)
     for group in range(8):
-        code = int64(round(get_f32(fits + 4 * group) * inverse(largest) * float32(-32.0)))
-        put_i64(codes + 8 * group, min(code, 31) + 32)
-    _put_scales(block, codes)
+        number = int64(round(get_f32(fits + 4 * group) * inverse(largest) * float32(-32.0)))
+        put_i64(numbers + 8 * group, min(number, 31))
+    _put_scales(block, numbers)
 
 
 @device
@@ -81,20 +78,19 @@ def quantize_block(x, block):
 
 
 @device
+def _fit_weighted_group(x, weights):
+    return best_scale(x, weights, 32)
+
+
+_fit_weighted_scales = group_scales_fitter("iq4_nl", _fit_weighted_group, nearest, groups=8, group=32, lowest=-32,
+                                           highest=31, scale_at=0)
+
+
+@device
 def quantize_weighted(x, weights, block):
-    codes = alloca(64)
-    largest = float32(0.0)
-    for group in range(8):
-        scale = best_scale(x + 128 * group, weights + 128 * group, 32)
-        put_f32(codes + 8 * group, scale)
-        largest = scale if abs(scale) > abs(largest) else largest
-    put_f16(block, largest / float32(-32.0))
-    unit = get_f16(block)
-    for group in range(8):
-        middle = int64(round(get_f32(codes + 8 * group) * inverse(unit)))
-        code = _choose_scale(x + 128 * group, weights + 128 * group, 32, unit, middle, -32, 31)
-        put_i64(codes + 8 * group, code + 32)
-    _put_scales(block, codes)
+    numbers = alloca(64)
+    _fit_weighted_scales(x, weights, block, numbers)
+    _put_scales(block, numbers)
     _put_codes(x, block)
 
 

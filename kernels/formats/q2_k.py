@@ -14,13 +14,13 @@ Sums over a block are integers, as in Q4_K.
 from numba import float32, int32, int64, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
-from ..fitting import fit_weighted_scale_and_offset, inverse, ramp, weigh_by_squares
+from ..fitting import inverse, ramp, weigh_by_squares, with_own_weights
 from ..jit import device, inlined
-from ..simd import LANES, add_group, add_scaled, alloca, bits, dot2_i16, dot4, even_bytes, fma, get_f16, get_f32
+from ..simd import LANES, add_group, add_scaled, bits, dot2_i16, dot4, even_bytes, fma, get_f16
 from ..simd import get_i32, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes, panel_f16
-from ..simd import partial_sums, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u16, put_u8, rint
+from ..simd import partial_sums, prefetch_address, prefetch_levels, put_f32, put_i32, put_u16, put_u8, rint
 from ..simd import scaled, splat_f32, splat_i32, store_i8, to_f32, to_i32, twice_of_lane, zeros_i32
-from ..weighted_fitting import best_of_pairs
+from ..weighted_fitting import group_pairs_fitter
 from .format import GROUPED_PANELS, make_format
 
 _BYTES = 84
@@ -33,25 +33,11 @@ _TOP = float32(3.0)
 
 
 @device
-def _fit_groups(x, weights, block):
-    """Choose and store all scales and offsets of a block."""
-    fits = alloca(128)
-    largest_scale = largest_offset = float32(0.0)
-    steps = ramp(float32(1.6), float32(0.12))
-    for group in range(16):
-        scale, offset = fit_weighted_scale_and_offset(x + 64 * group, weights + 64 * group, 16, _TOP, steps)
-        put_f32(fits + 8 * group, scale)
-        put_f32(fits + 8 * group + 4, offset)
-        largest_scale, largest_offset = max(largest_scale, scale), max(largest_offset, offset)
-    put_f16(block + _SCALE, largest_scale / float32(15.0))
-    put_f16(block + _OFFSET_SCALE, largest_offset / float32(15.0))
-    unit, offset_unit = get_f16(block + _SCALE), get_f16(block + _OFFSET_SCALE)
-    for group in range(16):
-        scale = int64(max(get_f32(fits + 8 * group), float32(0.0)) * inverse(unit) + float32(0.5))
-        offset = int64(get_f32(fits + 8 * group + 4) * inverse(offset_unit) + float32(0.5))
-        scale, offset = best_of_pairs(x + 64 * group, weights + 64 * group, 16, _TOP, unit, offset_unit, scale, offset,
-                                      15)
-        put_u8(block + group, uint8(scale | offset << 4))
+def _put_pair(block, group, scale, offset):
+    put_u8(block + group, uint8(scale | offset << 4))
+
+
+_fit_groups = group_pairs_fitter("q2_k", _put_pair, groups=16, group=16, most=15, scale_at=_SCALE)
 
 
 @device
@@ -65,7 +51,7 @@ def _codes_of(x, block, i):
 
 @device
 def quantize_weighted(x, weights, block):
-    _fit_groups(x, weights, block)
+    _fit_groups(x, weights, block, _TOP, ramp(float32(1.6), float32(0.12)))
     for half in range(2):
         for i in range(0, 32, LANES):
             codes = splat_i32(int32(0))
@@ -75,11 +61,7 @@ def quantize_weighted(x, weights, block):
             store_i8(block + _CODES + 32 * half + i, codes)
 
 
-@device
-def quantize_block(x, block):
-    weights = alloca(1024)
-    weigh_by_squares(x, weights, 16, 256)
-    quantize_weighted(x, weights, block)
+quantize_block = with_own_weights("q2_k", weigh_by_squares, quantize_weighted)
 
 
 @device

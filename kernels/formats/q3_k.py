@@ -14,17 +14,17 @@ first and the second vector, their third ones in bits 6 and 7 of the last.
 Sums over a block are integers, as in Q4_K.
 """
 
-from numba import float32, int32, int64, uint8
+from numba import float32, int32, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
-from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter
+from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter, with_own_weights
 from ..jit import device, inlined
 from ..simd import DOT_ELEMENT, LANES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
-from ..simd import get_f16, get_f32, get_i32, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque
-from ..simd import panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32
+from ..simd import get_f16, get_i32, get_i64, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque
+from ..simd import panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_levels, put_f32, put_i32
 from ..simd import put_u16, put_u8, rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from
 from ..simd import to_f32, to_i32, twice_of_lane, zeros_i32
-from ..weighted_fitting import scale_chooser
+from ..weighted_fitting import group_scales_fitter
 from .format import GROUPED_PANELS, make_format
 
 _BYTES = 110
@@ -57,27 +57,26 @@ def _three_bits(x):
 
 
 _fit_scale = weighted_scale_fitter("three_bits", _three_bits, -4.0)
-_choose_scale = scale_chooser("three_bits", _three_bits)
+
+
+@device
+def _fit_group(x, weights):
+    return _fit_scale(x, weights, 16, ramp(float32(-4.9), float32(0.12)))
+
+
+_fit_scales = group_scales_fitter("three_bits", _fit_group, _three_bits, groups=16, group=16, lowest=-32, highest=31,
+                                  scale_at=_SCALE)
 
 
 @device
 def _fit_groups(x, weights, block):
     """Choose and store the scale of the block and those of its groups."""
-    fits = alloca(64)
-    largest = float32(0.0)
-    steps = ramp(float32(-4.9), float32(0.12))
-    for group in range(16):
-        scale = _fit_scale(x + 64 * group, weights + 64 * group, 16, steps)
-        put_f32(fits + 4 * group, scale)
-        largest = scale if abs(scale) > abs(largest) else largest
-    put_f16(block + _SCALE, largest / float32(-32.0))
+    numbers = alloca(128)
+    _fit_scales(x, weights, block, numbers)
     for i in range(0, 12, 4):
         put_i32(block + _SCALES + i, int32(0))
-    unit = get_f16(block + _SCALE)
     for group in range(16):
-        middle = int64(round(get_f32(fits + 4 * group) * inverse(unit)))
-        number = _choose_scale(x + 64 * group, weights + 64 * group, 16, unit, middle, -32, 31)
-        _put_group_scale(block, group, number + 32)
+        _put_group_scale(block, group, get_i64(numbers + 8 * group) + 32)
 
 
 @device
@@ -104,11 +103,7 @@ def quantize_weighted(x, weights, block):
         store_i8(block + i, thirds)
 
 
-@device
-def quantize_block(x, block):
-    weights = alloca(1024)
-    weigh_by_squares(x, weights, 16, 256)
-    quantize_weighted(x, weights, block)
+quantize_block = with_own_weights("q3_k", weigh_by_squares, quantize_weighted)
 
 
 @device

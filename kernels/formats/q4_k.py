@@ -20,13 +20,13 @@ from typing import Any
 from numba import float32, int32, int64, uint8
 
 from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
-from ..fitting import fit_scale_and_offset, fit_weighted_scale_and_offset, inverse, ramp
+from ..fitting import fit_scale_and_offset, inverse, ramp
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, add_pair, add_scaled, alloca, bits, dot2_i16, dot4, fma, get_f16, get_f32, get_u16, get_u8
 from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs
 from ..simd import prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32
 from ..simd import store_i8, store_tile, to_f32, to_i32, zero_sums, zeros, zeros_i32
-from ..weighted_fitting import best_of_pairs
+from ..weighted_fitting import group_pairs_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, Format, make_format
 from .nibbles import NIBBLES, gather_nibbles
@@ -86,25 +86,8 @@ def fit_groups(x, block, top, steps):
         put_group(block, group, int64(max(scale, float32(0.0)) + float32(0.5)), int64(offset + float32(0.5)))
 
 
-@device
-def fit_weighted_groups(x, weights, block, top, steps):
-    """The same with weights."""
-    fits = alloca(64)
-    largest_scale = largest_offset = float32(0.0)
-    for group in range(8):
-        scale, offset = fit_weighted_scale_and_offset(x + 128 * group, weights + 128 * group, 32, top, steps)
-        put_f32(fits + 8 * group, scale)
-        put_f32(fits + 8 * group + 4, offset)
-        largest_scale, largest_offset = max(largest_scale, scale), max(largest_offset, offset)
-    put_f16(block, largest_scale / float32(63.0))
-    put_f16(block + 2, largest_offset / float32(63.0))
-    unit, offset_unit = get_f16(block), get_f16(block + 2)
-    for group in range(8):
-        scale = int64(max(get_f32(fits + 8 * group), float32(0.0)) * inverse(unit) + float32(0.5))
-        offset = int64(get_f32(fits + 8 * group + 4) * inverse(offset_unit) + float32(0.5))
-        scale, offset = best_of_pairs(x + 128 * group, weights + 128 * group, 32, top, unit, offset_unit, scale, offset,
-                                      63)
-        put_group(block, group, scale, offset)
+# The same with weights: fit_weighted_groups(x, weights, block, top, steps).
+fit_weighted_groups = group_pairs_fitter("q4_k", put_group, groups=8, group=32, most=63, scale_at=0)
 
 
 @device

@@ -13,18 +13,17 @@ from numba import float32, int8, int32, int64, uint8
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
 from ..fitting import fit_scale, fit_weighted_scale, inverse, ramp, six_bits
 from ..jit import device, inlined
-from ..simd import LANES, add_biased_pair, add_scaled, alloca, bits, dot4, get_f16, get_f32, get_u16, get_u8
-from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address
+from ..simd import LANES, add_biased_pair, add_scaled, alloca, bits, dot4, get_f16, get_f32, get_i64, get_u16
+from ..simd import get_u8, load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address
 from ..simd import prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, room_in_first, room_in_second, splat_f32
 from ..simd import splat_i32, store_i8, store_tile, to_f32, to_i32, zero_sums, zeros, zeros_i32
-from ..weighted_fitting import scale_chooser
+from ..weighted_fitting import group_scales_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, make_format
 
 _BYTES = 210
 _HEADER, _PAIR = 2 * LANES, 26 * LANES  # panel bytes before the groups of a block, and of two groups
 _VECTOR = 4 * LANES
-_choose_scale = scale_chooser("six_bits", six_bits)
 
 split_products = product_splitter(32)
 
@@ -65,20 +64,20 @@ def _codes(x, block, i):
 
 
 @device
+def _fit_weighted_group(x, weights):
+    return fit_weighted_scale(x, weights, 16, ramp(float32(-34.4), float32(0.24)))
+
+
+_fit_scales = group_scales_fitter("six_bits", _fit_weighted_group, six_bits, groups=16, group=16, lowest=-128,
+                                  highest=127, scale_at=208)
+
+
+@device
 def _fit_weighted_groups(x, weights, block):
-    fits = alloca(64)
-    largest = float32(0.0)
-    steps = ramp(float32(-34.4), float32(0.24))
+    numbers = alloca(128)
+    _fit_scales(x, weights, block, numbers)
     for group in range(16):
-        scale = fit_weighted_scale(x + 64 * group, weights + 64 * group, 16, steps)
-        put_f32(fits + 4 * group, scale)
-        largest = scale if abs(scale) > abs(largest) else largest
-    put_f16(block + 208, largest / float32(-128.0))
-    unit = get_f16(block + 208)
-    for group in range(16):
-        middle = int64(round(get_f32(fits + 4 * group) * inverse(unit)))
-        number = _choose_scale(x + 64 * group, weights + 64 * group, 16, unit, middle, -128, 127)
-        put_u8(block + 192 + group, uint8(number))
+        put_u8(block + 192 + group, uint8(get_i64(numbers + 8 * group)))
 
 
 @device
