@@ -80,15 +80,15 @@ def convert(
         for note in planned.notes:
             console.notice(f"note: {note}")
         if dry_run:
-            if planned.kept():
-                console.notice(f"note: {planned.kept()}")
+            if kept := planned.kept():
+                console.notice(f"note: {kept}")
             console.write(table(planned, path))
             return
         check_free(path, force)
         with console.LoadProgress() as progress:
             errors = write_plan(planned, path, threads=threads if threads and threads > 0 else None, progress=progress)
-    if planned.kept():
-        console.notice(f"note: {planned.kept(errors)}")
+    if kept := planned.kept(errors):
+        console.notice(f"note: {kept}")
     console.notice(f"wrote {path}: {len(planned.tensors)} tensors, {planned.type_name.upper()}, {size(planned.nbytes)}")
 
 

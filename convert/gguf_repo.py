@@ -30,7 +30,7 @@ def fetch(repo: str, type_name: str | None, file: str | None, revision: str | No
             hub.check_space(repo, nbytes)
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             announce(f"downloading {repo}: {missing[0]}{more}, {size_text(nbytes)}")
-        return hub.download_large(repo, revision, model.files, listing.is_offline)
+        return hub.download_large(repo, revision, model.files, missing, listing)
 
 
 def _is_cached(repo: str, name: str, listing: hub.Listing) -> bool:

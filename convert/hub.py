@@ -11,13 +11,13 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..kernels.errors import LcpuError
 from .checkpoint import INDEXES, QUANTIZERS, weight_files
-from .hub_download import download_file
+from .hub_download import complete
 from .json_file import read_json
 from .safetensors_file import tensors_of
 from .source import SourceTensor
@@ -98,18 +98,21 @@ def download(repo: str, revision: str | None, names: list[str], is_offline: bool
     return Path(snapshot_download(repo, revision=revision, allow_patterns=names, local_files_only=is_offline))
 
 
-def download_large(repo: str, revision: str | None, names: Sequence[str], is_offline: bool) -> Path:
-    """The path of the first of some files that take long: one after another, so that Ctrl-C ends it at once."""
+def download_large(repo: str, revision: str | None, names: Sequence[str], missing: Collection[str],
+                   listing: Listing) -> Path:
+    """The path of the first of some files that take long: one after another, so that Ctrl-C ends it at once.
+
+    missing: those that are not in the cache. What came of them before an interruption is not downloaded again.
+    """
     from huggingface_hub import hf_hub_download
 
-    if is_offline:
-        paths = [Path(hf_hub_download(repo, name, revision=revision, local_files_only=True)) for name in names]
-        return paths[0]
-    first = download_file(repo, names[0], revision)
-    commit = first.parents[names[0].count("/")].name
-    for name in names[1:]:
-        download_file(repo, name, commit)
-    return first
+    paths: list[Path] = []
+    for name in names:
+        if name in missing:
+            complete(repo, name, listing.commit)
+        paths.append(Path(hf_hub_download(repo, name, revision=revision, local_files_only=listing.is_offline)))
+        revision = paths[0].parents[names[0].count("/")].name  # the commit
+    return paths[0]
 
 
 def _describe(repo: str, commit: str, names: list[str]) -> dict[str, SourceTensor]:

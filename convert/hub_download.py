@@ -17,26 +17,19 @@ _SHA256_DIGITS = 64  # of the tag of a large file, which is its SHA-256
 _PIECE = 16 << 20  # bytes that are hashed at a time
 
 
-def download_file(repo: str, name: str, revision: str | None) -> Path:
-    """The path of a file in the hub's cache, downloaded as far as it is not there. Raises what the client raises."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+def complete(repo: str, name: str, commit: str) -> None:
+    """Put a file of a commit where the client looks for its contents. Raises what the client raises.
 
-    url = hf_hub_url(repo, name, revision=revision)
-    try:
-        described = get_hf_file_metadata(url)
-    except Exception:  # the client knows what to do about it: the file may be in the cache, or the name be wrong
-        described = None
-    if described and described.commit_hash and described.etag and described.size and not isinstance(
-            try_to_load_from_cache(repo, name, revision=described.commit_hash), str):
-        _complete(repo, name, url, described)
-    return Path(hf_hub_download(repo, name, revision=revision))
-
-
-def _complete(repo: str, name: str, url: str, described: Any) -> None:
-    """Put the file where the client looks for its contents."""
+    A hub that does not describe the file leaves it to the client.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 
+    url = hf_hub_url(repo, name, revision=commit)
+    described = get_hf_file_metadata(url)
+    if not described.etag or not described.size:
+        return
     cache, folder = Path(HF_HUB_CACHE), repo_folder_name(repo_id=repo, repo_type="model")
     whole = cache / folder / "blobs" / described.etag
     lock = cache / ".locks" / folder / f"{described.etag}.lock"  # the client's own

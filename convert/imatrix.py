@@ -14,17 +14,20 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..engine.gguf_file import GGUFFile, TensorInfo
 from ..engine.gguf_metadata import Value, quoted
 from ..engine.gguf_types import TENSOR_TYPES
-from ..engine.input_squares import Squares
 from ..kernels.errors import LcpuError
 from ..kernels.formats import FORMATS
 from .gguf_writer import TensorToWrite, write_gguf
 from .type_rules import Mixture
+
+if TYPE_CHECKING:
+    from ..engine.input_squares import Squares
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _F32 = 0  # its type id

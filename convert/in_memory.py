@@ -38,7 +38,7 @@ def open_converted(folder: Path, type_name: str | None = None, threads: int | No
     checkpoint = open_checkpoint(folder)
     try:
         planned = plan(checkpoint, name, folder.resolve().name)
-        for note in (*planned.notes, *([planned.kept()] if planned.kept() else [])):
+        for note in filter(None, (*planned.notes, planned.kept())):
             logging.getLogger("lcpu").info("%s: %s", folder, note)
         return _ConvertedCheckpoint(checkpoint, planned, thread_count(threads, planned.nbytes))
     except BaseException:

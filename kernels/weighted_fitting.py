@@ -172,12 +172,12 @@ fit_group = choose = put_pair = groups = group = lowest = highest = most = scale
 
 
 @template
-def _fit_scales(x, weights, block, numbers):
+def _fit_scales(x, weights, block, numbers, steps):
     """Store a block's float16 scale, and at `numbers` an int64 for each group: its scale is this times the block's."""
     fits = alloca(64)
     largest = float32(0.0)
     for i in range(groups):
-        scale = fit_group(x + 4 * group * i, weights + 4 * group * i)
+        scale = fit_group(x + 4 * group * i, weights + 4 * group * i, group, steps)
         put_f32(fits + 4 * i, scale)
         largest = scale if abs(scale) > abs(largest) else largest
     put_f16(block + scale_at, largest / float32(lowest))
@@ -190,10 +190,10 @@ def _fit_scales(x, weights, block, numbers):
 
 def group_scales_fitter(name: str, fit_group: Callable[..., Any], nearest: Callable[..., Any], *, groups: int,
                         group: int, lowest: int, highest: int, scale_at: int) -> Callable[..., Any]:
-    """fit(x, weights, block, numbers): `_fit_scales` for up to 16 groups, whose numbers are lowest .. highest.
+    """fit(x, weights, block, numbers, steps): `_fit_scales` for up to 16 groups, whose numbers are lowest .. highest.
 
-    fit_group(x, weights): the best scale of a group. nearest: rounds a tile to the nearest codes. scale_at: where a
-    block has its scale.
+    fit_group(x, weights, values, steps): the best scale of a group, as `fitting.weighted_scale_fitter` makes it.
+    nearest: rounds a tile to the nearest codes. scale_at: where a block has its scale.
     """
     choose = device(bind(_best_of_scales, f"best_of_scales_{name}", nearest=nearest))
     return device(bind(_fit_scales, f"fit_scales_{name}", fit_group=fit_group, choose=choose, groups=groups,

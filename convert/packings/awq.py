@@ -34,9 +34,7 @@ def read_awq(parts: Parts, shape: tuple[int, ...]) -> Integers:
     """The weight [N, K] of a layer."""
     rows, k = shape
     qweight = parts.tensor(".qweight", [(k, rows // 8)], ("I32",))
-    scales = parts.scales(".scales")
-    count = max(1, scales.shape[0]) if len(scales.shape) == 2 else 1
-    parts.scales(".scales", [(count, rows)])
+    scales, count = parts.group_scales(".scales", rows)
     qzeros = parts.tensor(".qzeros", [(count, rows // 8)], ("I32",))
     if rows % 8 or k % count:
         raise parts.error(qweight, f"is of {rows} x {k} values in {count} groups, which AWQ cannot have")

@@ -52,9 +52,7 @@ def read_gptq(parts: Parts, shape: tuple[int, ...], zeros_less_one: bool) -> Int
     if bits is None:
         raise parts.error(qweight, f"has the shape {qweight.shape}, which is not that of {rows} x {k} values of 2 "
                           "to 8 bits")
-    scales = parts.scales(".scales")
-    count = max(1, scales.shape[0]) if len(scales.shape) == 2 else 1
-    parts.scales(".scales", [(count, rows)])
+    scales, count = parts.group_scales(".scales", rows)
     qzeros = parts.tensor(".qzeros", [(count, rows * bits // 32)], ("I32",))
     less_one = _less_one(qzeros, bits, zeros_less_one)
 

@@ -47,6 +47,12 @@ class Parts:
     def scales(self, ending: str, shapes: Sequence[Shape] = ()) -> SourceTensor:
         return self.tensor(ending, shapes, (*FLOATS, *SMALL_FLOATS))
 
+    def group_scales(self, ending: str, rows: int) -> tuple[SourceTensor, int]:
+        """Scales [groups, rows], and how many groups there are."""
+        shape = self.scales(ending).shape
+        count = max(1, shape[0]) if len(shape) == 2 else 1
+        return self.scales(ending, [(count, rows)]), count
+
     def error(self, tensor: SourceTensor, cause: str) -> LcpuError:
         return tensor_error(self.folder, tensor, cause)
 

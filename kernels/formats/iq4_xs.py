@@ -78,8 +78,8 @@ def quantize_block(x, block):
 
 
 @device
-def _fit_weighted_group(x, weights):
-    return best_scale(x, weights, 32)
+def _fit_weighted_group(x, weights, values, steps):
+    return best_scale(x, weights, values)  # of all that there are, not of a few steps
 
 
 _fit_weighted_scales = group_scales_fitter("iq4_nl", _fit_weighted_group, nearest, groups=8, group=32, lowest=-32,
@@ -89,7 +89,7 @@ _fit_weighted_scales = group_scales_fitter("iq4_nl", _fit_weighted_group, neares
 @device
 def quantize_weighted(x, weights, block):
     numbers = alloca(64)
-    _fit_weighted_scales(x, weights, block, numbers)
+    _fit_weighted_scales(x, weights, block, numbers, 0)
     _put_scales(block, numbers)
     _put_codes(x, block)
 

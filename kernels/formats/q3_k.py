@@ -57,14 +57,7 @@ def _three_bits(x):
 
 
 _fit_scale = weighted_scale_fitter("three_bits", _three_bits, -4.0)
-
-
-@device
-def _fit_group(x, weights):
-    return _fit_scale(x, weights, 16, ramp(float32(-4.9), float32(0.12)))
-
-
-_fit_scales = group_scales_fitter("three_bits", _fit_group, _three_bits, groups=16, group=16, lowest=-32, highest=31,
+_fit_scales = group_scales_fitter("three_bits", _fit_scale, _three_bits, groups=16, group=16, lowest=-32, highest=31,
                                   scale_at=_SCALE)
 
 
@@ -72,7 +65,7 @@ _fit_scales = group_scales_fitter("three_bits", _fit_group, _three_bits, groups=
 def _fit_groups(x, weights, block):
     """Choose and store the scale of the block and those of its groups."""
     numbers = alloca(128)
-    _fit_scales(x, weights, block, numbers)
+    _fit_scales(x, weights, block, numbers, ramp(float32(-4.9), float32(0.12)))
     for i in range(0, 12, 4):
         put_i32(block + _SCALES + i, int32(0))
     for group in range(16):

@@ -63,19 +63,14 @@ def _codes(x, block, i):
     return to_i32(pair), to_i32(code - pair * splat_f32(float32(16.0)))
 
 
-@device
-def _fit_weighted_group(x, weights):
-    return fit_weighted_scale(x, weights, 16, ramp(float32(-34.4), float32(0.24)))
-
-
-_fit_scales = group_scales_fitter("six_bits", _fit_weighted_group, six_bits, groups=16, group=16, lowest=-128,
+_fit_scales = group_scales_fitter("six_bits", fit_weighted_scale, six_bits, groups=16, group=16, lowest=-128,
                                   highest=127, scale_at=208)
 
 
 @device
 def _fit_weighted_groups(x, weights, block):
     numbers = alloca(128)
-    _fit_scales(x, weights, block, numbers)
+    _fit_scales(x, weights, block, numbers, ramp(float32(-34.4), float32(0.24)))
     for group in range(16):
         put_u8(block + 192 + group, uint8(get_i64(numbers + 8 * group)))
 
