@@ -24,9 +24,10 @@ class RopeScaling:
     """How rotary angles are stretched for contexts longer than those of training.
 
     "linear" divides every angle by `factor`; "yarn" (arXiv:2309.00071) blends divided and plain angles by frequency.
+    "longrope" (arXiv:2402.13753) divides each by a factor of its own, from tensors.
     """
 
-    type: str  # "none", "linear" or "yarn"
+    type: str  # "none", "linear", "yarn" or "longrope"
     factor: float  # 1 without scaling
     original_context_length: int  # of training, before scaling
     attention_factor: float  # multiplies cos and sin, whatever the type
@@ -72,17 +73,21 @@ _LIMITS = {
     "expert_count": 2**12,
     "expert_used_count": 2**12,
 }
+_LARGEST = 2**27  # of counts that few architectures have
 _WITH_EXPERTS = ("llama",)  # architectures whose mixtures of experts are computed
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
-class _Keys:
-    """The keys of one architecture, by their names without the `<architecture>.` prefix."""
+class Keys:
+    """The keys of one architecture, by their names without the `<architecture>.` prefix. Methods raise LcpuError.
 
-    def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int]):
+    `read` reads those that all architectures have, and the files in architectures/ what theirs have besides.
+    """
+
+    def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int] | None = None):
         self.metadata = metadata
-        self.told = told  # what counts instead
+        self.told = told or {}  # what counts instead
         self.source = source
         architecture = metadata.get("general.architecture")
         if not (isinstance(architecture, str) and architecture.isprintable() and 0 < len(architecture) <= 64):
@@ -109,8 +114,9 @@ class _Keys:
             value = int(value[0])
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
-        if not 1 <= value <= _LIMITS[name]:
-            raise self.error(name, f"is {value}, not 1 to {_LIMITS[name]}: damaged")
+        most = _LIMITS.get(name, _LARGEST)
+        if not 1 <= value <= most:
+            raise self.error(name, f"is {value}, not 1 to {most}: damaged")
         return value
 
     def real(self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
@@ -179,7 +185,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     `source` names the file in errors; what is `told`, by name without the architecture, counts instead of a key. Raises
     LcpuError for a missing, wrong or unsupported value.
     """
-    keys = _Keys(metadata, source, told or {})
+    keys = Keys(metadata, source, told)
     expert_count, expert_used_count = _experts(keys)
     context_length = keys.count("context_length")
     embedding_length = keys.count("embedding_length")
@@ -215,7 +221,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     )
 
 
-def _experts(keys: _Keys) -> tuple[int, int]:
+def _experts(keys: Keys) -> tuple[int, int]:
     """How many experts there are, and how many of them a token has."""
     stated = keys.get("expert_count")
     if stated is None or (isinstance(stated, int) and stated == 0):
@@ -229,7 +235,7 @@ def _experts(keys: _Keys) -> tuple[int, int]:
     return count, used
 
 
-def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:
+def _head_dim(keys: Keys, embedding_length: int, head_count: int) -> int:
     if keys.get("attention.key_length") is None and embedding_length % head_count:
         cause = f"is {head_count}, which does not divide the embedding length {embedding_length}: damaged"
         raise keys.error("attention.head_count", cause)
@@ -245,13 +251,13 @@ def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:
     return head_dim
 
 
-def _rope_scaling(keys: _Keys, context_length: int) -> RopeScaling:
+def _rope_scaling(keys: Keys, context_length: int) -> RopeScaling:
     kind = keys.get("rope.scaling.type")
     if kind is None:
         kind = "linear"
-    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
-        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear and yarn; take another "
-                         "model")
+    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn", "longrope"):
+        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear, yarn and longrope; take "
+                         "another model")
     name = "rope.scale_linear" if keys.get("rope.scaling.factor") is None else "rope.scaling.factor"  # the old name
     factor = keys.real(name, default=1.0, high=1e6)
     if kind == "none" or factor == 0.0:  # as in llama.cpp, 0 means no scaling

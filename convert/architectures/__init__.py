@@ -7,6 +7,7 @@ from ..json_file import Config
 from .architecture import Architecture
 from .bitnet import BITNET, BITNET_158
 from .llama import LLAMA, MIXTRAL
+from .phi3 import PHI3
 from .qwen2 import QWEN2
 from .qwen3 import QWEN3
 
@@ -18,6 +19,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "MixtralForCausalLM": MIXTRAL,
     "Qwen2ForCausalLM": QWEN2,
     "Qwen3ForCausalLM": QWEN3,
+    "Phi3ForCausalLM": PHI3,
     "BitnetForCausalLM": BITNET,
     "BitNetForCausalLM": BITNET_158,
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import EMBED, HEAD, HEAD_NORMS, QKV_BIASES, block_shapes, llama_tensors
+from .checkpoints import EMBED, FUSED, HEAD, HEAD_NORMS, QKV_BIASES, block_shapes, llama_tensors
 from .reference import LLAMA3
 from .test_convert_bitnet import AUTO, BITNET_CONFIG, NEW_NORMS, bitnet_tensors
 
@@ -19,6 +19,13 @@ ROWS = slice(LENGTH - 4, LENGTH)  # the tokens whose logits are kept
 
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 _TIED = {"lm_head__weight": None}
+
+
+def _longrope(rotated: int) -> dict[str, Any]:
+    """Scaling for heads of which so many values rotate."""
+    return {"type": "longrope", "short_factor": [1 + pair / 8 for pair in range(rotated // 2)],
+            "long_factor": [2 + pair for pair in range(rotated // 2)]}
+
 
 # by name: transformers' class, changes of the tensors' shapes, changes of the configuration
 CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
@@ -31,6 +38,10 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QKV_BIASES, {}),
     "qwen2-yarn": ("Qwen2ForCausalLM", QKV_BIASES, {"rope_scaling": _YARN}),
     "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
+    "phi3": ("Phi3ForCausalLM", FUSED, {"rope_scaling": _longrope(HEAD), "original_max_position_embeddings": 32}),
+    "phi3-short": ("Phi3ForCausalLM", FUSED | _TIED, {"tie_word_embeddings": True, "partial_rotary_factor": 0.75,
+                   "rope_scaling": _longrope(12), "original_max_position_embeddings": 256,
+                   "max_position_embeddings": 1024}),
     "bitnet": ("BitNetForCausalLM", {}, {"hidden_act": "relu2", "tie_word_embeddings": True, "quantization_config":
                AUTO | {"quantization_mode": "online"}}),
 }  # fmt: skip
