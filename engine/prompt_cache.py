@@ -177,8 +177,8 @@ def _checked(path: Path, description: bytearray, origin: Origin) -> int:
         raise LcpuError(f"{path}: has keys and values in {theirs.keys} and {theirs.values}, and this run has them in "
                         f"{origin.keys} and {origin.values}: {_WAY_OUT}")
     if theirs.code == origin.code and theirs.angles != origin.angles:
-        raise LcpuError(f"{path}: was computed with {theirs.angles}, and the context of this run asks for "
-                        f"{origin.angles}: take the same context (-c), or {_WAY_OUT}")
+        raise LcpuError(f"{path}: was computed for a context of another length (-c), for which the model rotates keys "
+                        f"otherwise: {_WAY_OUT}")
     if theirs != origin:
         raise LcpuError(f"{path}: was computed by another processor or version of lcpu: {_WAY_OUT}")
     if not 0 < tokens < 2**31:

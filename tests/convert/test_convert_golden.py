@@ -47,7 +47,7 @@ def test_logits_do_not_depend_on_batches_threads_and_pages(convert, tmp_path, na
             models.append(np.concatenate([model.step([Piece(tokens[start : start + size], start, pages, size)]).copy()
                                           for start, size in zip(starts, sizes, strict=True)]))
             model.close()
-    assert np.ptp(models[0]) > 1
+    assert np.ptp(models[0]) > 0.05
     assert np.array_equal(models[0].view(np.int32), models[1].view(np.int32))
 
 
