@@ -24,7 +24,7 @@ from .memory import room
 
 @dataclass(frozen=True)
 class Shape:
-    """The hyperparameters of a llama."""
+    """The hyperparameters of a llama, or of another architecture."""
 
     layers: int
     embedding: int
@@ -35,6 +35,9 @@ class Shape:
     context: int
     rope_base: float
     tied: bool = False  # the output layer is the embedding table
+    architecture: str = "llama"
+    rotated: int = 0  # of a head's values, how many rotate; 0: all
+    original_context: int = 0  # of training, before LongRoPE; 0: angles have no factors
 
 
 SHAPES = {
@@ -44,6 +47,8 @@ SHAPES = {
     "llama3.2-3b": Shape(28, 3072, 8192, 24, 8, 128256, 131072, 5e5, tied=True),
     "llama2-7b": Shape(32, 4096, 11008, 32, 32, 32000, 4096, 1e4),
     "llama3-8b": Shape(32, 4096, 14336, 32, 8, 128256, 8192, 5e5),
+    "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3", rotated=96,
+                       original_context=4096),
     "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
 }
 
@@ -165,39 +170,45 @@ class RandomModel(GGUFFile):
 
 
 def _metadata(shape: Shape) -> dict[str, str | int | float]:
-    return {
-        "general.architecture": "llama",
-        "llama.context_length": shape.context,
-        "llama.embedding_length": shape.embedding,
-        "llama.block_count": shape.layers,
-        "llama.feed_forward_length": shape.feed_forward,
-        "llama.attention.head_count": shape.heads,
-        "llama.attention.head_count_kv": shape.kv_heads,
-        "llama.rope.freq_base": shape.rope_base,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.vocab_size": shape.vocab,
+    keys: dict[str, int | float] = {
+        "context_length": shape.context,
+        "embedding_length": shape.embedding,
+        "block_count": shape.layers,
+        "feed_forward_length": shape.feed_forward,
+        "attention.head_count": shape.heads,
+        "attention.head_count_kv": shape.kv_heads,
+        "rope.dimension_count": shape.rotated or shape.embedding // shape.heads,
+        "rope.freq_base": shape.rope_base,
+        "rope.scaling.original_context_length": shape.original_context or shape.context,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "vocab_size": shape.vocab,
     }
+    return {"general.architecture": shape.architecture} | {
+        f"{shape.architecture}.{key}": value for key, value in keys.items()}
+
+
+def _layer(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layer."""
+    width, kv_width = shape.embedding, shape.embedding // shape.heads * shape.kv_heads
+    norm, hidden, down = (width,), (shape.feed_forward, width), (width, shape.feed_forward)
+    if shape.architecture == "phi3":
+        return {"attn_norm": norm, "attn_qkv": (width + 2 * kv_width, width), "attn_output": (width, width),
+                "ffn_norm": norm, "ffn_up": (2 * shape.feed_forward, width), "ffn_down": down}
+    return {"attn_norm": norm, "attn_q": (width, width), "attn_k": (kv_width, width), "attn_v": (kv_width, width),
+            "attn_output": (width, width), "ffn_norm": norm, "ffn_gate": hidden, "ffn_up": hidden, "ffn_down": down}
 
 
 def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
-    width, kv_width = shape.embedding, shape.embedding // shape.heads * shape.kv_heads
+    width = shape.embedding
     quantized = _formats()[weights].block > 1
     output = _OUTPUT_TYPES.get(weights, _OTHER_OUTPUT_TYPE) if quantized else weights
     plain = weights == "i2_s"  # ternary numbers are for the layers alone
     infos = [_info("token_embd", (shape.vocab, width), output if shape.tied or plain else weights)]
+    if shape.original_context:
+        infos += [_info(f"rope_factors_{name}", (shape.rotated // 2,), "f32") for name in ("long", "short")]
     for layer in range(shape.layers):
-        name = f"blk.{layer}."
-        infos += [
-            _info(name + "attn_norm", (width,), "f32"),
-            _info(name + "attn_q", (width, width), weights),
-            _info(name + "attn_k", (kv_width, width), weights),
-            _info(name + "attn_v", (kv_width, width), weights),
-            _info(name + "attn_output", (width, width), weights),
-            _info(name + "ffn_norm", (width,), "f32"),
-            _info(name + "ffn_gate", (shape.feed_forward, width), weights),
-            _info(name + "ffn_up", (shape.feed_forward, width), weights),
-            _info(name + "ffn_down", (width, shape.feed_forward), weights),
-        ]
+        infos += [_info(f"blk.{layer}.{name}", each, weights if len(each) > 1 else "f32")
+                  for name, each in _layer(shape).items()]
     infos.append(_info("output_norm", (width,), "f32"))
     if not shape.tied:
         infos.append(_info("output", (shape.vocab, width), output))

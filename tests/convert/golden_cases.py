@@ -38,10 +38,11 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QKV_BIASES, {}),
     "qwen2-yarn": ("Qwen2ForCausalLM", QKV_BIASES, {"rope_scaling": _YARN}),
     "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
-    "phi3": ("Phi3ForCausalLM", FUSED, {"rope_scaling": _longrope(HEAD), "original_max_position_embeddings": 32}),
+    "phi3": ("Phi3ForCausalLM", FUSED, {"rope_scaling": _longrope(HEAD), "original_max_position_embeddings": 32,
+             "pad_token_id": 0}),
     "phi3-short": ("Phi3ForCausalLM", FUSED | _TIED, {"tie_word_embeddings": True, "partial_rotary_factor": 0.75,
                    "rope_scaling": _longrope(12), "original_max_position_embeddings": 256,
-                   "max_position_embeddings": 1024}),
+                   "max_position_embeddings": 1024, "pad_token_id": 0}),
     "bitnet": ("BitNetForCausalLM", {}, {"hidden_act": "relu2", "tie_word_embeddings": True, "quantization_config":
                AUTO | {"quantization_mode": "online"}}),
 }  # fmt: skip

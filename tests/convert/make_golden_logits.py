@@ -1,10 +1,12 @@
-"""Writes golden_logits.npz: `python -m tests.convert.make_golden_logits`, where torch and transformers are installed.
+"""Writes golden_logits.npz: `python -m tests.convert.make_golden_logits [NAME ...]`, where torch and transformers are.
 
-Nothing else needs them. The weights are random and made anew from a seed, so only logits are kept.
+Nothing else needs them. The weights are random and made anew from a seed, so only logits are kept. With names of cases,
+only theirs are made anew; without, those of all (BitNet's needs accelerate, too).
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ def main() -> None:
     import torch
     import transformers
 
-    golden: dict[str, Any] = {"transformers": transformers.__version__}
-    for name in CASES:
+    kept = np.load(GOLDEN) if sys.argv[1:] else {}
+    golden: dict[str, Any] = {**{name: kept[name] for name in CASES if name in kept},
+                              "transformers": transformers.__version__}
+    for name in sys.argv[1:] or CASES:
         with tempfile.TemporaryDirectory() as scratch:
             tensors, how = case(name)
             folder = write_checkpoint(Path(scratch) / name, tensors, **how)
