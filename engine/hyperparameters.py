@@ -54,6 +54,8 @@ class Hyperparameters:
     vocab_size: int
     expert_count: int = 0  # 0: feed-forwards are dense
     expert_used_count: int = 0  # of the experts, how many a token has
+    expert_feed_forward_length: int = 0  # of each expert
+    expert_shared_feed_forward_length: int = 0  # of the expert that every token has
 
 
 # The most that a count may be: generous for any model, and safe to multiply.
@@ -71,8 +73,13 @@ _LIMITS = {
     "vocab_size": 2**24,
     "expert_count": 2**12,
     "expert_used_count": 2**12,
+    "expert_feed_forward_length": 2**22,
+    "expert_shared_feed_forward_length": 2**22,
 }
-_WITH_EXPERTS = ("llama",)  # architectures whose mixtures of experts are computed
+# Architectures whose mixtures of experts are computed, and those of which llama.cpp takes a dense width to be that of
+# all experts of a token, where the file does not say how wide one is.
+_WITH_EXPERTS = ("llama", "olmoe", "qwen2moe", "qwen3moe")
+_WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
@@ -180,7 +187,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     LcpuError for a missing, wrong or unsupported value.
     """
     keys = _Keys(metadata, source, told or {})
-    expert_count, expert_used_count = _experts(keys)
+    experts = _experts(keys)
     context_length = keys.count("context_length")
     embedding_length = keys.count("embedding_length")
     head_count = keys.count("attention.head_count")
@@ -201,7 +208,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         context_length=context_length,
         embedding_length=embedding_length,
         block_count=keys.count("block_count"),
-        feed_forward_length=keys.count("feed_forward_length"),
+        feed_forward_length=_feed_forward(keys),
         head_count=head_count,
         head_count_kv=head_count_kv,
         head_dim=head_dim,
@@ -210,23 +217,34 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         rope_scaling=_rope_scaling(keys, context_length),
         norm_epsilon=keys.real("attention.layer_norm_rms_epsilon", high=1.0),
         vocab_size=vocab_size,
-        expert_count=expert_count,
-        expert_used_count=expert_used_count,
+        **experts,
     )
 
 
-def _experts(keys: _Keys) -> tuple[int, int]:
-    """How many experts there are, and how many of them a token has."""
+def _feed_forward(keys: _Keys) -> int:
+    """Of a dense layer. Files of models that have none may leave it out."""
+    missing = keys.get("feed_forward_length") is None and keys.get("expert_feed_forward_length") is not None
+    return keys.count("expert_feed_forward_length" if missing else "feed_forward_length")
+
+
+def _experts(keys: _Keys) -> dict[str, int]:
+    """How many experts there are, how many of them a token has, and how wide they are. Empty for dense models."""
     stated = keys.get("expert_count")
     if stated is None or (isinstance(stated, int) and stated == 0):
-        return 0, 0
+        if keys.architecture in _WITH_EXPERTS[1:]:
+            raise keys.error("expert_count", _MISSING)
+        return {}
     if keys.architecture not in _WITH_EXPERTS:
         raise keys.error("expert_count", f"is {_shown(stated)}: mixture-of-experts models of this architecture are not "
                          "supported; take a dense model")
     count, used = keys.count("expert_count"), keys.count("expert_used_count")
     if used > count:
         raise keys.error("expert_used_count", f"is {used}, but there are {count} experts: damaged")
-    return count, used
+    dense = _feed_forward(keys)
+    width = max(1, dense // used) if keys.architecture in _WIDTH_OF_ALL else dense
+    return {"expert_count": count, "expert_used_count": used,
+            "expert_feed_forward_length": keys.count("expert_feed_forward_length", width),
+            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense)}
 
 
 def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:

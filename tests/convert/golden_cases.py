@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import EMBED, HEAD, HEAD_NORMS, QKV_BIASES, block_shapes, llama_tensors
+from .checkpoints import EMBED, FFN, HEAD, HEAD_NORMS, HEADS, KV_HEADS, QKV_BIASES, block_shapes, expert_shapes
+from .checkpoints import llama_tensors
 from .reference import LLAMA3
 from .test_convert_bitnet import AUTO, BITNET_CONFIG, NEW_NORMS, bitnet_tensors
 
@@ -19,6 +20,13 @@ ROWS = slice(LENGTH - 4, LENGTH)  # the tokens whose logits are kept
 
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 _TIED = {"lm_head__weight": None}
+_EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_SHARED = {
+    f"shared_expert.{part}_proj": shape for part, shape in (("gate", (48, EMBED)), ("up", (48, EMBED)),
+                                                            ("down", (EMBED, 48)))
+} | {"shared_expert_gate": (1, EMBED)}
+_WHOLE_NORMS = (block_shapes("self_attn.q_norm.weight", (HEADS * HEAD,))
+                | block_shapes("self_attn.k_norm.weight", (KV_HEADS * HEAD,)))
 
 # by name: transformers' class, changes of the tensors' shapes, changes of the configuration
 CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
@@ -31,6 +39,15 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QKV_BIASES, {}),
     "qwen2-yarn": ("Qwen2ForCausalLM", QKV_BIASES, {"rope_scaling": _YARN}),
     "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
+    "mixtral": ("MixtralForCausalLM", expert_shapes(4, FFN, "block_sparse_moe", ("w1", "w3", "w2")),
+                {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+    "olmoe": ("OlmoeForCausalLM", expert_shapes(6, FFN) | _WHOLE_NORMS, _EXPERTS | {"moe_intermediate_size": None}),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", expert_shapes(6, 32) | QKV_BIASES | {
+                      key: shape for name, wanted in _SHARED.items()
+                      for key, shape in block_shapes(f"mlp.{name}.weight", wanted).items()},
+                  _EXPERTS | {"shared_expert_intermediate_size": 48}),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", expert_shapes(6, 32) | HEAD_NORMS,
+                  _EXPERTS | {"head_dim": HEAD, "norm_topk_prob": True}),
     "bitnet": ("BitNetForCausalLM", {}, {"hidden_act": "relu2", "tie_word_embeddings": True, "quantization_config":
                AUTO | {"quantization_mode": "online"}}),
 }  # fmt: skip
