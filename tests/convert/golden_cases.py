@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import EMBED, FFN, HEAD, HEAD_NORMS, HEADS, KV_HEADS, QKV_BIASES, block_shapes, expert_shapes
+from .checkpoints import EMBED, FFN, HEAD, HEAD_NORMS, HEADS, QKV_BIASES, block_shapes, expert_shapes
 from .checkpoints import llama_tensors
 from .reference import LLAMA3
 from .test_convert_bitnet import AUTO, BITNET_CONFIG, NEW_NORMS, bitnet_tensors
@@ -25,8 +25,9 @@ _SHARED = {
     f"shared_expert.{part}_proj": shape for part, shape in (("gate", (48, EMBED)), ("up", (48, EMBED)),
                                                             ("down", (EMBED, 48)))
 } | {"shared_expert_gate": (1, EMBED)}
-_WHOLE_NORMS = (block_shapes("self_attn.q_norm.weight", (HEADS * HEAD,))
-                | block_shapes("self_attn.k_norm.weight", (KV_HEADS * HEAD,)))
+_WHOLE_NORMS = block_shapes("self_attn.q_norm.weight", (EMBED,)) | block_shapes("self_attn.k_norm.weight", (EMBED,))
+_ALL_HEADS = block_shapes("self_attn.k_proj.weight", (EMBED, EMBED)) | block_shapes("self_attn.v_proj.weight",
+                                                                                    (EMBED, EMBED))
 
 # by name: transformers' class, changes of the tensors' shapes, changes of the configuration
 CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
@@ -41,7 +42,8 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
     "mixtral": ("MixtralForCausalLM", expert_shapes(4, FFN, "block_sparse_moe", ("w1", "w3", "w2")),
                 {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
-    "olmoe": ("OlmoeForCausalLM", expert_shapes(6, FFN) | _WHOLE_NORMS, _EXPERTS | {"moe_intermediate_size": None}),
+    "olmoe": ("OlmoeForCausalLM", expert_shapes(6, FFN) | _WHOLE_NORMS | _ALL_HEADS,
+              _EXPERTS | {"moe_intermediate_size": None, "num_key_value_heads": HEADS}),
     "qwen2_moe": ("Qwen2MoeForCausalLM", expert_shapes(6, 32) | QKV_BIASES | {
                       key: shape for name, wanted in _SHARED.items()
                       for key, shape in block_shapes(f"mlp.{name}.weight", wanted).items()},

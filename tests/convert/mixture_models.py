@@ -52,13 +52,15 @@ class Shape:
         width, inner = self.embedding, self.feed_forward
         shapes: dict[str, tuple[int, ...]] = {"attn_norm": (width,), "ffn_norm": (width,)}
         shapes |= {f"attn_{name}": (2, width) for name in ("q", "k", "v", "output")}
-        if self.arch == "qwen3":
+        if self.arch in ("qwen3", "qwen3moe", "olmoe"):
             shapes |= {"attn_q_norm": (8,), "attn_k_norm": (8,)}
         if self.arch == "bitnet":
             shapes |= {"attn_sub_norm": (width,), "ffn_sub_norm": (inner,)}
         if self.experts:
             stacks = {"gate": width, "up": width, "down": inner}
             shapes |= {f"ffn_{name}_exps": (self.experts, 2, k) for name, k in stacks.items()}
+            if self.arch == "qwen2moe":
+                shapes |= {f"ffn_{name}_shexp": (2, k) for name, k in stacks.items()} | {"ffn_gate_inp_shexp": (width,)}
             return shapes | {"ffn_gate_inp": (self.experts, width)}
         return shapes | {"ffn_gate": (2, width), "ffn_up": (2, width), "ffn_down": (2, inner)}
 
@@ -77,5 +79,8 @@ MODELS = {
     "qwen2": Shape("qwen2", layers=24, kv_heads=4, tied=True),
     "qwen2, 80 layers, 32 / 32": Shape("qwen2", layers=80, kv_heads=32),
     "qwen3": Shape("qwen3", layers=36),
+    "qwen2moe": Shape("qwen2moe", layers=24, kv_heads=32, experts=60),
+    "qwen3moe": Shape("qwen3moe", layers=48, kv_heads=4, experts=128),
+    "olmoe": Shape("olmoe", layers=16, kv_heads=32, experts=64),
     "bitnet": Shape("bitnet", layers=24, kv_heads=32, tied=True),
 }
