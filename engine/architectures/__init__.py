@@ -6,12 +6,15 @@ from ...kernels.errors import LcpuError
 from ..builder import Builder
 from ..gguf_file import GGUFFile
 from ..rows import Rows
-from . import bitnet, llama, qwen2, qwen3
+from . import bitnet, gemma, gemma2, gemma3, llama, qwen2, qwen3
 
 ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "llama": llama.build,
     "qwen2": qwen2.build,
     "qwen3": qwen3.build,
+    "gemma": gemma.build,
+    "gemma2": gemma2.build,
+    "gemma3": gemma3.build,
     "bitnet": bitnet.build,
     "bitnet-25": bitnet.build,
     "bitnet-b1.58": bitnet.build,
