@@ -37,7 +37,7 @@ from ..kernels.pages import POSITIONS
 from ..kernels.program import Program
 from .batch import QUERY_ROWS, Batch
 from .gguf_file import GGUFFile
-from .hyperparameters import Hyperparameters
+from .hyperparameters import Hyperparameters, Keys
 from .input_squares import InputSquares
 from .key_balance import KeyBalance
 from .memory import Needs
@@ -61,6 +61,7 @@ class Builder:
     def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, pool: PagePool, threads: int,
                  output_format: Format | None = None, *, input_squares: bool = False) -> None:
         self.file, self.h, self.batch, self.pool = file, h, batch, pool
+        self.keys = Keys(file.metadata, file.path)  # those of this architecture alone
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
         self.tensors = Tensors(file)

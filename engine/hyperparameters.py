@@ -68,6 +68,8 @@ _LIMITS = {
     "attention.head_count_kv": 2**12,
     "attention.key_length": 2**12,
     "attention.value_length": 2**12,
+    "attention.sliding_window": 2**27,
+    "attention.sliding_window_pattern": 2**12,
     "rope.dimension_count": 2**12,
     "rope.scaling.original_context_length": 2**27,
     "vocab_size": 2**24,
@@ -84,12 +86,15 @@ _WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
-class _Keys:
-    """The keys of one architecture, by their names without the `<architecture>.` prefix."""
+class Keys:
+    """The keys of one architecture, by their names without the `<architecture>.` prefix.
 
-    def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int]):
+    Those that only one family has are read where its program is built.
+    """
+
+    def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int] | None = None):
         self.metadata = metadata
-        self.told = told  # what counts instead
+        self.told = told or {}  # what counts instead
         self.source = source
         architecture = metadata.get("general.architecture")
         if not (isinstance(architecture, str) and architecture.isprintable() and 0 < len(architecture) <= 64):
@@ -103,8 +108,8 @@ class _Keys:
     def get(self, name: str) -> Value | None:
         return self.told.get(name) or self.metadata.get(f"{self.architecture}.{name}")
 
-    def count(self, name: str, default: int | None = None) -> int:
-        """A whole number from 1 to its limit, or equal ones for all layers. Without a default it must be there."""
+    def count(self, name: str, default: int | None = None, *, least: int = 1) -> int:
+        """A whole number up to its limit, or equal ones for all layers. Without a default it must be there."""
         value = self.get(name)
         if value is None:
             if default is None:
@@ -116,8 +121,8 @@ class _Keys:
             value = int(value[0])
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
-        if not 1 <= value <= _LIMITS[name]:
-            raise self.error(name, f"is {value}, not 1 to {_LIMITS[name]}: damaged")
+        if not least <= value <= _LIMITS[name]:
+            raise self.error(name, f"is {value}, not {least} to {_LIMITS[name]}: damaged")
         return value
 
     def real(self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
@@ -132,6 +137,17 @@ class _Keys:
         if not (math.isfinite(value) and low <= value <= high):
             raise self.error(name, f"is {value}, not {low:g} to {high:g}: damaged")
         return float(value)
+
+
+    def flags(self, name: str, size: int) -> list[bool] | None:
+        """True or false for each of `size` layers; None where the key is no array. Longer arrays are cut."""
+        value = self.get(name)
+        if not isinstance(value, (list, np.ndarray)):
+            return None
+        flags = np.asarray(value)
+        if flags.ndim != 1 or flags.dtype.kind not in "biu" or len(flags) < size:
+            raise self.error(name, f"has {len(flags)} values that are not true or false for {size} layers: damaged")
+        return [bool(flag) for flag in flags[:size]]
 
 
 def _shown(value: Value) -> str:
@@ -186,7 +202,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     `source` names the file in errors; what is `told`, by name without the architecture, counts instead of a key. Raises
     LcpuError for a missing, wrong or unsupported value.
     """
-    keys = _Keys(metadata, source, told or {})
+    keys = Keys(metadata, source, told)
     experts = _experts(keys)
     context_length = keys.count("context_length")
     embedding_length = keys.count("embedding_length")
@@ -221,13 +237,13 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     )
 
 
-def _feed_forward(keys: _Keys) -> int:
+def _feed_forward(keys: Keys) -> int:
     """Of a dense layer. Files of models that have none may leave it out."""
     missing = keys.get("feed_forward_length") is None and keys.get("expert_feed_forward_length") is not None
     return keys.count("expert_feed_forward_length" if missing else "feed_forward_length")
 
 
-def _experts(keys: _Keys) -> dict[str, int]:
+def _experts(keys: Keys) -> dict[str, int]:
     """How many experts there are, how many of them a token has, and how wide they are. Empty for dense models."""
     stated = keys.get("expert_count")
     if stated is None or (isinstance(stated, int) and stated == 0):
@@ -247,7 +263,7 @@ def _experts(keys: _Keys) -> dict[str, int]:
             "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense)}
 
 
-def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:
+def _head_dim(keys: Keys, embedding_length: int, head_count: int) -> int:
     if keys.get("attention.key_length") is None and embedding_length % head_count:
         cause = f"is {head_count}, which does not divide the embedding length {embedding_length}: damaged"
         raise keys.error("attention.head_count", cause)
@@ -263,7 +279,7 @@ def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:
     return head_dim
 
 
-def _rope_scaling(keys: _Keys, context_length: int) -> RopeScaling:
+def _rope_scaling(keys: Keys, context_length: int) -> RopeScaling:
     kind = keys.get("rope.scaling.type")
     if kind is None:
         kind = "linear"

@@ -6,7 +6,7 @@ from ...kernels.errors import LcpuError
 from ..builder import Builder
 from ..gguf_file import GGUFFile
 from ..rows import Rows
-from . import bitnet, llama, olmoe, qwen2, qwen2moe, qwen3
+from . import bitnet, gemma, gemma2, gemma3, llama, olmoe, qwen2, qwen2moe, qwen3
 
 ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "llama": llama.build,
@@ -15,6 +15,9 @@ ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "qwen2moe": qwen2moe.build,
     "qwen3": qwen3.build,
     "qwen3moe": qwen3.build,
+    "gemma": gemma.build,
+    "gemma2": gemma2.build,
+    "gemma3": gemma3.build,
     "bitnet": bitnet.build,
     "bitnet-25": bitnet.build,
     "bitnet-b1.58": bitnet.build,
