@@ -23,6 +23,7 @@ SMALL = Shape(layers=2, embedding=512, feed_forward=768, heads=8, kv_heads=2, vo
 PARAMETERS = {  # in millions, as the models' own papers and cards say
     "smollm2-135m": 134.5, "tinyllama-1.1b": 1100, "llama3.2-1b": 1236, "llama3.2-3b": 3213, "llama2-7b": 6738,
     "llama3-8b": 8030, "llama3-70b": 70554,
+    "qwen3-30b-a3b-eighth": (30532 - 622) / 8 + 622,  # all of the embedding and of the output layer
 }  # fmt: skip
 
 
