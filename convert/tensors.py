@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import gguf
@@ -147,6 +147,8 @@ class _Maker:
             made = self.read(source, shape)
             return weight_values(integer_weight(made, self._columns.get(name)) if isinstance(made, Integers) else made,
                                  order)
+        if source.shape == (1, *shape):  # one row is a vector
+            source = replace(source, shape=shape, strides=source.strides and source.strides[1:])
         if source.shape != shape:
             raise self.error(source, f"has the shape {shown(source.shape)}, but config.json says {shown(shape)}")
         if source.dtype not in FLOATS:

@@ -167,7 +167,8 @@ def choose_types(
         mixture = _of_falcon(mixture)
     tensors = list(tensors)
     roles = {info.name: _role(info.name) for info in tensors}
-    values = sorted((name for name, role in roles.items() if role == "attn_v"), key=_layer)
+    values, downs = (sorted((name for name in roles if roles[name] == role), key=lambda name: (_layer(name), name))
+                     for role in ("attn_v", "ffn_down"))
     tied = "output" not in roles.values()
     types, misfits = {}, []
     for info in tensors:
@@ -184,8 +185,9 @@ def choose_types(
             wanted = mixture.experts
         elif role == "attn_v":
             wanted = _mixed(mixture, metadata, role, values.index(info.name), len(values))
-        else:
-            wanted = _mixed(mixture, metadata, role, _layer(info.name), _number(metadata, "block_count"))
+        else:  # types of few bits count tensors, of which a layer may have two
+            index = downs.index(info.name) if mixture.few_bits and role == "ffn_down" else _layer(info.name)
+            wanted = _mixed(mixture, metadata, role, index, _number(metadata, "block_count"))
         types[info.name] = TYPE_IDS[_fitting(info, wanted, role)]
         if wanted in TYPE_IDS and TYPE_IDS[wanted] != types[info.name]:
             misfits.append(info.name)

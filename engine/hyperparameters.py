@@ -55,6 +55,8 @@ class Hyperparameters:
     vocab_size: int
     expert_count: int = 0  # 0: feed-forwards are dense
     expert_used_count: int = 0  # of the experts, how many a token has
+    expert_feed_forward_length: int = 0  # of each expert
+    expert_shared_feed_forward_length: int = 0  # of the expert that every token has
 
 
 # The most that a count may be: generous for any model, and safe to multiply.
@@ -67,22 +69,28 @@ _LIMITS = {
     "attention.head_count_kv": 2**12,
     "attention.key_length": 2**12,
     "attention.value_length": 2**12,
+    "attention.sliding_window": 2**27,
+    "attention.sliding_window_pattern": 2**12,
     "rope.dimension_count": 2**12,
     "rope.scaling.original_context_length": 2**27,
     "vocab_size": 2**24,
     "expert_count": 2**12,
     "expert_used_count": 2**12,
+    "expert_feed_forward_length": 2**22,
+    "expert_shared_feed_forward_length": 2**22,
 }
-_LARGEST = 2**27  # of counts that few architectures have
-_WITH_EXPERTS = ("llama",)  # architectures whose mixtures of experts are computed
+# Architectures whose mixtures of experts are computed, and those of which llama.cpp takes a dense width to be that of
+# all experts of a token, where the file does not say how wide one is.
+_WITH_EXPERTS = ("llama", "olmoe", "qwen2moe", "qwen3moe")
+_WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
 class Keys:
-    """The keys of one architecture, by their names without the `<architecture>.` prefix. Methods raise LcpuError.
+    """The keys of one architecture, by their names without the `<architecture>.` prefix.
 
-    `read` reads those that all architectures have, and the files in architectures/ what theirs have besides.
+    Those that only one family has are read where its program is built.
     """
 
     def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int] | None = None):
@@ -101,8 +109,8 @@ class Keys:
     def get(self, name: str) -> Value | None:
         return self.told.get(name) or self.metadata.get(f"{self.architecture}.{name}")
 
-    def count(self, name: str, default: int | None = None) -> int:
-        """A whole number from 1 to its limit, or equal ones for all layers. Without a default it must be there."""
+    def count(self, name: str, default: int | None = None, *, least: int = 1) -> int:
+        """A whole number up to its limit, or equal ones for all layers. Without a default it must be there."""
         value = self.get(name)
         if value is None:
             if default is None:
@@ -114,9 +122,8 @@ class Keys:
             value = int(value[0])
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
-        most = _LIMITS.get(name, _LARGEST)
-        if not 1 <= value <= most:
-            raise self.error(name, f"is {value}, not 1 to {most}: damaged")
+        if not least <= value <= _LIMITS[name]:
+            raise self.error(name, f"is {value}, not {least} to {_LIMITS[name]}: damaged")
         return value
 
     def real(self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
@@ -131,6 +138,17 @@ class Keys:
         if not (math.isfinite(value) and low <= value <= high):
             raise self.error(name, f"is {value}, not {low:g} to {high:g}: damaged")
         return float(value)
+
+
+    def flags(self, name: str, size: int) -> list[bool] | None:
+        """True or false for each of `size` layers; None where the key is no array. Longer arrays are cut."""
+        value = self.get(name)
+        if not isinstance(value, (list, np.ndarray)):
+            return None
+        flags = np.asarray(value)
+        if flags.ndim != 1 or flags.dtype.kind not in "biu" or len(flags) < size:
+            raise self.error(name, f"has {len(flags)} values that are not true or false for {size} layers: damaged")
+        return [bool(flag) for flag in flags[:size]]
 
 
 def _shown(value: Value) -> str:
@@ -186,7 +204,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     LcpuError for a missing, wrong or unsupported value.
     """
     keys = Keys(metadata, source, told)
-    expert_count, expert_used_count = _experts(keys)
+    experts = _experts(keys)
     context_length = keys.count("context_length")
     embedding_length = keys.count("embedding_length")
     head_count = keys.count("attention.head_count")
@@ -207,7 +225,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         context_length=context_length,
         embedding_length=embedding_length,
         block_count=keys.count("block_count"),
-        feed_forward_length=keys.count("feed_forward_length"),
+        feed_forward_length=_feed_forward(keys),
         head_count=head_count,
         head_count_kv=head_count_kv,
         head_dim=head_dim,
@@ -216,23 +234,34 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         rope_scaling=_rope_scaling(keys, context_length),
         norm_epsilon=keys.real("attention.layer_norm_rms_epsilon", high=1.0),
         vocab_size=vocab_size,
-        expert_count=expert_count,
-        expert_used_count=expert_used_count,
+        **experts,
     )
 
 
-def _experts(keys: Keys) -> tuple[int, int]:
-    """How many experts there are, and how many of them a token has."""
+def _feed_forward(keys: Keys) -> int:
+    """Of a dense layer. Files of models that have none may leave it out."""
+    missing = keys.get("feed_forward_length") is None and keys.get("expert_feed_forward_length") is not None
+    return keys.count("expert_feed_forward_length" if missing else "feed_forward_length")
+
+
+def _experts(keys: Keys) -> dict[str, int]:
+    """How many experts there are, how many of them a token has, and how wide they are. Empty for dense models."""
     stated = keys.get("expert_count")
     if stated is None or (isinstance(stated, int) and stated == 0):
-        return 0, 0
+        if keys.architecture in _WITH_EXPERTS[1:]:
+            raise keys.error("expert_count", _MISSING)
+        return {}
     if keys.architecture not in _WITH_EXPERTS:
         raise keys.error("expert_count", f"is {_shown(stated)}: mixture-of-experts models of this architecture are not "
                          "supported; take a dense model")
     count, used = keys.count("expert_count"), keys.count("expert_used_count")
     if used > count:
         raise keys.error("expert_used_count", f"is {used}, but there are {count} experts: damaged")
-    return count, used
+    dense = _feed_forward(keys)
+    width = max(1, dense // used) if keys.architecture in _WIDTH_OF_ALL else dense
+    return {"expert_count": count, "expert_used_count": used,
+            "expert_feed_forward_length": keys.count("expert_feed_forward_length", width),
+            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense)}
 
 
 def _head_dim(keys: Keys, embedding_length: int, head_count: int) -> int:

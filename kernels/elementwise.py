@@ -18,20 +18,36 @@ _PIECE = 32  # vectors that a thread takes at a time
 activation = hole()
 
 
+@device
+def _inverse_norm(x, vectors, width, epsilon):
+    """1 / sqrt(mean(x ** 2) + epsilon) of a row with `width` values."""
+    squares = splat_f32(float32(0.0))
+    for i in range(vectors):
+        value = load_f32(x + _VECTOR * i)
+        squares = fma(value, value, squares)
+    return float32(1.0) / float32(sqrt(reduce_add(squares) / float32(width) + epsilon))
+
+
 @row_kernel
 def rms_norm(work, thread, threads, count, x, weight, out, stride, vectors, width, epsilon):
     """out = x / sqrt(mean(x ** 2) + epsilon) * weight, for each row. width: values of a row, without padding."""
     for token in range(thread, get_i64(count), threads):
         source, target = x + token * stride, out + token * stride
-        squares = splat_f32(float32(0.0))
-        for i in range(vectors):
-            value = load_f32(source + _VECTOR * i)
-            squares = fma(value, value, squares)
-        mean = reduce_add(squares) / float32(width)
-        scale = splat_f32(float32(1.0) / float32(sqrt(mean + bits_to_float(epsilon))))
+        scale = splat_f32(_inverse_norm(source, vectors, width, bits_to_float(epsilon)))
         for i in range(vectors):
             store_f32(target + _VECTOR * i,
                       load_f32(source + _VECTOR * i) * scale * load_f32(weight + _VECTOR * i))
+
+
+@row_kernel
+def add_rms_norm(work, thread, threads, count, x, y, weight, stride, vectors, width, epsilon):
+    """x += y / sqrt(mean(y ** 2) + epsilon) * weight, for each row. width: values of a row, without padding."""
+    for token in range(thread, get_i64(count), threads):
+        source, target = y + token * stride, x + token * stride
+        scale = splat_f32(_inverse_norm(source, vectors, width, bits_to_float(epsilon)))
+        for i in range(vectors):
+            at = target + _VECTOR * i
+            store_f32(at, load_f32(at) + load_f32(source + _VECTOR * i) * scale * load_f32(weight + _VECTOR * i))
 
 
 @inlined
@@ -105,6 +121,21 @@ def add(work, thread, threads, count, x, y, stride, vectors):
         for i in range(vectors):
             at = token * stride + _VECTOR * i
             store_f32(x + at, load_f32(x + at) + load_f32(y + at))
+
+
+@row_kernel
+def add_sigmoid_gated(work, thread, threads, count, x, y, stride, vectors, source, source_stride, weight,
+                      source_vectors):
+    """x += y / (1 + e ** -(weight . source)), for each row. weight: float32 [source_vectors], padded with zeros."""
+    one, zero = splat_f32(float32(1.0)), splat_f32(float32(0.0))
+    for token in range(thread, get_i64(count), threads):
+        sum = zero
+        for i in range(source_vectors):
+            sum = fma(load_f32(source + token * source_stride + _VECTOR * i), load_f32(weight + _VECTOR * i), sum)
+        share = one / (one + exp(zero - splat_f32(reduce_add(sum))))
+        for i in range(vectors):
+            at = token * stride + _VECTOR * i
+            store_f32(x + at, fma(load_f32(y + at), share, load_f32(x + at)))
 
 
 @device

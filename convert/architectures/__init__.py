@@ -7,9 +7,12 @@ from ..json_file import Config
 from .architecture import Architecture
 from .bitnet import BITNET, BITNET_158
 from .llama import LLAMA, MIXTRAL
+from .olmoe import OLMOE
 from .phi3 import PHI3
 from .qwen2 import QWEN2
+from .qwen2moe import QWEN2MOE
 from .qwen3 import QWEN3
+from .qwen3moe import QWEN3MOE
 
 # By the name in "architectures" of config.json.
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -17,8 +20,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "LLaMAForCausalLM": LLAMA,
     "MistralForCausalLM": LLAMA,
     "MixtralForCausalLM": MIXTRAL,
+    "OlmoeForCausalLM": OLMOE,
     "Qwen2ForCausalLM": QWEN2,
+    "Qwen2MoeForCausalLM": QWEN2MOE,
     "Qwen3ForCausalLM": QWEN3,
+    "Qwen3MoeForCausalLM": QWEN3MOE,
     "Phi3ForCausalLM": PHI3,
     "BitnetForCausalLM": BITNET,
     "BitNetForCausalLM": BITNET_158,

@@ -12,7 +12,7 @@ from ..json_file import Config
 from .rope import rope_metadata
 
 # The shape of a tensor is written in the names of sizes: "embed", "ffn", "q" (query heads times head size), "kv",
-# "head", "vocab", "experts", "qkv" (q, k and v in one), "gate and up" (in one).
+# "head", "vocab", "experts", "expert ffn", "shared ffn", "qkv" (q, k and v in one), "gate and up" (in one).
 Shape = tuple[str, ...]
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # keys of config.json
@@ -66,18 +66,21 @@ def sizes(config: Config) -> dict[str, int]:
     kv_heads = config.count("num_key_value_heads", heads)
     if heads % kv_heads:
         raise config.error("num_key_value_heads", f"is {kv_heads}, which does not divide the {heads} heads")
+    feed_forward = config.count("intermediate_size")
     experts = next((config.count(key, most=2**16) for key in _EXPERTS if config.get(key) is not None), 0)
     return {
         "embed": embed,
-        "ffn": config.count("intermediate_size"),
+        "ffn": feed_forward,
         "heads": heads,
         "kv heads": kv_heads,
         "head": head,
         "q": heads * head,
         "kv": kv_heads * head,
         "qkv": (heads + 2 * kv_heads) * head,
-        "gate and up": 2 * config.count("intermediate_size"),
+        "gate and up": 2 * feed_forward,
         "experts": experts,
+        "expert ffn": config.count("moe_intermediate_size", feed_forward),
+        "shared ffn": config.count("shared_expert_intermediate_size", feed_forward),
         "vocab": config.count("vocab_size", most=2**24),
         "blocks": config.count("num_hidden_layers", most=2**12),
     }

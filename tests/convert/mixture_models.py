@@ -58,13 +58,15 @@ class Shape:
             shapes["attn_qkv"] = (2, width)
         if self.arch in ("phi3", "falcon", "starcoder2"):
             return shapes | {"ffn_up": (2, width), "ffn_down": (2, inner)}
-        if self.arch == "qwen3":
+        if self.arch in ("qwen3", "qwen3moe", "olmoe"):
             shapes |= {"attn_q_norm": (8,), "attn_k_norm": (8,)}
         if self.arch == "bitnet":
             shapes |= {"attn_sub_norm": (width,), "ffn_sub_norm": (inner,)}
         if self.experts:
             stacks = {"gate": width, "up": width, "down": inner}
             shapes |= {f"ffn_{name}_exps": (self.experts, 2, k) for name, k in stacks.items()}
+            if self.arch == "qwen2moe":
+                shapes |= {f"ffn_{name}_shexp": (2, k) for name, k in stacks.items()} | {"ffn_gate_inp_shexp": (width,)}
             return shapes | {"ffn_gate_inp": (self.experts, width)}
         return shapes | {"ffn_gate": (2, width), "ffn_up": (2, width), "ffn_down": (2, inner)}
 
@@ -92,5 +94,8 @@ MODELS = {
     "stablelm": Shape("stablelm", layers=24, kv_heads=32),
     "falcon": Shape("falcon", layers=32, kv_heads=1),
     "falcon, 60 layers, tied": Shape("falcon", layers=60, kv_heads=8, tied=True),
+    "qwen2moe": Shape("qwen2moe", layers=24, kv_heads=32, experts=60),
+    "qwen3moe": Shape("qwen3moe", layers=48, kv_heads=4, experts=128),
+    "olmoe": Shape("olmoe", layers=16, kv_heads=32, experts=64),
     "bitnet": Shape("bitnet", layers=24, kv_heads=32, tied=True),
 }
