@@ -351,9 +351,10 @@ class Builder:
                          factor=float(factor))
         return x.changed()
 
-    def add(self, x: Rows, y: Rows) -> Rows:
-        """x + y, in x's place."""
-        self.program.add(elementwise.add, count=x.count, x=x.array, y=y.array, stride=x.stride, vectors=x.vectors)
+    def add(self, x: Rows, y: Rows, factor: float = 1.0) -> Rows:
+        """x + factor * y, in x's place."""
+        self.program.add(elementwise.add, count=x.count, x=x.array, y=y.array, stride=x.stride, vectors=x.vectors,
+                         factor=float(factor))
         return x.changed()
 
     def add_sigmoid_gated(self, x: Rows, y: Rows, source: Rows, name: str) -> Rows:

@@ -51,7 +51,7 @@ class Hyperparameters:
     rope_dimension_count: int  # of a head's values, how many rotate; even
     rope_freq_base: float
     rope_scaling: RopeScaling
-    norm_epsilon: float  # of the RMS norms
+    norm_epsilon: float  # of the RMS or layer norms
     vocab_size: int
     expert_count: int = 0  # 0: feed-forwards are dense
     expert_used_count: int = 0  # of the experts, how many a token has
@@ -81,9 +81,10 @@ _LIMITS = {
 }
 # Architectures whose mixtures of experts are computed, and those of which llama.cpp takes a dense width to be that of
 # all experts of a token, where the file does not say how wide one is.
-_WITH_EXPERTS = ("llama", "olmoe", "qwen2moe", "qwen3moe")
+_WITH_EXPERTS = ("llama", "olmoe", "qwen2moe", "qwen3moe", "granitemoe")
 _WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
 
+_EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")  # a model has one
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
@@ -139,6 +140,11 @@ class Keys:
             raise self.error(name, f"is {value}, not {low:g} to {high:g}: damaged")
         return float(value)
 
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.get(name)
+        if value is not None and not isinstance(value, (bool, np.bool_)):
+            raise self.error(name, f"is {_shown(value)}, not true or false: damaged")
+        return default if value is None else bool(value)
 
     def flags(self, name: str, size: int) -> list[bool] | None:
         """True or false for each of `size` layers; None where the key is no array. Longer arrays are cut."""
@@ -232,7 +238,8 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         rope_dimension_count=rope_dimension_count,
         rope_freq_base=keys.real("rope.freq_base", default=10000.0, low=2.0),
         rope_scaling=_rope_scaling(keys, context_length),
-        norm_epsilon=keys.real("attention.layer_norm_rms_epsilon", high=1.0),
+        norm_epsilon=keys.real(_EPSILONS[keys.get(_EPSILONS[0]) is None and keys.get(_EPSILONS[1]) is not None],
+                               high=1.0),
         vocab_size=vocab_size,
         **experts,
     )

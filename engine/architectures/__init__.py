@@ -6,7 +6,8 @@ from ...kernels.errors import LcpuError
 from ..builder import Builder
 from ..gguf_file import GGUFFile
 from ..rows import Rows
-from . import bitnet, gemma, gemma2, gemma3, llama, olmoe, phi3, qwen2, qwen2moe, qwen3
+from . import bitnet, falcon, gemma, gemma2, gemma3, granite, llama, mistral3, olmo2, olmoe, phi3, qwen2, qwen2moe, qwen3
+from . import smollm3, stablelm, starcoder2
 
 ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "llama": llama.build,
@@ -19,6 +20,14 @@ ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "gemma2": gemma2.build,
     "gemma3": gemma3.build,
     "phi3": phi3.build,
+    "granite": granite.build,
+    "granitemoe": granite.build,
+    "smollm3": smollm3.build,
+    "olmo2": olmo2.build,
+    "mistral3": mistral3.build,
+    "starcoder2": starcoder2.build,
+    "stablelm": stablelm.build,
+    "falcon": falcon.build,
     "bitnet": bitnet.build,
     "bitnet-25": bitnet.build,
     "bitnet-b1.58": bitnet.build,
