@@ -42,7 +42,7 @@ from .input_squares import InputSquares
 from .key_balance import KeyBalance
 from .memory import Needs
 from .page_pool import PagePool
-from .rope import RopeTable
+from .rope import RopeTable, rope_factors_name
 from .rows import Memory, Rows
 from .tensors import Matrix, Tensors, has_tail, padded, role
 
@@ -104,8 +104,8 @@ class Builder:
         return self.matrices[name]
 
     def _rope_factors(self) -> np.ndarray | None:
-        name, pairs = "rope_freqs.weight", self.h.rope_dimension_count // 2
-        if not self.has(name):
+        name, pairs = rope_factors_name(self.file, self.h, self.pool.context), self.h.rope_dimension_count // 2
+        if name is None:
             return None
         factors = self.tensors.vector(name, pairs)[:pairs]
         if not np.all((factors >= 1e-6) & (factors <= 1e6)):  # also for NaN
@@ -161,9 +161,9 @@ class Builder:
                          block_values=format.block, out=x.array, out_stride=x.stride)
         return x
 
-    def rms_norm(self, x: Rows, name: str, *, plus_one: bool = False) -> Rows:
-        """x / sqrt(mean(x ** 2) + epsilon) * weight, or * (1 + weight)."""
-        source, out = x.array, self.new_rows("norm", x.width, x.count)
+    def rms_norm(self, x: Rows, name: str, *, plus_one: bool = False, memory: str = "norm") -> Rows:
+        """x / sqrt(mean(x ** 2) + epsilon) * weight, or * (1 + weight). memory: the name of that of the result."""
+        source, out = x.array, self.new_rows(memory, x.width, x.count)
         weight = self.tensors.vector(name, x.width)
         weight[: x.width] += 1 if plus_one else 0
         self.program.add(elementwise.rms_norm, name=role(name), count=x.count, x=source, weight=weight,
@@ -304,11 +304,14 @@ class Builder:
         def vector(name: str, width: int) -> np.ndarray | None:
             return self.tensors.vector(layer + name, width)[:width] if self.has(layer + name) else None
 
+        norm = self.file.tensors.get(f"{layer}attn_k_norm.weight")
+        norm_width = head_dim if norm is None or max(norm.shape) == head_dim else heads * head_dim
+
         factors = np.ones((heads, 2, head_dim), np.float32)
         matrix = self.matrix(f"{layer}attn_k.weight", heads * head_dim, width)
         pairs, step, distance = self._pairs.get(k.memory, (0, 1, 0))
         self.balances.append(KeyBalance(factors, matrix, vector("attn_norm.weight", width),
-                                        vector("attn_k.bias", heads * head_dim), vector("attn_k_norm.weight", head_dim),
+                                        vector("attn_k.bias", heads * head_dim), vector("attn_k_norm.weight", norm_width),
                                         pairs, step, distance))
         return factors
 
@@ -351,6 +354,13 @@ class Builder:
     def add(self, x: Rows, y: Rows) -> Rows:
         """x + y, in x's place."""
         self.program.add(elementwise.add, count=x.count, x=x.array, y=y.array, stride=x.stride, vectors=x.vectors)
+        return x.changed()
+
+    def add_sigmoid_gated(self, x: Rows, y: Rows, source: Rows, name: str) -> Rows:
+        """x + y * sigmoid(weight . source), in x's place. name: of the weight, a vector."""
+        self.program.add(elementwise.add_sigmoid_gated, name=role(name), count=x.count, x=x.array, y=y.array,
+                         stride=x.stride, vectors=x.vectors, source=source.array, source_stride=source.stride,
+                         weight=self.tensors.vector(name, source.width), source_vectors=source.vectors)
         return x.changed()
 
     def outputs(self, x: Rows) -> Rows:

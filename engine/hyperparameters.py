@@ -24,9 +24,10 @@ class RopeScaling:
     """How rotary angles are stretched for contexts longer than those of training.
 
     "linear" divides every angle by `factor`; "yarn" (arXiv:2309.00071) blends divided and plain angles by frequency.
+    "longrope" (arXiv:2402.13753) divides each by a factor of its own, from tensors.
     """
 
-    type: str  # "none", "linear" or "yarn"
+    type: str  # "none", "linear", "yarn" or "longrope"
     factor: float  # 1 without scaling
     original_context_length: int  # of training, before scaling
     attention_factor: float  # multiplies cos and sin, whatever the type
@@ -54,6 +55,8 @@ class Hyperparameters:
     vocab_size: int
     expert_count: int = 0  # 0: feed-forwards are dense
     expert_used_count: int = 0  # of the experts, how many a token has
+    expert_feed_forward_length: int = 0  # of each expert
+    expert_shared_feed_forward_length: int = 0  # of the expert that every token has
 
 
 # The most that a count may be: generous for any model, and safe to multiply.
@@ -73,8 +76,13 @@ _LIMITS = {
     "vocab_size": 2**24,
     "expert_count": 2**12,
     "expert_used_count": 2**12,
+    "expert_feed_forward_length": 2**22,
+    "expert_shared_feed_forward_length": 2**22,
 }
-_WITH_EXPERTS = ("llama",)  # architectures whose mixtures of experts are computed
+# Architectures whose mixtures of experts are computed, and those of which llama.cpp takes a dense width to be that of
+# all experts of a token, where the file does not say how wide one is.
+_WITH_EXPERTS = ("llama", "olmoe", "qwen2moe", "qwen3moe")
+_WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
@@ -196,7 +204,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     LcpuError for a missing, wrong or unsupported value.
     """
     keys = Keys(metadata, source, told)
-    expert_count, expert_used_count = _experts(keys)
+    experts = _experts(keys)
     context_length = keys.count("context_length")
     embedding_length = keys.count("embedding_length")
     head_count = keys.count("attention.head_count")
@@ -217,7 +225,7 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         context_length=context_length,
         embedding_length=embedding_length,
         block_count=keys.count("block_count"),
-        feed_forward_length=keys.count("feed_forward_length"),
+        feed_forward_length=_feed_forward(keys),
         head_count=head_count,
         head_count_kv=head_count_kv,
         head_dim=head_dim,
@@ -226,23 +234,34 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         rope_scaling=_rope_scaling(keys, context_length),
         norm_epsilon=keys.real("attention.layer_norm_rms_epsilon", high=1.0),
         vocab_size=vocab_size,
-        expert_count=expert_count,
-        expert_used_count=expert_used_count,
+        **experts,
     )
 
 
-def _experts(keys: Keys) -> tuple[int, int]:
-    """How many experts there are, and how many of them a token has."""
+def _feed_forward(keys: Keys) -> int:
+    """Of a dense layer. Files of models that have none may leave it out."""
+    missing = keys.get("feed_forward_length") is None and keys.get("expert_feed_forward_length") is not None
+    return keys.count("expert_feed_forward_length" if missing else "feed_forward_length")
+
+
+def _experts(keys: Keys) -> dict[str, int]:
+    """How many experts there are, how many of them a token has, and how wide they are. Empty for dense models."""
     stated = keys.get("expert_count")
     if stated is None or (isinstance(stated, int) and stated == 0):
-        return 0, 0
+        if keys.architecture in _WITH_EXPERTS[1:]:
+            raise keys.error("expert_count", _MISSING)
+        return {}
     if keys.architecture not in _WITH_EXPERTS:
         raise keys.error("expert_count", f"is {_shown(stated)}: mixture-of-experts models of this architecture are not "
                          "supported; take a dense model")
     count, used = keys.count("expert_count"), keys.count("expert_used_count")
     if used > count:
         raise keys.error("expert_used_count", f"is {used}, but there are {count} experts: damaged")
-    return count, used
+    dense = _feed_forward(keys)
+    width = max(1, dense // used) if keys.architecture in _WIDTH_OF_ALL else dense
+    return {"expert_count": count, "expert_used_count": used,
+            "expert_feed_forward_length": keys.count("expert_feed_forward_length", width),
+            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense)}
 
 
 def _head_dim(keys: Keys, embedding_length: int, head_count: int) -> int:
@@ -265,9 +284,9 @@ def _rope_scaling(keys: Keys, context_length: int) -> RopeScaling:
     kind = keys.get("rope.scaling.type")
     if kind is None:
         kind = "linear"
-    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
-        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear and yarn; take another "
-                         "model")
+    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn", "longrope"):
+        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear, yarn and longrope; take "
+                         "another model")
     name = "rope.scale_linear" if keys.get("rope.scaling.factor") is None else "rope.scaling.factor"  # the old name
     factor = keys.real(name, default=1.0, high=1e6)
     if kind == "none" or factor == 0.0:  # as in llama.cpp, 0 means no scaling

@@ -24,7 +24,7 @@ from .memory import room
 
 @dataclass(frozen=True)
 class Shape:
-    """The hyperparameters of a llama."""
+    """The hyperparameters of a model, by default a llama."""
 
     layers: int
     embedding: int
@@ -35,6 +35,15 @@ class Shape:
     context: int
     rope_base: float
     tied: bool = False  # the output layer is the embedding table
+    architecture: str = "llama"
+    head_dim: int = 0  # of each head; 0: the embedding is cut into heads
+    experts: int = 0
+    experts_used: int = 0  # by a token
+    keys: tuple[tuple[str, int | float], ...] = ()  # more metadata, without "<architecture>."
+
+    @property
+    def head(self) -> int:
+        return self.head_dim or self.embedding // self.heads
 
 
 SHAPES = {
@@ -44,7 +53,12 @@ SHAPES = {
     "llama3.2-3b": Shape(28, 3072, 8192, 24, 8, 128256, 131072, 5e5, tied=True),
     "llama2-7b": Shape(32, 4096, 11008, 32, 32, 32000, 4096, 1e4),
     "llama3-8b": Shape(32, 4096, 14336, 32, 8, 128256, 8192, 5e5),
+    "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3",
+                       keys=(("rope.dimension_count", 96), ("rope.scaling.original_context_length", 4096))),
     "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
+    # An eighth of the layers: 6 of 48.
+    "qwen3-30b-a3b-eighth": Shape(6, 2048, 768, 32, 4, 151936, 40960, 1e6, architecture="qwen3moe", head_dim=128,
+                                  experts=128, experts_used=8),
 }
 
 
@@ -112,6 +126,7 @@ SCALES = {
 _OUTPUT_TYPES = {"q8_0": "q8_0", "i2_s": "f16"}
 _OTHER_OUTPUT_TYPE = "q6_k"
 _FALLBACK = "q8_0"  # for rows whose length is not a multiple of the type's block
+_ROUTER = "ffn_gate_inp"  # float32 in every file
 _POOL_BLOCKS = 4093  # a prime: rows do not repeat each other
 _FLOATS = {"f32": np.float32, "f16": np.float16}
 
@@ -165,43 +180,65 @@ class RandomModel(GGUFFile):
 
 
 def _metadata(shape: Shape) -> dict[str, str | int | float]:
-    return {
-        "general.architecture": "llama",
-        "llama.context_length": shape.context,
-        "llama.embedding_length": shape.embedding,
-        "llama.block_count": shape.layers,
-        "llama.feed_forward_length": shape.feed_forward,
-        "llama.attention.head_count": shape.heads,
-        "llama.attention.head_count_kv": shape.kv_heads,
-        "llama.rope.freq_base": shape.rope_base,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.vocab_size": shape.vocab,
+    keys: dict[str, int | float] = {
+        "context_length": shape.context,
+        "embedding_length": shape.embedding,
+        "block_count": shape.layers,
+        "feed_forward_length": shape.feed_forward,
+        "attention.head_count": shape.heads,
+        "attention.head_count_kv": shape.kv_heads,
+        "rope.freq_base": shape.rope_base,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "vocab_size": shape.vocab,
     }
+    if shape.head_dim:
+        keys |= {"attention.key_length": shape.head_dim, "attention.value_length": shape.head_dim}
+    if shape.experts:
+        keys |= {"expert_count": shape.experts, "expert_used_count": shape.experts_used,
+                 "expert_feed_forward_length": shape.feed_forward}
+    keys |= dict(shape.keys)
+    return {"general.architecture": shape.architecture} | {f"{shape.architecture}.{name}": value
+                                                           for name, value in keys.items()}
 
 
 def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
-    width, kv_width = shape.embedding, shape.embedding // shape.heads * shape.kv_heads
+    width = shape.embedding
     quantized = _formats()[weights].block > 1
     output = _OUTPUT_TYPES.get(weights, _OTHER_OUTPUT_TYPE) if quantized else weights
     plain = weights == "i2_s"  # ternary numbers are for the layers alone
     infos = [_info("token_embd", (shape.vocab, width), output if shape.tied or plain else weights)]
+    if shape.architecture == "phi3":
+        pairs = int(dict(shape.keys).get("rope.dimension_count", shape.head)) // 2
+        infos += [_info(f"rope_factors_{name}", (pairs,), "f32") for name in ("long", "short")]
     for layer in range(shape.layers):
-        name = f"blk.{layer}."
-        infos += [
-            _info(name + "attn_norm", (width,), "f32"),
-            _info(name + "attn_q", (width, width), weights),
-            _info(name + "attn_k", (kv_width, width), weights),
-            _info(name + "attn_v", (kv_width, width), weights),
-            _info(name + "attn_output", (width, width), weights),
-            _info(name + "ffn_norm", (width,), "f32"),
-            _info(name + "ffn_gate", (shape.feed_forward, width), weights),
-            _info(name + "ffn_up", (shape.feed_forward, width), weights),
-            _info(name + "ffn_down", (width, shape.feed_forward), weights),
-        ]
+        matrices, vectors = _layer(shape)
+        infos += [_info(f"blk.{layer}.{name}", matrix, "f32" if name == _ROUTER else weights)
+                  for name, matrix in matrices.items()]
+        infos += [_info(f"blk.{layer}.{name}", (size,), "f32") for name, size in vectors.items()]
     infos.append(_info("output_norm", (width,), "f32"))
     if not shape.tied:
         infos.append(_info("output", (shape.vocab, width), output))
     return {info.name: info for info in infos}
+
+
+def _layer(shape: Shape) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """The matrices and the norms of a layer."""
+    width, ffn, q_width, kv_width = shape.embedding, shape.feed_forward, *(
+        heads * shape.head for heads in (shape.heads, shape.kv_heads))
+    matrices: dict[str, tuple[int, ...]] = {"attn_q": (q_width, width), "attn_k": (kv_width, width),
+                                            "attn_v": (kv_width, width), "attn_output": (width, q_width)}
+    stack, ending = ((shape.experts,), "_exps") if shape.experts else ((), "")
+    if shape.experts:
+        matrices[_ROUTER] = (shape.experts, width)
+    matrices |= {f"ffn_gate{ending}": (*stack, ffn, width), f"ffn_up{ending}": (*stack, ffn, width),
+                 f"ffn_down{ending}": (*stack, width, ffn)}
+    norms = {"attn_norm": width, "ffn_norm": width}
+    if shape.architecture == "phi3":
+        matrices = {"attn_qkv": (q_width + 2 * kv_width, width), "attn_output": (width, q_width),
+                    "ffn_up": (2 * ffn, width), "ffn_down": (width, ffn)}
+    if shape.architecture in ("qwen3", "qwen3moe"):
+        norms |= {"attn_q_norm": shape.head, "attn_k_norm": shape.head}
+    return matrices, norms
 
 
 def _info(name: str, shape: tuple[int, ...], wanted: str) -> TensorInfo:

@@ -123,6 +123,21 @@ def add(work, thread, threads, count, x, y, stride, vectors):
             store_f32(x + at, load_f32(x + at) + load_f32(y + at))
 
 
+@row_kernel
+def add_sigmoid_gated(work, thread, threads, count, x, y, stride, vectors, source, source_stride, weight,
+                      source_vectors):
+    """x += y / (1 + e ** -(weight . source)), for each row. weight: float32 [source_vectors], padded with zeros."""
+    one, zero = splat_f32(float32(1.0)), splat_f32(float32(0.0))
+    for token in range(thread, get_i64(count), threads):
+        sum = zero
+        for i in range(source_vectors):
+            sum = fma(load_f32(source + token * source_stride + _VECTOR * i), load_f32(weight + _VECTOR * i), sum)
+        share = one / (one + exp(zero - splat_f32(reduce_add(sum))))
+        for i in range(vectors):
+            at = token * stride + _VECTOR * i
+            store_f32(x + at, fma(load_f32(y + at), share, load_f32(x + at)))
+
+
 @device
 def _norm_head(head, weight, head_dim, epsilon):
     vectors = head_dim // LANES

@@ -11,8 +11,12 @@ from .gemma import GEMMA
 from .gemma2 import GEMMA2
 from .gemma3 import GEMMA3
 from .llama import LLAMA, MIXTRAL
+from .olmoe import OLMOE
+from .phi3 import PHI3
 from .qwen2 import QWEN2
+from .qwen2moe import QWEN2MOE
 from .qwen3 import QWEN3
+from .qwen3moe import QWEN3MOE
 
 # By the name in "architectures" of config.json.
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -20,12 +24,16 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "LLaMAForCausalLM": LLAMA,
     "MistralForCausalLM": LLAMA,
     "MixtralForCausalLM": MIXTRAL,
+    "OlmoeForCausalLM": OLMOE,
     "Qwen2ForCausalLM": QWEN2,
+    "Qwen2MoeForCausalLM": QWEN2MOE,
     "Qwen3ForCausalLM": QWEN3,
     "GemmaForCausalLM": GEMMA,
     "Gemma2ForCausalLM": GEMMA2,
     "Gemma3ForCausalLM": GEMMA3,
     "Gemma3ForConditionalGeneration": GEMMA3,
+    "Qwen3MoeForCausalLM": QWEN3MOE,
+    "Phi3ForCausalLM": PHI3,
     "BitnetForCausalLM": BITNET,
     "BitNetForCausalLM": BITNET_158,
 }

@@ -13,7 +13,7 @@ from ..json_file import Config
 from .rope import rope_metadata
 
 # The shape of a tensor is written in the names of sizes: "embed", "ffn", "q" (query heads times head size), "kv",
-# "head", "vocab", "experts".
+# "head", "vocab", "experts", "expert ffn", "shared ffn", "qkv" (q, k and v in one), "gate and up" (in one).
 Shape = tuple[str, ...]
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # keys of config.json
@@ -52,6 +52,7 @@ class Architecture:
     activation_aliases: tuple[str, ...] = ()  # what else means the same
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
     has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
+    ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": two sets of factors
     is_ternary: bool = False  # block matrices are ternary whatever config.json says
     norm_offset: float = 0.0  # what the model adds to the weights of its norms: in GGUF, they have it already
     prefixes: tuple[tuple[str, str], ...] = ()  # how names begin, where it is otherwise, and how they should
@@ -71,16 +72,21 @@ def sizes(config: Config) -> dict[str, int]:
     kv_heads = config.count("num_key_value_heads", heads)
     if heads % kv_heads:
         raise config.error("num_key_value_heads", f"is {kv_heads}, which does not divide the {heads} heads")
+    feed_forward = config.count("intermediate_size")
     experts = next((config.count(key, most=2**16) for key in _EXPERTS if config.get(key) is not None), 0)
     return {
         "embed": embed,
-        "ffn": config.count("intermediate_size"),
+        "ffn": feed_forward,
         "heads": heads,
         "kv heads": kv_heads,
         "head": head,
         "q": heads * head,
         "kv": kv_heads * head,
+        "qkv": (heads + 2 * kv_heads) * head,
+        "gate and up": 2 * feed_forward,
         "experts": experts,
+        "expert ffn": config.count("moe_intermediate_size", feed_forward),
+        "shared ffn": config.count("shared_expert_intermediate_size", feed_forward),
         "vocab": config.count("vocab_size", most=2**24),
         "blocks": config.count("num_hidden_layers", most=2**12),
     }
@@ -103,9 +109,8 @@ def hyperparameters(architecture: Architecture, config: Config) -> dict[str, Val
         "attention.head_count_kv": size["kv heads"],
         "attention.layer_norm_rms_epsilon": config.real("rms_norm_eps", 1e-6),
         "vocab_size": size["vocab"],
-        "rope.dimension_count": size["head"],
     }
     if config.get("head_dim") is not None:
         keys |= {"attention.key_length": size["head"], "attention.value_length": size["head"]}
-    keys |= rope_metadata(config) | architecture.metadata(config)
+    keys |= rope_metadata(config, size["head"], architecture.ropes) | architecture.metadata(config)
     return {f"{architecture.name}.{key}": value for key, value in keys.items()}

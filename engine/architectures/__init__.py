@@ -6,15 +6,19 @@ from ...kernels.errors import LcpuError
 from ..builder import Builder
 from ..gguf_file import GGUFFile
 from ..rows import Rows
-from . import bitnet, gemma, gemma2, gemma3, llama, qwen2, qwen3
+from . import bitnet, gemma, gemma2, gemma3, llama, olmoe, phi3, qwen2, qwen2moe, qwen3
 
 ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "llama": llama.build,
+    "olmoe": olmoe.build,
     "qwen2": qwen2.build,
+    "qwen2moe": qwen2moe.build,
     "qwen3": qwen3.build,
+    "qwen3moe": qwen3.build,
     "gemma": gemma.build,
     "gemma2": gemma2.build,
     "gemma3": gemma3.build,
+    "phi3": phi3.build,
     "bitnet": bitnet.build,
     "bitnet-25": bitnet.build,
     "bitnet-b1.58": bitnet.build,

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import EMBED, HEAD, HEAD_NORMS, QKV_BIASES, block_shapes, llama_tensors
+from .checkpoints import EMBED, FUSED, HEAD, HEAD_NORMS, QKV_BIASES, block_shapes, llama_tensors
+from .checkpoints import EMBED, FFN, HEAD, HEAD_NORMS, HEADS, QKV_BIASES, block_shapes, expert_shapes
+from .checkpoints import llama_tensors
 from .reference import LLAMA3
 from .test_convert_bitnet import AUTO, BITNET_CONFIG, NEW_NORMS, bitnet_tensors
 
@@ -26,6 +28,21 @@ _GEMMA_3 = _GEMMA_2 | {"model_type": "gemma3_text", "rope_theta": 50000.0, "rope
 
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 _TIED = {"lm_head__weight": None}
+_EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_SHARED = {
+    f"shared_expert.{part}_proj": shape for part, shape in (("gate", (48, EMBED)), ("up", (48, EMBED)),
+                                                            ("down", (EMBED, 48)))
+} | {"shared_expert_gate": (1, EMBED)}
+_WHOLE_NORMS = block_shapes("self_attn.q_norm.weight", (EMBED,)) | block_shapes("self_attn.k_norm.weight", (EMBED,))
+_ALL_HEADS = block_shapes("self_attn.k_proj.weight", (EMBED, EMBED)) | block_shapes("self_attn.v_proj.weight",
+                                                                                    (EMBED, EMBED))
+
+
+def _longrope(rotated: int) -> dict[str, Any]:
+    """Scaling for heads of which so many values rotate."""
+    return {"type": "longrope", "short_factor": [1 + pair / 8 for pair in range(rotated // 2)],
+            "long_factor": [2 + pair for pair in range(rotated // 2)]}
+
 
 # by name: transformers' class, changes of the tensors' shapes, changes of the configuration
 CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
@@ -47,6 +64,21 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
         "layer_types": ["full_attention", "sliding_attention"], "rope_parameters": {
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 30000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 700.0}}}),
+    "phi3": ("Phi3ForCausalLM", FUSED, {"rope_scaling": _longrope(HEAD), "original_max_position_embeddings": 32,
+             "pad_token_id": 0}),
+    "phi3-short": ("Phi3ForCausalLM", FUSED | _TIED, {"tie_word_embeddings": True, "partial_rotary_factor": 0.75,
+                   "rope_scaling": _longrope(12), "original_max_position_embeddings": 256,
+                   "max_position_embeddings": 1024, "pad_token_id": 0}),
+    "mixtral": ("MixtralForCausalLM", expert_shapes(4, FFN, "block_sparse_moe", ("w1", "w3", "w2")),
+                {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+    "olmoe": ("OlmoeForCausalLM", expert_shapes(6, FFN) | _WHOLE_NORMS | _ALL_HEADS,
+              _EXPERTS | {"moe_intermediate_size": None, "num_key_value_heads": HEADS}),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", expert_shapes(6, 32) | QKV_BIASES | {
+                      key: shape for name, wanted in _SHARED.items()
+                      for key, shape in block_shapes(f"mlp.{name}.weight", wanted).items()},
+                  _EXPERTS | {"shared_expert_intermediate_size": 48}),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", expert_shapes(6, 32) | HEAD_NORMS,
+                  _EXPERTS | {"head_dim": HEAD, "norm_topk_prob": True}),
     "bitnet": ("BitNetForCausalLM", {}, {"hidden_act": "relu2", "tie_word_embeddings": True, "quantization_config":
                AUTO | {"quantization_mode": "online"}}),
 }  # fmt: skip

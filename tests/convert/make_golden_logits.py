@@ -1,7 +1,7 @@
-"""Writes golden_logits.npz: `python -m tests.convert.make_golden_logits [CASE ...]`, where transformers is installed.
+"""Writes golden_logits.npz: `python -m tests.convert.make_golden_logits [NAME ...]`, where torch and transformers are.
 
-With names, other cases stay as they are. Nothing else needs torch and transformers. The weights are random and made
-anew from a seed, so only logits are kept.
+Nothing else needs them. The weights are random and made anew from a seed, so only logits are kept. With names of cases,
+only theirs are made anew; without, those of all (BitNet's needs accelerate, too).
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from .checkpoints import write_checkpoint
 from .golden_cases import CASES, GOLDEN, ROWS, case, text
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
     import torch
     import transformers
 
-    golden: dict[str, Any] = dict(np.load(GOLDEN)) if names else {}
-    golden["transformers"] = transformers.__version__
-    for name in names or CASES:
+    kept = np.load(GOLDEN) if sys.argv[1:] else {}
+    golden: dict[str, Any] = {**{name: kept[name] for name in CASES if name in kept},
+                              "transformers": transformers.__version__}
+    for name in sys.argv[1:] or CASES:
         with tempfile.TemporaryDirectory() as scratch:
             tensors, how = case(name)
             folder = write_checkpoint(Path(scratch) / name, tensors, **how)
@@ -36,4 +37,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

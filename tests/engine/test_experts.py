@@ -83,6 +83,11 @@ class Mixture:
                 add(f"blk.{layer}.exp_probs_b.bias", (self.count,), size=1)
         return made
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return {"llama.expert_count": self.count, "llama.expert_used_count": self.used,
+                "llama.expert_feed_forward_length": self.width}
+
     def build(self, b: Builder) -> Rows:
         """A llama's attention, and this as its feed-forward."""
         x = b.embed("token_embd.weight")
@@ -91,8 +96,8 @@ class Mixture:
             q, k, v = llama.projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
             attended = b.attention(b.rope(q, b.h.head_count), b.rope(k, b.h.head_count_kv), v, name)
             x = b.linear(attended, name + "attn_output", b.h.embedding_length, add_to=x)
-            x = add_experts(b, x, b.rms_norm(x, name + "ffn_norm.weight"), name, count=self.count, used=self.used,
-                            width=self.width, scoring=self.scoring, renormalize=self.renormalize, factor=self.factor,
+            x = add_experts(b, x, b.rms_norm(x, name + "ffn_norm.weight"), name, scoring=self.scoring,
+                            renormalize=self.renormalize, factor=self.factor,
                             activation="relu_squared" if self.relu else "silu")
         return llama.logits(b, x)
 
@@ -169,7 +174,7 @@ def write(write_llama: WriteLlama, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def make(mixture: Mixture) -> Path:
         monkeypatch.setitem(architectures.ARCHITECTURES, "llama", mixture.build)
-        return write_llama(embedding=mixture.embedding, tensors=mixture.tensors(), context=512)
+        return write_llama(embedding=mixture.embedding, tensors=mixture.tensors(), context=512, **mixture.metadata)
 
     return make
 
@@ -268,7 +273,7 @@ def test_fused_and_stacked_and_apart_are_the_same(write_llama: WriteLlama, write
     results = []
     write(stacked)
     for changes in ({}, apart, fused):
-        with LLM.load(write_llama(tensors=stacked.tensors() | changes), threads=2) as llm:
+        with LLM.load(write_llama(tensors=stacked.tensors() | changes, **stacked.metadata), threads=2) as llm:
             results.append(llm.logits(TOKENS[:40]))
     assert same(results[0], results[1])
     assert same(results[0], results[2])
