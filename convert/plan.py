@@ -78,7 +78,7 @@ def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides
                      "they get another")
     tensors = tuple(PlannedTensor(key, value, types[key]) for key, value in values.items())
     found = packing_of(checkpoint.config)
-    return Plan({**metadata, **described.tokenizer}, tensors, type_name, (*notes, *_limits(checkpoint)),
+    return Plan({**metadata, **described.tokenizer}, tensors, type_name, (*notes, *_limits(checkpoint, described.architecture)),
                 found[0].name if found else "")
 
 
@@ -129,9 +129,13 @@ def _general(architecture: Architecture, name: str, parameters: int, type_name: 
     return {f"general.{key}": value for key, value in keys.items() if value is not None}
 
 
-def _limits(checkpoint: Checkpoint) -> Iterator[str]:
+def _limits(checkpoint: Checkpoint, architecture: Architecture) -> Iterator[str]:
     """What the file cannot say of the model."""
     config = checkpoint.config
+    if any(name.startswith(architecture.parts) for name in checkpoint.tensors):
+        yield "the model sees or hears besides: the file is the language model alone"
+    if "attention.sliding_window" in architecture.metadata(config):
+        return
     window = config.get("sliding_window")
     length = config.count("max_position_embeddings", 1)
     if type(window) is int and window < length and config.flag("use_sliding_window", True):
