@@ -78,7 +78,9 @@ def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides
                      "they get another")
     tensors = tuple(PlannedTensor(key, value, types[key]) for key, value in values.items())
     found = packing_of(checkpoint.config)
-    return Plan({**metadata, **described.tokenizer}, tensors, type_name, (*notes, *_limits(checkpoint)),
+    if f"{described.architecture.name}.attention.sliding_window" not in metadata:
+        notes += _limits(checkpoint)
+    return Plan({**metadata, **described.tokenizer}, tensors, type_name, tuple(notes),
                 found[0].name if found else "")
 
 

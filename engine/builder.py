@@ -316,7 +316,7 @@ class Builder:
         return factors
 
     def gate(self, gate: Rows, up: Rows, activation: str = "silu") -> Rows:
-        """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.ACTIVATIONS`."""
+        """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.GATES`."""
         self.program.add(elementwise.GATES[activation], count=gate.count, gate=gate.array, up=up.array, out=gate.array,
                          stride=gate.stride, vectors=gate.vectors)
         return gate.changed()

@@ -6,6 +6,7 @@ from ...kernels.errors import LcpuError
 from ..json_file import Config
 from .architecture import Architecture
 from .bitnet import BITNET, BITNET_158
+from .gpt_oss import GPT_OSS
 from .llama import LLAMA, MIXTRAL
 from .olmoe import OLMOE
 from .qwen2 import QWEN2
@@ -19,6 +20,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "LLaMAForCausalLM": LLAMA,
     "MistralForCausalLM": LLAMA,
     "MixtralForCausalLM": MIXTRAL,
+    "GptOssForCausalLM": GPT_OSS,
     "OlmoeForCausalLM": OLMOE,
     "Qwen2ForCausalLM": QWEN2,
     "Qwen2MoeForCausalLM": QWEN2MOE,

@@ -14,7 +14,7 @@ _KEYS = {
     "default": set(),
     "linear": set(),
     "dynamic": set(),
-    "yarn": {"attention_factor", "beta_fast", "beta_slow"},
+    "yarn": {"attention_factor", "beta_fast", "beta_slow", "truncate"},
     "llama3": {"low_freq_factor", "high_freq_factor"},
 }
 _COMMON = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor"}
@@ -52,6 +52,8 @@ def rope_metadata(config: Config) -> dict[str, Value]:
         if scaling.get("attention_factor") is not None:  # GGUF's comes on top of YaRN's own
             own = 1 + 0.1 * math.log(scaling.real("factor"))
             keys["rope.scaling.attn_factor"] = scaling.real("attention_factor") / own
+        if scaling.get("truncate") is not None:
+            keys["rope.scaling.yarn_truncate"] = scaling.flag("truncate")
         for key in ("beta_fast", "beta_slow"):
             if scaling.get(key) is not None:
                 keys[f"rope.scaling.yarn_{key}"] = scaling.real(key)
