@@ -59,9 +59,8 @@ def tensors_of(checkpoint: Checkpoint, architecture: Architecture) -> Iterator[t
     config, size = checkpoint.config, sizes(checkpoint.config)
     sources = _by_gguf_name(checkpoint, architecture, size["blocks"])
     maker = _Maker(checkpoint, architecture, sources)
-    factors = rope_factors(config, size["head"])
-    if factors is not None:
-        yield "rope_freqs.weight", constant(factors)
+    for name, factors in rope_factors(config, size["head"], architecture.ropes).items():
+        yield name, constant(factors)
     shapes: dict[str, Shape] = {"token_embd.weight": ("vocab", "embed")}
     for block in range(size["blocks"]):
         shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.block.items()}
@@ -221,6 +220,8 @@ class _Maker:
             self._columns[f"{block}ffn_down.weight"] = columns
             self._rows |= {f"{block}{name}.{kind}": columns for name in ("ffn_gate", "ffn_up", "ffn_sub_norm")
                            for kind in ("weight", "bias")}
+            if self.architecture.block["ffn_up.weight"][0] == "gate and up":
+                self._rows[f"{block}ffn_up.weight"] = np.concatenate([columns, size["ffn"] + columns])
         columns = self._column_order(f"{block}attn_output.weight", sources, size["q"], size["head"])
         if columns is None:
             return
@@ -229,6 +230,8 @@ class _Maker:
             rows = heads[:, 0] + size["head"] * np.arange(size["kv heads"])[:, None]
             self._columns[f"{block}attn_output.weight"] = columns
             self._rows |= {f"{block}attn_v.{kind}": rows.ravel() for kind in ("weight", "bias")}
+            before = np.arange(size["q"] + size["kv"])
+            self._rows[f"{block}attn_qkv.weight"] = np.concatenate([before, len(before) + rows.ravel()])
             self._rows[f"{block}attn_sub_norm.weight"] = columns
 
     def _column_order(self, name: str, sources: Sources, k: int, span: int) -> np.ndarray | None:

@@ -42,7 +42,7 @@ from .input_squares import InputSquares
 from .key_balance import KeyBalance
 from .memory import Needs
 from .page_pool import PagePool
-from .rope import RopeTable
+from .rope import RopeTable, rope_factors_name
 from .rows import Memory, Rows
 from .tensors import Matrix, Tensors, has_tail, padded, role
 
@@ -61,7 +61,7 @@ class Builder:
     def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, pool: PagePool, threads: int,
                  output_format: Format | None = None, *, input_squares: bool = False) -> None:
         self.file, self.h, self.batch, self.pool = file, h, batch, pool
-        self.keys = Keys(file.metadata, file.path)  # those of this architecture alone
+        self.keys = Keys(file.metadata, file.path)  # those that an architecture alone has
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
         self.tensors = Tensors(file)
@@ -104,8 +104,8 @@ class Builder:
         return self.matrices[name]
 
     def _rope_factors(self) -> np.ndarray | None:
-        name, pairs = "rope_freqs.weight", self.h.rope_dimension_count // 2
-        if not self.has(name):
+        name, pairs = rope_factors_name(self.file, self.h, self.pool.context), self.h.rope_dimension_count // 2
+        if name is None:
             return None
         factors = self.tensors.vector(name, pairs)[:pairs]
         if not np.all((factors >= 1e-6) & (factors <= 1e6)):  # also for NaN

@@ -24,9 +24,10 @@ class RopeScaling:
     """How rotary angles are stretched for contexts longer than those of training.
 
     "linear" divides every angle by `factor`; "yarn" (arXiv:2309.00071) blends divided and plain angles by frequency.
+    "longrope" (arXiv:2402.13753) divides each by a factor of its own, from tensors.
     """
 
-    type: str  # "none", "linear" or "yarn"
+    type: str  # "none", "linear", "yarn" or "longrope"
     factor: float  # 1 without scaling
     original_context_length: int  # of training, before scaling
     attention_factor: float  # multiplies cos and sin, whatever the type
@@ -83,14 +84,15 @@ _LIMITS = {
 # all experts of a token, where the file does not say how wide one is.
 _WITH_EXPERTS = ("llama", "gpt-oss", "olmoe", "qwen2moe", "qwen3moe")
 _WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
+_LARGEST = 2**27  # of counts that few architectures have
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
 class Keys:
-    """The keys of one architecture, by their names without the `<architecture>.` prefix.
+    """The keys of one architecture, by their names without the `<architecture>.` prefix. Methods raise LcpuError.
 
-    Those that only one family has are read where its program is built.
+    `read` reads those that all architectures have, and the files in architectures/ what theirs have besides.
     """
 
     def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int] | None = None):
@@ -122,8 +124,9 @@ class Keys:
             value = int(value[0])
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
-        if not least <= value <= _LIMITS[name]:
-            raise self.error(name, f"is {value}, not {least} to {_LIMITS[name]}: damaged")
+        most = _LIMITS.get(name, _LARGEST)
+        if not least <= value <= most:
+            raise self.error(name, f"is {value}, not {least} to {most}: damaged")
         return value
 
     def real(self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
@@ -292,9 +295,9 @@ def _rope_scaling(keys: Keys, context_length: int) -> RopeScaling:
     kind = keys.get("rope.scaling.type")
     if kind is None:
         kind = "linear"
-    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
-        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear and yarn; take another "
-                         "model")
+    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn", "longrope"):
+        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear, yarn and longrope; take "
+                         "another model")
     name = "rope.scale_linear" if keys.get("rope.scaling.factor") is None else "rope.scaling.factor"  # the old name
     factor = keys.real(name, default=1.0, high=1e6)
     if kind == "none" or factor == 0.0:  # as in llama.cpp, 0 means no scaling

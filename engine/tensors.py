@@ -65,13 +65,14 @@ class Tensors:
     def split(self, fused: str, outputs: list[tuple[str, int]]) -> None:
         """Where the file has the tensors `fused` instead of the `outputs`, take these from its rows, in order.
 
-        Names are without ".weight" and ".bias"; widths are numbers of rows.
+        Names are without ".weight" and ".bias"; widths are numbers of rows. One of the outputs may be named like
+        `fused`: then it is a part of that.
         """
         total = sum(width for _, width in outputs)
         for kind in (".weight", ".bias", ".scale"):
             first = 0
             for name, width in outputs:
-                if fused + kind in self._file.tensors and name + kind not in self._file.tensors:
+                if fused + kind in self._file.tensors and (name == fused or name + kind not in self._file.tensors):
                     self._parts[name + kind] = Part(fused + kind, first, total)
                 first += width
 

@@ -9,6 +9,7 @@ from .bitnet import BITNET, BITNET_158
 from .gpt_oss import GPT_OSS
 from .llama import LLAMA, MIXTRAL
 from .olmoe import OLMOE
+from .phi3 import PHI3
 from .qwen2 import QWEN2
 from .qwen2moe import QWEN2MOE
 from .qwen3 import QWEN3
@@ -26,6 +27,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Qwen2MoeForCausalLM": QWEN2MOE,
     "Qwen3ForCausalLM": QWEN3,
     "Qwen3MoeForCausalLM": QWEN3MOE,
+    "Phi3ForCausalLM": PHI3,
     "BitnetForCausalLM": BITNET,
     "BitNetForCausalLM": BITNET_158,
 }

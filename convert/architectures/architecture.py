@@ -12,7 +12,7 @@ from ..json_file import Config
 from .rope import rope_metadata
 
 # The shape of a tensor is written in the names of sizes: "embed", "ffn", "q" (query heads times head size), "kv",
-# "head", "vocab", "experts", "expert ffn", "shared ffn".
+# "head", "vocab", "experts", "expert ffn", "shared ffn", "qkv" (q, k and v in one), "gate and up" (in one).
 Shape = tuple[str, ...]
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # keys of config.json
@@ -52,6 +52,7 @@ class Architecture:
     activation: str = "silu"  # hidden_act
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
     has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
+    ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": two sets of factors
     is_ternary: bool = False  # block matrices are ternary whatever config.json says
     context_length: int = 2048  # of models that do not say
     metadata: Callable[[Config], dict[str, Value]] = lambda config: {}  # further keys, without "<architecture>."
@@ -77,6 +78,8 @@ def sizes(config: Config) -> dict[str, int]:
         "head": head,
         "q": heads * head,
         "kv": kv_heads * head,
+        "qkv": (heads + 2 * kv_heads) * head,
+        "gate and up": 2 * config.count("intermediate_size"),
         "experts": experts,
         "expert ffn": config.count("moe_intermediate_size", feed_forward),
         "shared ffn": config.count("shared_expert_intermediate_size", feed_forward),
@@ -101,9 +104,8 @@ def hyperparameters(architecture: Architecture, config: Config) -> dict[str, Val
         "attention.head_count_kv": size["kv heads"],
         "attention.layer_norm_rms_epsilon": config.real("rms_norm_eps", 1e-6),
         "vocab_size": size["vocab"],
-        "rope.dimension_count": size["head"],
     }
     if config.get("head_dim") is not None:
         keys |= {"attention.key_length": size["head"], "attention.value_length": size["head"]}
-    keys |= rope_metadata(config) | architecture.metadata(config)
+    keys |= rope_metadata(config, size["head"], architecture.ropes) | architecture.metadata(config)
     return {f"{architecture.name}.{key}": value for key, value in keys.items()}

@@ -23,7 +23,7 @@ def _metadata(config: Config) -> dict[str, Value]:
     return expert_metadata(config) | {
         "attention.sliding_window": window,
         "expert_feed_forward_length": config.count("intermediate_size"),
-        "rope.scaling.yarn_truncate": rope_scaling(config)[1].flag("truncate", True),
+        "rope.scaling.yarn_truncate": rope_scaling(config, ())[1].flag("truncate", True),
     }
 
 

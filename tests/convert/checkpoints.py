@@ -99,6 +99,13 @@ QKV_BIASES = (
     | block_shapes("self_attn.k_proj.bias", (KV_HEADS * HEAD,))
     | block_shapes("self_attn.v_proj.bias", (KV_HEADS * HEAD,))
 )
+FUSED = (
+    block_shapes("self_attn.q_proj.weight", None) | block_shapes("self_attn.k_proj.weight", None)
+    | block_shapes("self_attn.v_proj.weight", None) | block_shapes("mlp.gate_proj.weight", None)
+    | block_shapes("mlp.up_proj.weight", None)
+    | block_shapes("self_attn.qkv_proj.weight", ((HEADS + 2 * KV_HEADS) * HEAD, EMBED))
+    | block_shapes("mlp.gate_up_proj.weight", (2 * FFN, EMBED))
+)
 HEAD_NORMS = block_shapes("self_attn.q_norm.weight", (HEAD,)) | block_shapes("self_attn.k_norm.weight", (HEAD,))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import EMBED, FFN, HEAD, HEAD_NORMS, HEADS, QKV_BIASES, block_shapes, expert_shapes
+from .checkpoints import EMBED, FFN, FUSED, HEAD, HEAD_NORMS, HEADS, QKV_BIASES, block_shapes, expert_shapes
 from .checkpoints import llama_tensors
 from .packed import mxfp4
 from .reference import LLAMA3
@@ -58,6 +58,13 @@ def _in_mxfp4(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return stored
 
 
+
+def _longrope(rotated: int) -> dict[str, Any]:
+    """Scaling for heads of which so many values rotate."""
+    return {"type": "longrope", "short_factor": [1 + pair / 8 for pair in range(rotated // 2)],
+            "long_factor": [2 + pair for pair in range(rotated // 2)]}
+
+
 # by name: transformers' class, changes of the tensors' shapes, changes of the configuration
 CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "llama": ("LlamaForCausalLM", {}, {}),
@@ -69,6 +76,11 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QKV_BIASES, {}),
     "qwen2-yarn": ("Qwen2ForCausalLM", QKV_BIASES, {"rope_scaling": _YARN}),
     "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
+    "phi3": ("Phi3ForCausalLM", FUSED, {"rope_scaling": _longrope(HEAD), "original_max_position_embeddings": 32,
+             "pad_token_id": 0}),
+    "phi3-short": ("Phi3ForCausalLM", FUSED | _TIED, {"tie_word_embeddings": True, "partial_rotary_factor": 0.75,
+                   "rope_scaling": _longrope(12), "original_max_position_embeddings": 256,
+                   "max_position_embeddings": 1024, "pad_token_id": 0}),
     "gpt_oss": ("GptOssForCausalLM", _gpt_oss(), _SINKS),
     "gpt_oss-mxfp4": ("GptOssForCausalLM", _gpt_oss(), _SINKS | {
         "rope_scaling": _SINKS["rope_scaling"] | {"truncate": False},

@@ -1,6 +1,7 @@
-"""Writes golden_logits.npz: `python -m tests.convert.make_golden_logits`, where torch and transformers are installed.
+"""Writes golden_logits.npz: `python -m tests.convert.make_golden_logits [NAME ...]`, where torch and transformers are.
 
-With names of cases, only theirs are made anew. Nothing else needs them. The weights are random and made anew from a seed, so only logits are kept.
+Nothing else needs them. The weights are random and made anew from a seed, so only logits are kept. With names of cases,
+only theirs are made anew; without, those of all (BitNet's needs accelerate, too).
 """
 
 from __future__ import annotations
@@ -34,11 +35,10 @@ def main() -> None:
     import torch
     import transformers
 
-    wanted = sys.argv[1:] or list(CASES)
-    with np.load(GOLDEN) as before:
-        golden: dict[str, Any] = {name: before[name] for name in before if name in CASES and name not in wanted}
-    golden["transformers"] = transformers.__version__
-    for name in wanted:
+    kept = np.load(GOLDEN) if sys.argv[1:] else {}
+    golden: dict[str, Any] = {**{name: kept[name] for name in CASES if name in kept},
+                              "transformers": transformers.__version__}
+    for name in sys.argv[1:] or CASES:
         with tempfile.TemporaryDirectory() as scratch:
             tensors, how = in_floats(*case(name))
             folder = write_checkpoint(Path(scratch) / name, tensors, **how)

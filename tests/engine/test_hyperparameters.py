@@ -174,8 +174,8 @@ def test_bad_real(name: str, value: Value) -> None:
         ({"rope__freq_base": 0.0}, "rope.freq_base' is 0.0, not 2 to"),
         ({"rope__scaling__factor": 1e-30}, "rope.scaling.factor' is 1e-30, not 0 or 0.001 to"),
         (
-            {"rope__scaling__type": "longrope"},
-            "rope.scaling.type' is str 'longrope': lcpu supports none, linear and yarn",
+            {"rope__scaling__type": "ntk"},
+            "rope.scaling.type' is str 'ntk': lcpu supports none, linear, yarn and longrope",
         ),
         ({"rope__scaling__type": 1}, "rope.scaling.type' is 1: lcpu supports"),
         ({"rope__scaling__yarn_beta_fast": 0.0}, "yarn_beta_fast' is 0.0, not"),

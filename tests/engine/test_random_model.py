@@ -23,6 +23,7 @@ SMALL = Shape(layers=2, embedding=512, feed_forward=768, heads=8, kv_heads=2, vo
 PARAMETERS = {  # in millions, as the models' own papers and cards say
     "smollm2-135m": 134.5, "tinyllama-1.1b": 1100, "llama3.2-1b": 1236, "llama3.2-3b": 3213, "llama2-7b": 6738,
     "llama3-8b": 8030, "llama3-70b": 70554,
+    "phi4-mini": 3836,
     "qwen3-30b-a3b-eighth": (30532 - 622) / 8 + 622,  # all of the embedding and of the output layer
 }  # fmt: skip
 
@@ -31,6 +32,8 @@ PARAMETERS = {  # in millions, as the models' own papers and cards say
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, "small", SMALL)
     monkeypatch.setitem(SHAPES, "small-tied", Shape(**{**vars(SMALL), "tied": True}))
+    monkeypatch.setitem(SHAPES, "small-phi3", Shape(**{**vars(SMALL), "architecture": "phi3", "rotated": 48,
+                                                       "original_context": 32}))
 
 
 def test_every_shape_has_the_parameters_of_its_model():
@@ -46,7 +49,7 @@ def test_every_format_can_be_random():
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("type_name", random_model.type_names())
-@pytest.mark.parametrize("shape", ["small", "small-tied"])
+@pytest.mark.parametrize("shape", ["small", "small-tied", "small-phi3"])
 def test_logits_are_finite(shape: str, type_name: str) -> None:
     with RandomModel(shape, type_name) as file:
         model = Model(file, 64, 2)
