@@ -78,7 +78,8 @@ def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides
                      "they get another")
     tensors = tuple(PlannedTensor(key, value, types[key]) for key, value in values.items())
     found = packing_of(checkpoint.config)
-    return Plan({**metadata, **described.tokenizer}, tensors, type_name, (*notes, *_limits(checkpoint, described.architecture)),
+    notes += _limits(checkpoint, described.architecture)
+    return Plan({**metadata, **described.tokenizer}, tensors, type_name, tuple(notes),
                 found[0].name if found else "")
 
 

@@ -61,7 +61,7 @@ class Builder:
     def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, pool: PagePool, threads: int,
                  output_format: Format | None = None, *, input_squares: bool = False) -> None:
         self.file, self.h, self.batch, self.pool = file, h, batch, pool
-        self.keys = Keys(file.metadata, file.path)  # those of this architecture alone
+        self.keys = Keys(file.metadata, file.path)  # those that an architecture alone has
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
         self.tensors = Tensors(file)
@@ -304,19 +304,21 @@ class Builder:
         def vector(name: str, width: int) -> np.ndarray | None:
             return self.tensors.vector(layer + name, width)[:width] if self.has(layer + name) else None
 
-        norm = self.file.tensors.get(f"{layer}attn_k_norm.weight")
-        norm_width = head_dim if norm is None or max(norm.shape) == head_dim else heads * head_dim
-
+        norm, info = None, self.file.tensors.get(f"{layer}attn_k_norm.weight")  # of a head, of all, or of each of them
+        if info is not None:
+            norm = self.tensors.flat(info.name, *info.shape)
+            if len(norm) not in (head_dim, heads * head_dim):
+                norm = self.tensors.vector(info.name, head_dim)  # which raises
         factors = np.ones((heads, 2, head_dim), np.float32)
         matrix = self.matrix(f"{layer}attn_k.weight", heads * head_dim, width)
         pairs, step, distance = self._pairs.get(k.memory, (0, 1, 0))
         self.balances.append(KeyBalance(factors, matrix, vector("attn_norm.weight", width),
-                                        vector("attn_k.bias", heads * head_dim), vector("attn_k_norm.weight", norm_width),
+                                        vector("attn_k.bias", heads * head_dim), norm,
                                         pairs, step, distance))
         return factors
 
     def gate(self, gate: Rows, up: Rows, activation: str = "silu") -> Rows:
-        """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.ACTIVATIONS`."""
+        """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.GATES`."""
         self.program.add(elementwise.GATES[activation], count=gate.count, gate=gate.array, up=up.array, out=gate.array,
                          stride=gate.stride, vectors=gate.vectors)
         return gate.changed()

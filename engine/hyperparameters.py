@@ -34,6 +34,7 @@ class RopeScaling:
     yarn_extrapolation_factor: float  # how much of the blend to use: 0 = all angles divided, 1 = YaRN
     yarn_beta_fast: float  # turns within the original context from which an angle stays plain
     yarn_beta_slow: float  # turns within the original context up to which an angle is divided whole
+    yarn_truncate: bool = True  # whether the blend begins and ends at whole pairs
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,18 @@ _LIMITS = {
 }
 # Architectures whose mixtures of experts are computed, and those of which llama.cpp takes a dense width to be that of
 # all experts of a token, where the file does not say how wide one is.
-_WITH_EXPERTS = ("llama", "olmoe", "qwen2moe", "qwen3moe", "granitemoe")
+_WITH_EXPERTS = ("llama", "gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "granitemoe")
 _WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
+_LARGEST = 2**27  # of counts that few architectures have
 
 _EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")  # a model has one
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
 class Keys:
-    """The keys of one architecture, by their names without the `<architecture>.` prefix.
+    """The keys of one architecture, by their names without the `<architecture>.` prefix. Methods raise LcpuError.
 
-    Those that only one family has are read where its program is built.
+    `read` reads those that all architectures have, and the files in architectures/ what theirs have besides.
     """
 
     def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int] | None = None):
@@ -123,8 +125,9 @@ class Keys:
             value = int(value[0])
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
-        if not least <= value <= _LIMITS[name]:
-            raise self.error(name, f"is {value}, not {least} to {_LIMITS[name]}: damaged")
+        most = _LIMITS.get(name, _LARGEST)
+        if not least <= value <= most:
+            raise self.error(name, f"is {value}, not {least} to {most}: damaged")
         return value
 
     def real(self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
@@ -142,9 +145,11 @@ class Keys:
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.get(name)
-        if value is not None and not isinstance(value, (bool, np.bool_)):
+        if value is None:
+            return default
+        if not isinstance(value, (bool, np.bool_)):
             raise self.error(name, f"is {_shown(value)}, not true or false: damaged")
-        return default if value is None else bool(value)
+        return bool(value)
 
     def flags(self, name: str, size: int) -> list[bool] | None:
         """True or false for each of `size` layers; None where the key is no array. Longer arrays are cut."""
@@ -268,7 +273,8 @@ def _experts(keys: Keys) -> dict[str, int]:
     width = max(1, dense // used) if keys.architecture in _WIDTH_OF_ALL else dense
     return {"expert_count": count, "expert_used_count": used,
             "expert_feed_forward_length": keys.count("expert_feed_forward_length", width),
-            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense)}
+            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense,
+                                                                         least=0)}
 
 
 def _head_dim(keys: Keys, embedding_length: int, head_count: int) -> int:
@@ -300,12 +306,16 @@ def _rope_scaling(keys: Keys, context_length: int) -> RopeScaling:
         factor = 1.0
     if factor < 1e-3:
         raise keys.error(name, f"is {factor}, not 0 or 0.001 to 1e+06: damaged")
+    log_multiplier = keys.real("rope.scaling.yarn_log_multiplier", default=0.0) if kind == "yarn" else 0.0
+    own = 1.0 + 0.1 * log_multiplier * math.log(factor) if factor > 1.0 else 1.0  # takes YaRN's own factor away again
     return RopeScaling(
         type="none" if kind == "linear" and factor == 1.0 else kind,
         factor=factor,
         original_context_length=keys.count("rope.scaling.original_context_length", default=context_length),
-        attention_factor=keys.real("rope.scaling.attn_factor", default=1.0, low=1e-3, high=1e3),
+        attention_factor=keys.real("rope.scaling.attn_factor", default=1.0, low=1e-3, high=1e3) / own,
         yarn_extrapolation_factor=keys.real("rope.scaling.yarn_ext_factor", default=1.0, high=1.0),
         yarn_beta_fast=keys.real("rope.scaling.yarn_beta_fast", default=32.0, low=1e-3, high=1e6),
         yarn_beta_slow=keys.real("rope.scaling.yarn_beta_slow", default=1.0, low=1e-3, high=1e6),
+        # Of gpt-oss, no model was trained with it. It is lcpu's key: llama.cpp takes whole pairs for all models.
+        yarn_truncate=keys.flag("rope.scaling.yarn_truncate", keys.architecture != "gpt-oss"),
     )

@@ -25,8 +25,8 @@ def layer_norm(b: Builder, x: Rows, name: str, *, memory: str = "norm") -> Rows:
 
 
 def layer_norm_heads(b: Builder, x: Rows, name: str, heads: int) -> Rows:
-    """Norm each head of a row on its own, in place. name: of a weight for each value of a row, without ".weight"."""
-    weight = b.tensors.vector(f"{name}.weight", x.width)
+    """Norm each head of a row on its own, in place. name: of weights [heads][head size], without ".weight"."""
+    weight = b.tensors.flat(f"{name}.weight", heads, b.h.head_dim)
     b.program.add(kernels.layer_norm_heads, name=role(name), count=x.count, x=x.array, weight=weight, stride=x.stride,
                   heads=heads, head_dim=b.h.head_dim, epsilon=b.h.norm_epsilon)
     return x.changed()

@@ -24,7 +24,7 @@ from .memory import room
 
 @dataclass(frozen=True)
 class Shape:
-    """The hyperparameters of a model, by default a llama."""
+    """The hyperparameters of a llama, or of another architecture."""
 
     layers: int
     embedding: int
@@ -37,9 +37,11 @@ class Shape:
     tied: bool = False  # the output layer is the embedding table
     architecture: str = "llama"
     head_dim: int = 0  # of each head; 0: the embedding is cut into heads
+    rotated: int = 0  # of a head's values, how many rotate; 0: all
+    original_context: int = 0  # of training, before LongRoPE; 0: angles have no factors
     experts: int = 0
     experts_used: int = 0  # by a token
-    keys: tuple[tuple[str, int | float], ...] = ()  # more metadata, without "<architecture>."
+    keys: tuple[tuple[str, str | int | float], ...] = ()  # more metadata, without "<architecture>."
 
     @property
     def head(self) -> int:
@@ -53,8 +55,8 @@ SHAPES = {
     "llama3.2-3b": Shape(28, 3072, 8192, 24, 8, 128256, 131072, 5e5, tied=True),
     "llama2-7b": Shape(32, 4096, 11008, 32, 32, 32000, 4096, 1e4),
     "llama3-8b": Shape(32, 4096, 14336, 32, 8, 128256, 8192, 5e5),
-    "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3",
-                       keys=(("rope.dimension_count", 96), ("rope.scaling.original_context_length", 4096))),
+    "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3", rotated=96,
+                       original_context=4096),
     "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
     # An eighth of the layers: 6 of 48.
     "qwen3-30b-a3b-eighth": Shape(6, 2048, 768, 32, 4, 151936, 40960, 1e6, architecture="qwen3moe", head_dim=128,
@@ -187,7 +189,9 @@ def _metadata(shape: Shape) -> dict[str, str | int | float]:
         "feed_forward_length": shape.feed_forward,
         "attention.head_count": shape.heads,
         "attention.head_count_kv": shape.kv_heads,
+        "rope.dimension_count": shape.rotated or shape.head,
         "rope.freq_base": shape.rope_base,
+        "rope.scaling.original_context_length": shape.original_context or shape.context,
         "attention.layer_norm_rms_epsilon": 1e-5,
         "vocab_size": shape.vocab,
     }
@@ -197,8 +201,26 @@ def _metadata(shape: Shape) -> dict[str, str | int | float]:
         keys |= {"expert_count": shape.experts, "expert_used_count": shape.experts_used,
                  "expert_feed_forward_length": shape.feed_forward}
     keys |= dict(shape.keys)
-    return {"general.architecture": shape.architecture} | {f"{shape.architecture}.{name}": value
-                                                           for name, value in keys.items()}
+    return {"general.architecture": shape.architecture} | {
+        f"{shape.architecture}.{key}": value for key, value in keys.items()}
+
+
+def _layer(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layer."""
+    width, q_width, kv_width = shape.embedding, shape.heads * shape.head, shape.kv_heads * shape.head
+    norm, hidden, down = (width,), (shape.feed_forward, width), (width, shape.feed_forward)
+    if shape.architecture == "phi3":
+        return {"attn_norm": norm, "attn_qkv": (q_width + 2 * kv_width, width), "attn_output": (width, q_width),
+                "ffn_norm": norm, "ffn_up": (2 * shape.feed_forward, width), "ffn_down": down}
+    made = {"attn_norm": norm, "attn_q": (q_width, width), "attn_k": (kv_width, width), "attn_v": (kv_width, width),
+            "attn_output": (width, q_width), "ffn_norm": norm}
+    if shape.architecture == "qwen3moe":
+        made |= {"attn_q_norm": (shape.head,), "attn_k_norm": (shape.head,)}
+    if not shape.experts:
+        return made | {"ffn_gate": hidden, "ffn_up": hidden, "ffn_down": down}
+    each = (shape.experts,)
+    return made | {_ROUTER: (shape.experts, width), "ffn_gate_exps": each + hidden, "ffn_up_exps": each + hidden,
+                   "ffn_down_exps": each + down}
 
 
 def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
@@ -207,38 +229,15 @@ def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
     output = _OUTPUT_TYPES.get(weights, _OTHER_OUTPUT_TYPE) if quantized else weights
     plain = weights == "i2_s"  # ternary numbers are for the layers alone
     infos = [_info("token_embd", (shape.vocab, width), output if shape.tied or plain else weights)]
-    if shape.architecture == "phi3":
-        pairs = int(dict(shape.keys).get("rope.dimension_count", shape.head)) // 2
-        infos += [_info(f"rope_factors_{name}", (pairs,), "f32") for name in ("long", "short")]
+    if shape.original_context:
+        infos += [_info(f"rope_factors_{name}", (shape.rotated // 2,), "f32") for name in ("long", "short")]
     for layer in range(shape.layers):
-        matrices, vectors = _layer(shape)
-        infos += [_info(f"blk.{layer}.{name}", matrix, "f32" if name == _ROUTER else weights)
-                  for name, matrix in matrices.items()]
-        infos += [_info(f"blk.{layer}.{name}", (size,), "f32") for name, size in vectors.items()]
+        infos += [_info(f"blk.{layer}.{name}", each, weights if len(each) > 1 and name != _ROUTER else "f32")
+                  for name, each in _layer(shape).items()]
     infos.append(_info("output_norm", (width,), "f32"))
     if not shape.tied:
         infos.append(_info("output", (shape.vocab, width), output))
     return {info.name: info for info in infos}
-
-
-def _layer(shape: Shape) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """The matrices and the norms of a layer."""
-    width, ffn, q_width, kv_width = shape.embedding, shape.feed_forward, *(
-        heads * shape.head for heads in (shape.heads, shape.kv_heads))
-    matrices: dict[str, tuple[int, ...]] = {"attn_q": (q_width, width), "attn_k": (kv_width, width),
-                                            "attn_v": (kv_width, width), "attn_output": (width, q_width)}
-    stack, ending = ((shape.experts,), "_exps") if shape.experts else ((), "")
-    if shape.experts:
-        matrices[_ROUTER] = (shape.experts, width)
-    matrices |= {f"ffn_gate{ending}": (*stack, ffn, width), f"ffn_up{ending}": (*stack, ffn, width),
-                 f"ffn_down{ending}": (*stack, width, ffn)}
-    norms = {"attn_norm": width, "ffn_norm": width}
-    if shape.architecture == "phi3":
-        matrices = {"attn_qkv": (q_width + 2 * kv_width, width), "attn_output": (width, q_width),
-                    "ffn_up": (2 * ffn, width), "ffn_down": (width, ffn)}
-    if shape.architecture in ("qwen3", "qwen3moe"):
-        norms |= {"attn_q_norm": shape.head, "attn_k_norm": shape.head}
-    return matrices, norms
 
 
 def _info(name: str, shape: tuple[int, ...], wanted: str) -> TensorInfo:
