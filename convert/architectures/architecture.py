@@ -55,8 +55,8 @@ class Architecture:
     # names: those whose rows they have in turn. Floats are [experts, k, rows], quantized ones [experts, rows, k].
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
     has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
-    ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": two sets of factors; "growing":
-    # queries grow with their position
+    ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": angles have two sets of
+    # factors; "growing": queries grow with their position
     row_order: Callable[[str, Mapping[str, int]], np.ndarray | None] = lambda name, size: None  # where the rows of a
     # block's tensor come from, if they change places; its name without "blk.N."
     is_ternary: bool = False  # block matrices are ternary whatever config.json says

@@ -9,7 +9,6 @@ from ..json_file import Config
 from .architecture import DECODER_BLOCK, Architecture
 from .windows import window_metadata
 
-
 _LOCAL = "rope_local_base_freq"
 
 

@@ -6,8 +6,26 @@ from ...kernels.errors import LcpuError
 from ..builder import Builder
 from ..gguf_file import GGUFFile
 from ..rows import Rows
-from . import bitnet, falcon, gemma, gemma2, gemma3, gpt_oss, granite, llama, mistral3, olmo2
-from . import olmoe, phi3, qwen2, qwen2moe, qwen3, smollm3, stablelm, starcoder2
+from . import (
+    bitnet,
+    falcon,
+    gemma,
+    gemma2,
+    gemma3,
+    gpt_oss,
+    granite,
+    llama,
+    mistral3,
+    olmo2,
+    olmoe,
+    phi3,
+    qwen2,
+    qwen2moe,
+    qwen3,
+    smollm3,
+    stablelm,
+    starcoder2,
+)
 
 ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "llama": llama.build,

@@ -8,8 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import BLOCKS, EMBED, FFN, FUSED, HEAD, HEAD_NORMS, HEADS, QKV_BIASES, block_shapes, expert_shapes
-from .checkpoints import llama_tensors
+from .checkpoints import (
+    BLOCKS,
+    EMBED,
+    FFN,
+    FUSED,
+    HEAD,
+    HEAD_NORMS,
+    HEADS,
+    QKV_BIASES,
+    block_shapes,
+    expert_shapes,
+    llama_tensors,
+)
 from .other_families import AFTER, LAYER_NORMS, PARALLEL, STARCODER, falcon_tensors
 from .packed import mxfp4
 from .reference import LLAMA3
