@@ -12,7 +12,7 @@ from .gemma import GEMMA
 from .gemma2 import GEMMA2
 from .gemma3 import GEMMA3
 from .gpt_oss import GPT_OSS
-from .granite import GRANITE
+from .granite import GRANITE, GRANITEMOE
 from .llama import LLAMA, MIXTRAL
 from .mistral3 import MISTRAL3
 from .olmo2 import OLMO2
@@ -44,6 +44,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Qwen3MoeForCausalLM": QWEN3MOE,
     "Phi3ForCausalLM": PHI3,
     "GraniteForCausalLM": GRANITE,
+    "GraniteMoeForCausalLM": GRANITEMOE,
+    "GraniteMoeSharedForCausalLM": GRANITEMOE,
     "SmolLM3ForCausalLM": SMOLLM3,
     "Olmo2ForCausalLM": OLMO2,
     "Olmo3ForCausalLM": OLMO2,

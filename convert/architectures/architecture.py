@@ -53,6 +53,8 @@ class Architecture:
     activation_aliases: tuple[str, ...] = ()  # what else means the same
     stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensors of all experts, by the ends of their
     # names: those whose rows they have in turn. Floats are [experts, k, rows], quantized ones [experts, rows, k].
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensors, by the ends of their names, that have
+    # the rows of others one after the other
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
     has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
     ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": angles have two sets of

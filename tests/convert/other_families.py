@@ -20,12 +20,19 @@ def _of_blocks(**endings: tuple[int, ...] | None) -> Shapes:
 AFTER = _of_blocks(input_layernorm__weight=None, post_feedforward_layernorm__weight=(EMBED,),
                    self_attn__q_norm__weight=(HEADS * HEAD,), self_attn__k_norm__weight=(KV_HEADS * HEAD,))
 
+_NO_MLP = dict.fromkeys(("mlp__gate_proj__weight", "mlp__up_proj__weight", "mlp__down_proj__weight"))
+
+# Granite: 6 experts with gate and up in one tensor, and one expert of all tokens likewise.
+EXPERTS_IN_ONE = _of_blocks(block_sparse_moe__router__layer__weight=(6, EMBED), **_NO_MLP,
+                            block_sparse_moe__input_linear__weight=(6, 64, EMBED),
+                            block_sparse_moe__output_linear__weight=(6, EMBED, 32))
+SHARED_IN_ONE = _of_blocks(shared_mlp__input_linear__weight=(96, EMBED), shared_mlp__output_linear__weight=(EMBED, 48))
+
 LAYER_NORMS: Shapes = _of_blocks(input_layernorm__bias=(EMBED,), post_attention_layernorm__bias=(EMBED,)) | {
     "model__norm__bias": (EMBED,)}
 STARCODER = LAYER_NORMS | QKV_BIASES | _of_blocks(
     self_attn__o_proj__bias=(EMBED,), mlp__c_fc__weight=(FFN, EMBED), mlp__c_fc__bias=(FFN,),
-    mlp__c_proj__weight=(EMBED, FFN), mlp__c_proj__bias=(EMBED,), mlp__gate_proj__weight=None, mlp__up_proj__weight=None,
-    mlp__down_proj__weight=None)
+    mlp__c_proj__weight=(EMBED, FFN), mlp__c_proj__bias=(EMBED,), **_NO_MLP)
 
 # StableLM 2 12B: one norm for both halves of a layer, and norms of each head.
 PARALLEL = {name: shape for name, shape in LAYER_NORMS.items() if "post_attention" not in name} | _of_blocks(
