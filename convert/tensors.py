@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from .architectures import Architecture
 from .architectures.architecture import Shape, sizes
 from .architectures.rope import rope_factors
 from .checkpoint import Checkpoint
-from .packings import Integers, Parts, Weight, integer_weight, packing_of, weight_values
+from .packings import Integers, Parts, Weight, every, integer_weight, packing_of, weight_values
 from .packings.integers import column_order, in_runs
 from .packings.packing import shown, tensor_error
 from .source import FLOATS, SourceTensor, as_float32
@@ -36,7 +37,20 @@ class Stack:
     experts: dict[int, SourceTensor | Parts] = field(default_factory=dict)
 
 
-Source: TypeAlias = "SourceTensor | Parts | Stack"
+@dataclass(frozen=True)
+class InTurn:
+    """What several stacks of experts have in one tensor: the rows of each in turn (see `Architecture.stacks`)."""
+
+    whole: SourceTensor | Parts
+    index: int  # of the stack
+    count: int  # stacks
+
+    @property
+    def name(self) -> str:
+        return self.whole.name
+
+
+Source: TypeAlias = "SourceTensor | Parts | Stack | InTurn"
 Sources: TypeAlias = "dict[str, Source]"  # by GGUF's names
 
 
@@ -83,7 +97,12 @@ def _by_gguf_name(checkpoint: Checkpoint, architecture: Architecture, blocks: in
         name = f"{expert[1]}.{expert[3]}" if expert else name
         if name.endswith(_SKIPPED) or (name == "lm_head.weight" and not architecture.has_output):
             continue
-        gguf_name = names.get_name(name, (".weight", ".bias")) or _other_name(name, architecture)
+        block, _, ending = name.removeprefix("model.layers.").partition(".")
+        if ending in architecture.stacks and block.isdecimal():
+            stacks = architecture.stacks[ending]
+            found |= {f"blk.{block}.{each}": InTurn(source, i, len(stacks)) for i, each in enumerate(stacks)}
+            continue
+        gguf_name = _other_name(name, architecture) or names.get_name(name, (".weight", ".bias"))
         if gguf_name is None:
             raise LcpuError(f"{checkpoint.folder}: tensor {name[:80]!r} has no place in {architecture.name} models "
                             f"of {blocks} blocks: take another checkpoint")
@@ -145,6 +164,8 @@ class _Maker:
                 raise LcpuError(f"{self.checkpoint.folder}: {source.name[:80]!r} are not the {shape[0]} experts that "
                                 "config.json says: the checkpoint is not whole")
             return stacked([self.values(name, source.experts[number], shape[1:]) for number in range(shape[0])])
+        if isinstance(source, InTurn):
+            return self._in_turn(source, shape)
         order = self.order(name, shape[0])
         if isinstance(source, Parts):
             made = self.read(source, shape)
@@ -162,6 +183,21 @@ class _Maker:
         if self.has_masters and is_matrix and not stays_float(self.checkpoint.config, source.name):
             return ternarized(source, order)
         return plain(source, order)
+
+    def _in_turn(self, source: InTurn, shape: tuple[int, ...]) -> Values:
+        """Of [experts, rows, k], or of biases [experts, rows]."""
+        experts, rows, *k = shape
+        whole, i, count = source.whole, source.index, source.count
+        if isinstance(whole, Parts):
+            made = self.read(whole, (experts, count * rows, *k))
+            assert isinstance(made, Weight)
+            return weight_values(every(made, i, count))
+        stored = (experts, *k, count * rows)
+        if whole.shape != stored or whole.dtype not in FLOATS or whole.strides is not None:
+            raise self.error(whole, f"is not {shown(stored)} floats, as config.json says")
+        size = whole.nbytes // math.prod(stored)
+        strides = (math.prod(stored[1:]), count) if not k else (math.prod(stored[1:]), count, count * rows)
+        return plain(replace(whole, shape=shape, strides=strides, offset=whole.offset + i * size))
 
     def read(self, parts: Parts, shape: tuple[int, ...]) -> Integers | Weight:
         assert self.packing is not None

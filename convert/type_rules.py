@@ -167,8 +167,8 @@ def choose_types(
         mixture = _of_falcon(mixture)
     tensors = list(tensors)
     roles = {info.name: _role(info.name) for info in tensors}
-    values, downs = (sorted((name for name in roles if roles[name] == role), key=lambda name: (_layer(name), name))
-                     for role in ("attn_v", "ffn_down"))
+    weights = sorted((name for name in roles if name.endswith(".weight")), key=lambda name: (_layer(name), name))
+    values, downs = ([name for name in weights if roles[name] == role] for role in ("attn_v", "ffn_down"))
     tied = "output" not in roles.values()
     types, misfits = {}, []
     for info in tensors:

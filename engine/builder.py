@@ -61,7 +61,7 @@ class Builder:
     def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, pool: PagePool, threads: int,
                  output_format: Format | None = None, *, input_squares: bool = False) -> None:
         self.file, self.h, self.batch, self.pool = file, h, batch, pool
-        self.keys = Keys(file.metadata, file.path)  # those of this architecture alone
+        self.keys = Keys(file.metadata, file.path)  # those that an architecture alone has
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
         self.tensors = Tensors(file)
@@ -316,7 +316,7 @@ class Builder:
         return factors
 
     def gate(self, gate: Rows, up: Rows, activation: str = "silu") -> Rows:
-        """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.ACTIVATIONS`."""
+        """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.GATES`."""
         self.program.add(elementwise.GATES[activation], count=gate.count, gate=gate.array, up=up.array, out=gate.array,
                          stride=gate.stride, vectors=gate.vectors)
         return gate.changed()

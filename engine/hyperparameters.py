@@ -34,6 +34,7 @@ class RopeScaling:
     yarn_extrapolation_factor: float  # how much of the blend to use: 0 = all angles divided, 1 = YaRN
     yarn_beta_fast: float  # turns within the original context from which an angle stays plain
     yarn_beta_slow: float  # turns within the original context up to which an angle is divided whole
+    yarn_truncate: bool = True  # whether the blend begins and ends at whole pairs
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,17 @@ _LIMITS = {
 }
 # Architectures whose mixtures of experts are computed, and those of which llama.cpp takes a dense width to be that of
 # all experts of a token, where the file does not say how wide one is.
-_WITH_EXPERTS = ("llama", "olmoe", "qwen2moe", "qwen3moe")
+_WITH_EXPERTS = ("llama", "gpt-oss", "olmoe", "qwen2moe", "qwen3moe")
 _WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
+_LARGEST = 2**27  # of counts that few architectures have
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
 class Keys:
-    """The keys of one architecture, by their names without the `<architecture>.` prefix.
+    """The keys of one architecture, by their names without the `<architecture>.` prefix. Methods raise LcpuError.
 
-    Those that only one family has are read where its program is built.
+    `read` reads those that all architectures have, and the files in architectures/ what theirs have besides.
     """
 
     def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int] | None = None):
@@ -122,8 +124,9 @@ class Keys:
             value = int(value[0])
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
-        if not least <= value <= _LIMITS[name]:
-            raise self.error(name, f"is {value}, not {least} to {_LIMITS[name]}: damaged")
+        most = _LIMITS.get(name, _LARGEST)
+        if not least <= value <= most:
+            raise self.error(name, f"is {value}, not {least} to {most}: damaged")
         return value
 
     def real(self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
@@ -139,6 +142,14 @@ class Keys:
             raise self.error(name, f"is {value}, not {low:g} to {high:g}: damaged")
         return float(value)
 
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.error(name, f"is {_shown(value)}, not true or false: damaged")
+        return value
 
     def flags(self, name: str, size: int) -> list[bool] | None:
         """True or false for each of `size` layers; None where the key is no array. Longer arrays are cut."""
@@ -301,4 +312,6 @@ def _rope_scaling(keys: Keys, context_length: int) -> RopeScaling:
         yarn_extrapolation_factor=keys.real("rope.scaling.yarn_ext_factor", default=1.0, high=1.0),
         yarn_beta_fast=keys.real("rope.scaling.yarn_beta_fast", default=32.0, low=1e-3, high=1e6),
         yarn_beta_slow=keys.real("rope.scaling.yarn_beta_slow", default=1.0, low=1e-3, high=1e6),
+        # Of gpt-oss, no model was trained with it. It is lcpu's key: llama.cpp takes whole pairs for all models.
+        yarn_truncate=keys.flag("rope.scaling.yarn_truncate", keys.architecture != "gpt-oss"),
     )

@@ -39,7 +39,7 @@ class Shape:
     head_dim: int = 0  # of each head; 0: the embedding is cut into heads
     experts: int = 0
     experts_used: int = 0  # by a token
-    keys: tuple[tuple[str, int | float], ...] = ()  # more metadata, without "<architecture>."
+    keys: tuple[tuple[str, str | int | float], ...] = ()  # more metadata, without "<architecture>."
 
     @property
     def head(self) -> int:
@@ -56,9 +56,13 @@ SHAPES = {
     "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3",
                        keys=(("rope.dimension_count", 96), ("rope.scaling.original_context_length", 4096))),
     "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
-    # An eighth of the layers: 6 of 48.
+    # An eighth of the layers: 6 of 48, and 3 of 24.
     "qwen3-30b-a3b-eighth": Shape(6, 2048, 768, 32, 4, 151936, 40960, 1e6, architecture="qwen3moe", head_dim=128,
                                   experts=128, experts_used=8),
+    "gpt-oss-20b-eighth": Shape(3, 2880, 2880, 64, 8, 201088, 131072, 1.5e5, architecture="gpt-oss", head_dim=64,
+                                experts=32, experts_used=4, keys=(
+                                    ("attention.sliding_window", 128), ("rope.scaling.type", "yarn"),
+                                    ("rope.scaling.factor", 32.0), ("rope.scaling.original_context_length", 4096))),
 }
 
 
@@ -126,7 +130,8 @@ SCALES = {
 _OUTPUT_TYPES = {"q8_0": "q8_0", "i2_s": "f16"}
 _OTHER_OUTPUT_TYPE = "q6_k"
 _FALLBACK = "q8_0"  # for rows whose length is not a multiple of the type's block
-_ROUTER = "ffn_gate_inp"  # float32 in every file
+_ROUTER = "ffn_gate_inp"
+_FLOAT = (_ROUTER, "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias")  # float32 in every file
 _POOL_BLOCKS = 4093  # a prime: rows do not repeat each other
 _FLOATS = {"f32": np.float32, "f16": np.float16}
 
@@ -180,7 +185,7 @@ class RandomModel(GGUFFile):
 
 
 def _metadata(shape: Shape) -> dict[str, str | int | float]:
-    keys: dict[str, int | float] = {
+    keys: dict[str, str | int | float] = {
         "context_length": shape.context,
         "embedding_length": shape.embedding,
         "block_count": shape.layers,
@@ -197,13 +202,39 @@ def _metadata(shape: Shape) -> dict[str, str | int | float]:
         keys |= {"expert_count": shape.experts, "expert_used_count": shape.experts_used,
                  "expert_feed_forward_length": shape.feed_forward}
     keys |= dict(shape.keys)
-    return {"general.architecture": shape.architecture} | {f"{shape.architecture}.{name}": value
-                                                           for name, value in keys.items()}
+    return {"general.architecture": shape.architecture} | {
+        f"{shape.architecture}.{key}": value for key, value in keys.items()}
+
+
+def _layer(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layer."""
+    width, q_width, kv_width = shape.embedding, shape.heads * shape.head, shape.kv_heads * shape.head
+    norm, hidden, down = (width,), (shape.feed_forward, width), (width, shape.feed_forward)
+    if shape.architecture == "phi3":
+        return {"attn_norm": norm, "attn_qkv": (q_width + 2 * kv_width, width), "attn_output": (width, q_width),
+                "ffn_norm": norm, "ffn_up": (2 * shape.feed_forward, width), "ffn_down": down}
+    made = {"attn_norm": norm, "attn_q": (q_width, width), "attn_k": (kv_width, width), "attn_v": (kv_width, width),
+            "attn_output": (width, q_width), "ffn_norm": norm}
+    if shape.architecture == "qwen3moe":
+        made |= {"attn_q_norm": (shape.head,), "attn_k_norm": (shape.head,)}
+    if not shape.experts:
+        return made | {"ffn_gate": hidden, "ffn_up": hidden, "ffn_down": down}
+    each = (shape.experts,)
+    made |= {_ROUTER: (shape.experts, width), "ffn_gate_exps": each + hidden, "ffn_up_exps": each + hidden,
+             "ffn_down_exps": each + down}
+    if shape.architecture == "gpt-oss":
+        made["post_attention_norm"] = made.pop("ffn_norm")
+        made |= {f"{name}.bias": matrix[:-1] for name, matrix in made.items() if len(matrix) > 1}
+        made["attn_sinks"] = (shape.heads,)
+    return made
 
 
 def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
     width = shape.embedding
     quantized = _formats()[weights].block > 1
+    experts = weights
+    if weights == "mxfp4" and shape.experts:  # as gpt-oss is distributed
+        weights = "q8_0"
     output = _OUTPUT_TYPES.get(weights, _OTHER_OUTPUT_TYPE) if quantized else weights
     plain = weights == "i2_s"  # ternary numbers are for the layers alone
     infos = [_info("token_embd", (shape.vocab, width), output if shape.tied or plain else weights)]
@@ -211,40 +242,20 @@ def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
         pairs = int(dict(shape.keys).get("rope.dimension_count", shape.head)) // 2
         infos += [_info(f"rope_factors_{name}", (pairs,), "f32") for name in ("long", "short")]
     for layer in range(shape.layers):
-        matrices, vectors = _layer(shape)
-        infos += [_info(f"blk.{layer}.{name}", matrix, "f32" if name == _ROUTER else weights)
-                  for name, matrix in matrices.items()]
-        infos += [_info(f"blk.{layer}.{name}", (size,), "f32") for name, size in vectors.items()]
+        for name, each in _layer(shape).items():
+            kind = experts if len(each) > 2 else weights
+            infos.append(_info(f"blk.{layer}.{name}", each, "f32" if len(each) == 1 or name in _FLOAT else kind))
     infos.append(_info("output_norm", (width,), "f32"))
     if not shape.tied:
         infos.append(_info("output", (shape.vocab, width), output))
     return {info.name: info for info in infos}
 
 
-def _layer(shape: Shape) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """The matrices and the norms of a layer."""
-    width, ffn, q_width, kv_width = shape.embedding, shape.feed_forward, *(
-        heads * shape.head for heads in (shape.heads, shape.kv_heads))
-    matrices: dict[str, tuple[int, ...]] = {"attn_q": (q_width, width), "attn_k": (kv_width, width),
-                                            "attn_v": (kv_width, width), "attn_output": (width, q_width)}
-    stack, ending = ((shape.experts,), "_exps") if shape.experts else ((), "")
-    if shape.experts:
-        matrices[_ROUTER] = (shape.experts, width)
-    matrices |= {f"ffn_gate{ending}": (*stack, ffn, width), f"ffn_up{ending}": (*stack, ffn, width),
-                 f"ffn_down{ending}": (*stack, width, ffn)}
-    norms = {"attn_norm": width, "ffn_norm": width}
-    if shape.architecture == "phi3":
-        matrices = {"attn_qkv": (q_width + 2 * kv_width, width), "attn_output": (width, q_width),
-                    "ffn_up": (2 * ffn, width), "ffn_down": (width, ffn)}
-    if shape.architecture in ("qwen3", "qwen3moe"):
-        norms |= {"attn_q_norm": shape.head, "attn_k_norm": shape.head}
-    return matrices, norms
-
-
 def _info(name: str, shape: tuple[int, ...], wanted: str) -> TensorInfo:
     formats = _formats()
     format = formats[wanted if shape[-1] % formats[wanted].block == 0 else _FALLBACK]
-    return TensorInfo(f"{name}.weight", shape, format.type_id, TENSOR_TYPES[format.type_id].nbytes(shape), 0, 0)
+    name = name if name.endswith(".bias") else f"{name}.weight"
+    return TensorInfo(name, shape, format.type_id, TENSOR_TYPES[format.type_id].nbytes(shape), 0, 0)
 
 
 def _formats() -> dict[str, Format]:
@@ -253,6 +264,8 @@ def _formats() -> dict[str, Format]:
 
 def _pool(info: TensorInfo, random: np.random.Generator) -> np.ndarray:
     """Some blocks of a tensor. Values are about as large as those of a trained model; those of norms are 1."""
+    if info.name.endswith((".bias", "sinks.weight")):
+        return random.standard_normal(info.shape, np.float32) / 10
     if len(info.shape) == 1:
         return np.ones(info.shape, np.float32)
     name = info.type_name.lower()

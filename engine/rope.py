@@ -75,7 +75,9 @@ def _yarn_blend(h: Hyperparameters) -> np.ndarray:
         wavelength = scaling.original_context_length / (turns * 2 * math.pi)
         return dimensions * math.log(wavelength) / (2 * math.log(h.rope_freq_base))
 
-    low = max(0.0, math.floor(pair_with(scaling.yarn_beta_fast)))
-    high = min(dimensions - 1.0, math.ceil(pair_with(scaling.yarn_beta_slow)))
+    low, high = pair_with(scaling.yarn_beta_fast), pair_with(scaling.yarn_beta_slow)
+    if scaling.yarn_truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(0.0, low), min(dimensions - 1.0, high)
     ramp = np.clip((np.arange(dimensions // 2) - low) / max(0.001, high - low), 0.0, 1.0)
     return ((1.0 - ramp) * scaling.yarn_extrapolation_factor).astype(np.float32)

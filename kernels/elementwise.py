@@ -9,13 +9,14 @@ from numba import float32
 
 from .jit import bind, device, hole, inlined, kernel, row_kernel, template
 from .math import exp, tanh
-from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, reduce_add
-from .simd import splat_f32, store_f32
+from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, minimum, put_f32
+from .simd import reduce_add, splat_f32, store_f32
 
 _VECTOR = 4 * LANES
+_CLAMP = float32(7.0)
 _PIECE = 32  # vectors that a thread takes at a time
 
-activation = hole()
+activation = beside = hole()
 
 
 @device
@@ -71,9 +72,26 @@ def _gelu(x):
     return splat_f32(float32(0.5)) * x * (splat_f32(float32(1.0)) + tanh(inner))
 
 
+@inlined
+def _same(x):
+    return x
+
+
+@inlined
+def _clamped_swish(x):
+    """y / (1 + e ** -1.702 y), where y is x or at most 7 (gpt-oss)."""
+    one, y = splat_f32(float32(1.0)), minimum(x, splat_f32(_CLAMP))
+    return y / (one + exp(splat_f32(float32(-1.702)) * y))
+
+
+@inlined
+def _clamped_plus_one(x):
+    return maximum(minimum(x, splat_f32(_CLAMP)), splat_f32(-_CLAMP)) + splat_f32(float32(1.0))
+
+
 @template
 def _gated(work, thread, threads, count, gate, up, out, stride, vectors):
-    """out = activation(gate) * up."""
+    """out = activation(gate) * beside(up)."""
     pieces = (vectors + _PIECE - 1) // _PIECE
     total = get_i64(count) * pieces
     item = atomic_add(work, 1)
@@ -81,12 +99,14 @@ def _gated(work, thread, threads, count, gate, up, out, stride, vectors):
         row, first = item // pieces * stride, item % pieces * _PIECE
         for i in range(first, min(first + _PIECE, vectors)):
             at = row + _VECTOR * i
-            store_f32(out + at, activation(load_f32(gate + at)) * load_f32(up + at))
+            store_f32(out + at, activation(load_f32(gate + at)) * beside(load_f32(up + at)))
         item = atomic_add(work, 1)
 
 
 ACTIVATIONS = {"silu": _silu, "relu_squared": _relu_squared, "gelu": _gelu}
-GATES = {name: kernel(bind(_gated, f"gate_{name}", activation=function)) for name, function in ACTIVATIONS.items()}
+GATES = {name: kernel(bind(_gated, f"gate_{name}", activation=function, beside=other)) for name, function, other in (
+    *((name, function, _same) for name, function in ACTIVATIONS.items()),
+    ("clamped_swish", _clamped_swish, _clamped_plus_one))}
 
 
 @kernel

@@ -10,6 +10,7 @@ from .bitnet import BITNET, BITNET_158
 from .gemma import GEMMA
 from .gemma2 import GEMMA2
 from .gemma3 import GEMMA3
+from .gpt_oss import GPT_OSS
 from .llama import LLAMA, MIXTRAL
 from .olmoe import OLMOE
 from .phi3 import PHI3
@@ -24,6 +25,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "LLaMAForCausalLM": LLAMA,
     "MistralForCausalLM": LLAMA,
     "MixtralForCausalLM": MIXTRAL,
+    "GptOssForCausalLM": GPT_OSS,
     "OlmoeForCausalLM": OLMOE,
     "Qwen2ForCausalLM": QWEN2,
     "Qwen2MoeForCausalLM": QWEN2MOE,

@@ -48,6 +48,8 @@ class Architecture:
     block: Mapping[str, Shape]  # the tensors of each block
     optional: Mapping[str, Shape] = field(default_factory=dict)  # tensors that a block may have
     other_names: Mapping[str, str] = field(default_factory=dict)  # endings the gguf package does not know: GGUF's name
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensors of all experts, by the ends of their
+    # names: those whose rows they have in turn. Floats are [experts, k, rows], quantized ones [experts, rows, k].
     activation: str = "silu"  # hidden_act or hidden_activation
     activation_aliases: tuple[str, ...] = ()  # what else means the same
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places

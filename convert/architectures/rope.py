@@ -14,7 +14,7 @@ _KEYS = {
     "default": set(),
     "linear": set(),
     "dynamic": set(),
-    "yarn": {"attention_factor", "beta_fast", "beta_slow"},
+    "yarn": {"attention_factor", "beta_fast", "beta_slow", "truncate"},
     "llama3": {"low_freq_factor", "high_freq_factor"},
     "longrope": {"short_factor", "long_factor", "attention_factor"},
 }
@@ -64,6 +64,8 @@ def rope_metadata(config: Config, head_dim: int, ropes: tuple[str, ...]) -> dict
         if scaling.get("attention_factor") is not None:  # GGUF's comes on top of YaRN's own
             own = 1 + 0.1 * math.log(scaling.real("factor"))
             keys["rope.scaling.attn_factor"] = scaling.real("attention_factor") / own
+        if scaling.get("truncate") is not None:
+            keys["rope.scaling.yarn_truncate"] = scaling.flag("truncate")
         for key in ("beta_fast", "beta_slow"):
             if scaling.get(key) is not None:
                 keys[f"rope.scaling.yarn_{key}"] = scaling.real(key)

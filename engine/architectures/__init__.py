@@ -6,7 +6,7 @@ from ...kernels.errors import LcpuError
 from ..builder import Builder
 from ..gguf_file import GGUFFile
 from ..rows import Rows
-from . import bitnet, gemma, gemma2, gemma3, llama, olmoe, phi3, qwen2, qwen2moe, qwen3
+from . import bitnet, gemma, gemma2, gemma3, gpt_oss, llama, olmoe, phi3, qwen2, qwen2moe, qwen3
 
 ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "llama": llama.build,
@@ -18,6 +18,7 @@ ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
     "gemma": gemma.build,
     "gemma2": gemma2.build,
     "gemma3": gemma3.build,
+    "gpt-oss": gpt_oss.build,
     "phi3": phi3.build,
     "bitnet": bitnet.build,
     "bitnet-25": bitnet.build,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import EMBED, FUSED, HEAD, HEAD_NORMS, QKV_BIASES, block_shapes, llama_tensors
-from .checkpoints import EMBED, FFN, HEAD, HEAD_NORMS, HEADS, QKV_BIASES, block_shapes, expert_shapes
+from .checkpoints import EMBED, FFN, FUSED, HEAD, HEAD_NORMS, HEADS, QKV_BIASES, block_shapes, expert_shapes
 from .checkpoints import llama_tensors
+from .packed import mxfp4
 from .reference import LLAMA3
 from .test_convert_bitnet import AUTO, BITNET_CONFIG, NEW_NORMS, bitnet_tensors
 
@@ -36,6 +36,34 @@ _SHARED = {
 _WHOLE_NORMS = block_shapes("self_attn.q_norm.weight", (EMBED,)) | block_shapes("self_attn.k_norm.weight", (EMBED,))
 _ALL_HEADS = block_shapes("self_attn.k_proj.weight", (EMBED, EMBED)) | block_shapes("self_attn.v_proj.weight",
                                                                                     (EMBED, EMBED))
+
+_SINKS: dict[str, Any] = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"], "head_dim": HEAD,
+          "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 32, "attention_bias": True,
+          "rope_scaling": _YARN | {"beta_fast": 32.0, "beta_slow": 1.0}}
+
+
+def _gpt_oss() -> dict[str, tuple[int, ...] | None]:
+    shapes: dict[str, tuple[int, ...] | None] = {f"mlp.{part}_proj.weight": None for part in ("gate", "up", "down")}
+    shapes |= {"self_attn.o_proj.bias": (EMBED,), "self_attn.sinks": (HEADS,), "mlp.router.weight": (6, EMBED),
+               "mlp.router.bias": (6,), "mlp.experts.gate_up_proj": (6, EMBED, 64),
+               "mlp.experts.gate_up_proj_bias": (6, 64), "mlp.experts.down_proj": (6, 32, EMBED),
+               "mlp.experts.down_proj_bias": (6, EMBED)}
+    return QKV_BIASES | {key: each for name, shape in shapes.items() for key, each in block_shapes(name, shape).items()}
+
+
+def _in_mxfp4(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The experts of gpt-oss in blocks, [experts, rows, K / 32, 16], instead of [experts, K, rows]."""
+    stored = {}
+    for name, array in tensors.items():
+        if not name.endswith("experts.gate_up_proj") and not name.endswith("experts.down_proj"):
+            stored[name] = array
+            continue
+        experts, k, rows = array.shape
+        parts, _ = mxfp4(array.swapaxes(1, 2).reshape(-1, k), np.random.default_rng(0))
+        stored[f"{name}_blocks"] = parts[".weight_packed"].reshape(experts, rows, k // 32, 16)
+        stored[f"{name}_scales"] = parts[".weight_scale"].reshape(experts, rows, k // 32)
+    return stored
+
 
 
 def _longrope(rotated: int) -> dict[str, Any]:
@@ -69,6 +97,10 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "phi3-short": ("Phi3ForCausalLM", FUSED | _TIED, {"tie_word_embeddings": True, "partial_rotary_factor": 0.75,
                    "rope_scaling": _longrope(12), "original_max_position_embeddings": 256,
                    "max_position_embeddings": 1024, "pad_token_id": 0}),
+    "gpt_oss": ("GptOssForCausalLM", _gpt_oss(), _SINKS),
+    "gpt_oss-mxfp4": ("GptOssForCausalLM", _gpt_oss(), _SINKS | {
+        "rope_scaling": _SINKS["rope_scaling"] | {"truncate": False},
+        "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.embed_tokens", "lm_head"]}}),
     "mixtral": ("MixtralForCausalLM", expert_shapes(4, FFN, "block_sparse_moe", ("w1", "w3", "w2")),
                 {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
     "olmoe": ("OlmoeForCausalLM", expert_shapes(6, FFN) | _WHOLE_NORMS | _ALL_HEADS,
@@ -97,4 +129,5 @@ def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     how = {"architectures": [architecture], "model_type": name.split("-")[0], **config}
     if name == "bitnet":
         return bitnet_tensors(NEW_NORMS), how | BITNET_CONFIG | dict(config)
+    tensors = _in_mxfp4(tensors) if name == "gpt_oss-mxfp4" else tensors
     return tensors, how

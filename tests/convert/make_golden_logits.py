@@ -17,6 +17,20 @@ from .checkpoints import write_checkpoint
 from .golden_cases import CASES, GOLDEN, ROWS, case, text
 
 
+def in_floats(tensors: dict[str, np.ndarray], how: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """MXFP4 as transformers reads it. Its own way to load such a checkpoint needs another package, and makes bfloat16."""
+    import torch
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    if (how.get("quantization_config") or {}).get("quant_method") != "mxfp4":
+        return tensors, how
+    floats = {name: array for name, array in tensors.items() if not name.endswith(("_blocks", "_scales"))}
+    for name in (name.removesuffix("_blocks") for name in tensors if name.endswith("_blocks")):
+        parts = (torch.from_numpy(tensors[name + ending]) for ending in ("_blocks", "_scales"))
+        floats[name] = convert_moe_packed_tensors(*parts, dtype=torch.float32).numpy()
+    return floats, {key: value for key, value in how.items() if key != "quantization_config"}
+
+
 def main() -> None:
     import torch
     import transformers
@@ -26,7 +40,7 @@ def main() -> None:
                               "transformers": transformers.__version__}
     for name in sys.argv[1:] or CASES:
         with tempfile.TemporaryDirectory() as scratch:
-            tensors, how = case(name)
+            tensors, how = in_floats(*case(name))
             folder = write_checkpoint(Path(scratch) / name, tensors, **how)
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32,
                                                                       attn_implementation="eager").eval()

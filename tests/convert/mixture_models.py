@@ -33,7 +33,8 @@ class Shape:
                 "attention.head_count_kv": self.kv_heads, "attention.layer_norm_rms_epsilon": 1e-5, "vocab_size": 300,
                 "attention.layer_norm_epsilon": 1e-5, "logit_scale": 8.0}
         if self.experts:
-            keys |= {"expert_count": self.experts, "expert_used_count": 2}
+            keys |= {"expert_count": self.experts, "expert_used_count": 2,
+                     "expert_feed_forward_length": self.feed_forward, "attention.sliding_window": 128}
         return {"general.architecture": self.arch, "tokenizer.ggml.model": "no_vocab"} | {
             f"{self.arch}.{key}": value for key, value in keys.items()}
 
@@ -45,9 +46,9 @@ class Shape:
             shapes["output"] = (2, self.embedding)
         for layer in range(self.layers):
             shapes |= {f"blk.{layer}.{name}": shape for name, shape in self._layer().items()}
-        return {f"{name}.weight": TensorInfo(f"{name}.weight", shape, TYPE_IDS["F32"],
-                                             TENSOR_TYPES[TYPE_IDS["F32"]].nbytes(shape), 0, 0)
-                for name, shape in shapes.items()}
+        named = {name if name.endswith(".bias") else f"{name}.weight": shape for name, shape in shapes.items()}
+        return {name: TensorInfo(name, shape, TYPE_IDS["F32"], TENSOR_TYPES[TYPE_IDS["F32"]].nbytes(shape), 0, 0)
+                for name, shape in named.items()}
 
     def _layer(self) -> dict[str, tuple[int, ...]]:
         width, inner = self.embedding, self.feed_forward
@@ -67,6 +68,8 @@ class Shape:
         if self.experts:
             stacks = {"gate": width, "up": width, "down": inner}
             shapes |= {f"ffn_{name}_exps": (self.experts, 2, k) for name, k in stacks.items()}
+            if self.arch == "gpt-oss":
+                shapes |= {f"ffn_{name}_exps.bias": (self.experts, 2) for name in stacks} | {"attn_sinks": (_HEADS,)}
             if self.arch == "qwen2moe":
                 shapes |= {f"ffn_{name}_shexp": (2, k) for name, k in stacks.items()} | {"ffn_gate_inp_shexp": (width,)}
             return shapes | {"ffn_gate_inp": (self.experts, width)}
@@ -103,5 +106,6 @@ MODELS = {
     "qwen2moe": Shape("qwen2moe", layers=24, kv_heads=32, experts=60),
     "qwen3moe": Shape("qwen3moe", layers=48, kv_heads=4, experts=128),
     "olmoe": Shape("olmoe", layers=16, kv_heads=32, experts=64),
+    "gpt-oss": Shape("gpt-oss", layers=24, experts=32, embedding=288, feed_forward=288),
     "bitnet": Shape("bitnet", layers=24, kv_heads=32, tied=True),
 }
