@@ -78,8 +78,7 @@ def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides
                      "they get another")
     tensors = tuple(PlannedTensor(key, value, types[key]) for key, value in values.items())
     found = packing_of(checkpoint.config)
-    if f"{described.architecture.name}.attention.sliding_window" not in metadata:
-        notes += _limits(checkpoint)
+    notes += _limits(checkpoint, described)
     return Plan({**metadata, **described.tokenizer}, tensors, type_name, tuple(notes),
                 found[0].name if found else "")
 
@@ -131,10 +130,17 @@ def _general(architecture: Architecture, name: str, parameters: int, type_name: 
     return {f"general.{key}": value for key, value in keys.items() if value is not None}
 
 
-def _limits(checkpoint: Checkpoint) -> Iterator[str]:
+def _limits(checkpoint: Checkpoint, described: Description) -> Iterator[str]:
     """What the file cannot say of the model."""
-    config = checkpoint.config
+    config, name = checkpoint.config, described.architecture.name
+    if any(tensor.startswith(described.architecture.parts) for tensor in checkpoint.tensors):
+        yield "the model sees or hears besides: the file is the language model alone"
+    if f"{name}.attention.scale" in described.hyperparameters:
+        yield f"{name}.attention.scale is lcpu's own key: a program that does not read it, such as llama.cpp, computes " \
+              "other numbers"
     window = config.get("sliding_window")
     length = config.count("max_position_embeddings", 1)
+    if f"{name}.attention.sliding_window" in described.hyperparameters:
+        return
     if type(window) is int and window < length and config.flag("use_sliding_window", True):
         yield f"the model's attention reaches back {window} tokens; a GGUF file does not say so, and it reaches further"

@@ -21,7 +21,7 @@ from .packings.integers import column_order, in_runs
 from .packings.packing import shown, tensor_error
 from .source import FLOATS, SourceTensor, as_float32
 from .ternary import has_masters, stays_float
-from .values import Values, constant, plain, stacked, ternarized
+from .values import Values, constant, plain, shifted, stacked, ternarized
 
 # What checkpoints may hold besides weights: it follows from config.json.
 _SKIPPED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
@@ -90,6 +90,9 @@ def _by_gguf_name(checkpoint: Checkpoint, architecture: Architecture, blocks: in
     names = gguf.get_tensor_name_map(architecture.gguf, blocks)
     found: Sources = {}
     for name, source in _gathered(checkpoint).items():
+        if name.startswith(architecture.parts):
+            continue
+        name = next((new + name[len(old) :] for old, new in architecture.prefixes if name.startswith(old)), name)
         expert = _EXPERT.fullmatch(name)
         name = f"{expert[1]}.{expert[3]}" if expert else name
         if name.endswith(_SKIPPED) or (name == "lm_head.weight" and not architecture.has_output):
@@ -175,6 +178,8 @@ class _Maker:
         if source.dtype not in FLOATS:
             raise self.error(source, f"has the type {source.dtype}, which is not that of weights")
         is_matrix = name.startswith("blk.") and len(shape) == 2
+        if name.endswith("norm.weight") and self.architecture.norm_offset:
+            return shifted(source, self.architecture.norm_offset)
         if self.has_masters and is_matrix and not stays_float(self.checkpoint.config, source.name):
             return ternarized(source, order)
         return plain(source, order)

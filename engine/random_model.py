@@ -24,7 +24,7 @@ from .memory import room
 
 @dataclass(frozen=True)
 class Shape:
-    """The hyperparameters of a llama, or of another architecture."""
+    """The hyperparameters of a model, by default a llama."""
 
     layers: int
     embedding: int
@@ -37,8 +37,6 @@ class Shape:
     tied: bool = False  # the output layer is the embedding table
     architecture: str = "llama"
     head_dim: int = 0  # of each head; 0: the embedding is cut into heads
-    rotated: int = 0  # of a head's values, how many rotate; 0: all
-    original_context: int = 0  # of training, before LongRoPE; 0: angles have no factors
     experts: int = 0
     experts_used: int = 0  # by a token
     keys: tuple[tuple[str, str | int | float], ...] = ()  # more metadata, without "<architecture>."
@@ -55,8 +53,8 @@ SHAPES = {
     "llama3.2-3b": Shape(28, 3072, 8192, 24, 8, 128256, 131072, 5e5, tied=True),
     "llama2-7b": Shape(32, 4096, 11008, 32, 32, 32000, 4096, 1e4),
     "llama3-8b": Shape(32, 4096, 14336, 32, 8, 128256, 8192, 5e5),
-    "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3", rotated=96,
-                       original_context=4096),
+    "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3",
+                       keys=(("rope.dimension_count", 96), ("rope.scaling.original_context_length", 4096))),
     "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
     # An eighth of the layers: 6 of 48, and 3 of 24.
     "qwen3-30b-a3b-eighth": Shape(6, 2048, 768, 32, 4, 151936, 40960, 1e6, architecture="qwen3moe", head_dim=128,
@@ -194,9 +192,7 @@ def _metadata(shape: Shape) -> dict[str, str | int | float]:
         "feed_forward_length": shape.feed_forward,
         "attention.head_count": shape.heads,
         "attention.head_count_kv": shape.kv_heads,
-        "rope.dimension_count": shape.rotated or shape.head,
         "rope.freq_base": shape.rope_base,
-        "rope.scaling.original_context_length": shape.original_context or shape.context,
         "attention.layer_norm_rms_epsilon": 1e-5,
         "vocab_size": shape.vocab,
     }
@@ -242,8 +238,9 @@ def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
     output = _OUTPUT_TYPES.get(weights, _OTHER_OUTPUT_TYPE) if quantized else weights
     plain = weights == "i2_s"  # ternary numbers are for the layers alone
     infos = [_info("token_embd", (shape.vocab, width), output if shape.tied or plain else weights)]
-    if shape.original_context:
-        infos += [_info(f"rope_factors_{name}", (shape.rotated // 2,), "f32") for name in ("long", "short")]
+    if shape.architecture == "phi3":
+        pairs = int(dict(shape.keys).get("rope.dimension_count", shape.head)) // 2
+        infos += [_info(f"rope_factors_{name}", (pairs,), "f32") for name in ("long", "short")]
     for layer in range(shape.layers):
         for name, each in _layer(shape).items():
             kind = experts if len(each) > 2 else weights

@@ -21,7 +21,7 @@ from .simd import atomic_add, atomic_get, atomic_put, call_kernel, get_i64, paus
 from .simd import wake_sleepers
 
 # Byte offsets in the control block: a cache line each, so that spinning on one does not slow the others.
-_EPOCH, _PROGRAM, _LENGTH, _COUNTERS, _ARRIVED, _GENERATION, _SLEEPERS, _PLACES = (64 * i for i in range(8))
+_EPOCH, _PROGRAM, _LENGTH, _COUNTERS, _STOPPED, _ARRIVED, _GENERATION, _SLEEPERS, _PLACES = (64 * i for i in range(9))
 _CPUS = 1 << 16  # _PLACES [threads]: the generation of the barrier that a thread reached last * _CPUS + its processor
 _PATIENCE = 2_000  # spins at a barrier before a thread goes to sleep: about a tenth of a millisecond
 _IDLE_SPINS = 30_000  # spins between steps before a thread goes to sleep: about a millisecond
@@ -78,13 +78,6 @@ def _execute(control, thread, threads):
 
 
 @native
-def _walk(control, thread, threads):
-    """Execute the program that the control block names, as one thread of the team."""
-    _execute(control, thread, threads)
-    return 0
-
-
-@native
 def _lead(control, threads):
     """Begin a step and execute it as the first thread: in one call, so that no signal comes in between."""
     atomic_add(control + _EPOCH, 1)
@@ -92,17 +85,31 @@ def _lead(control, threads):
     return 0
 
 
-@native
-def _await_step(control, thread, seen):
-    """Spin until a step other than `seen` begins: 1; 0 if none came soon or the first thread needs this processor."""
+@device
+def _step_began(control, thread, seen):
+    """Spin until a step other than `seen` begins; False if none came soon or the first thread needs this processor."""
     processor = processor_of(thread)
     for _ in range(_IDLE_SPINS):
         if atomic_get(control + _EPOCH) != seen:
-            return 1
+            return True
         if atomic_get(control + _PLACES) % _CPUS == processor:
-            return 0
+            return False
         pause()
-    return 0
+    return False
+
+
+@native
+def _follow(control, thread, threads, seen):
+    """Execute the steps after `seen` as they begin. Returns the last one seen, once none came soon or the team ends.
+
+    In between, no thread returns to Python, where many would wait for the GIL, one after another.
+    """
+    while _step_began(control, thread, seen):
+        seen += 1
+        if atomic_get(control + _STOPPED) != 0:
+            break
+        _execute(control, thread, threads)
+    return seen
 
 
 class _Workers:
@@ -118,8 +125,7 @@ class _Workers:
         self._calls: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(threads)]
         self.sleeping = [False] * threads
         self._due = 0  # the last step that threads should be awake for
-        self._stopped = False
-        _walk.call, _lead.call, _await_step.call  # noqa: B018  compile before threads race to it
+        _lead.call, _follow.call  # noqa: B018  compile before threads race to it
         self.started: list[threading.Thread] = []
         for i in range(1, threads):
             worker = threading.Thread(target=self._work, args=(i,), name=f"lcpu-{i}", daemon=True)
@@ -149,6 +155,10 @@ class _Workers:
     def _epoch(self) -> int:
         return int(self._slots[_EPOCH // 8])
 
+    @property
+    def _stopped(self) -> bool:
+        return bool(self._slots[_STOPPED // 8])
+
     def wake(self) -> None:
         # `_due` changes before `sleeping` is read, a sleeper does it the other way round: no wake-up is lost.
         self._due = self._epoch + 1
@@ -159,12 +169,10 @@ class _Workers:
     def _work(self, thread: int) -> None:
         seen = 0
         while True:
-            while not _await_step.call(self._address, thread, seen):
-                self._sleep(thread, seen)
-            seen += 1
+            seen = _follow.call(self._address, thread, self.threads, seen)
             if self._stopped:
                 return
-            _walk.call(self._address, thread, self.threads)
+            self._sleep(thread, seen)
 
     def _sleep(self, thread: int, seen: int) -> None:
         """Sleep until a step other than `seen` is due; a call that came too late for the last sleep ends this one."""
@@ -176,7 +184,7 @@ class _Workers:
     def stop(self) -> None:
         """Tell the threads to end, and do not wait for it."""
         if not self._stopped:
-            self._stopped = True
+            self._slots[_STOPPED // 8] = 1
             self.wake()
             self._slots[_EPOCH // 8] += 1
 

@@ -1,11 +1,15 @@
 """The architectures that can be converted. A new one is a file and a line here."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ...kernels.errors import LcpuError
 from ..json_file import Config
 from .architecture import Architecture
 from .bitnet import BITNET, BITNET_158
+from .gemma import GEMMA
+from .gemma2 import GEMMA2
+from .gemma3 import GEMMA3
 from .gpt_oss import GPT_OSS
 from .llama import LLAMA, MIXTRAL
 from .olmoe import OLMOE
@@ -26,6 +30,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Qwen2ForCausalLM": QWEN2,
     "Qwen2MoeForCausalLM": QWEN2MOE,
     "Qwen3ForCausalLM": QWEN3,
+    "GemmaForCausalLM": GEMMA,
+    "Gemma2ForCausalLM": GEMMA2,
+    "Gemma3ForCausalLM": GEMMA3,
+    "Gemma3ForConditionalGeneration": GEMMA3,
     "Qwen3MoeForCausalLM": QWEN3MOE,
     "Phi3ForCausalLM": PHI3,
     "BitnetForCausalLM": BITNET,
@@ -43,4 +51,14 @@ def architecture_of(config: Config) -> Architecture:
     return ARCHITECTURES[name]
 
 
-__all__ = ["ARCHITECTURES", "Architecture", "architecture_of"]
+def complete(values: dict[str, Any]) -> dict[str, Any]:
+    """A config.json as the files of its architecture are read: that of the language model, where there are others."""
+    names = values.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    text = values.get("text_config")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        return values
+    return ARCHITECTURES[name].complete(values | text | {"architectures": names} if isinstance(text, dict) else values)
+
+
+__all__ = ["ARCHITECTURES", "Architecture", "architecture_of", "complete"]

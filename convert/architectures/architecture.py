@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import gguf
 
@@ -49,12 +50,17 @@ class Architecture:
     other_names: Mapping[str, str] = field(default_factory=dict)  # endings the gguf package does not know: GGUF's name
     stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensors of all experts, by the ends of their
     # names: those whose rows they have in turn. Floats are [experts, k, rows], quantized ones [experts, rows, k].
-    activation: str = "silu"  # hidden_act
+    activation: str = "silu"  # hidden_act or hidden_activation
+    activation_aliases: tuple[str, ...] = ()  # what else means the same
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
     has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
     ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": two sets of factors
     is_ternary: bool = False  # block matrices are ternary whatever config.json says
+    norm_offset: float = 0.0  # what the model adds to the weights of its norms: in GGUF, they have it already
+    prefixes: tuple[tuple[str, str], ...] = ()  # how names begin, where it is otherwise, and how they should
+    parts: tuple[str, ...] = ()  # how names of tensors begin that are not the language model's: they are left out
     context_length: int = 2048  # of models that do not say
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict  # config.json with defaults, in the older form
     metadata: Callable[[Config], dict[str, Value]] = lambda config: {}  # further keys, without "<architecture>."
 
 
@@ -79,7 +85,7 @@ def sizes(config: Config) -> dict[str, int]:
         "q": heads * head,
         "kv": kv_heads * head,
         "qkv": (heads + 2 * kv_heads) * head,
-        "gate and up": 2 * config.count("intermediate_size"),
+        "gate and up": 2 * feed_forward,
         "experts": experts,
         "expert ffn": config.count("moe_intermediate_size", feed_forward),
         "shared ffn": config.count("shared_expert_intermediate_size", feed_forward),
@@ -91,10 +97,11 @@ def sizes(config: Config) -> dict[str, int]:
 def hyperparameters(architecture: Architecture, config: Config) -> dict[str, Value]:
     """The metadata under the name of the architecture, as llama.cpp's converter writes it."""
     size = sizes(config)
-    activation = config.get("hidden_act") or architecture.activation
-    if activation != architecture.activation:
+    key = "hidden_act" if config.get("hidden_activation") is None else "hidden_activation"
+    activation = config.get(key) or architecture.activation
+    if activation not in (architecture.activation, *architecture.activation_aliases):
         cause = f"is {activation!r}; lcpu converts {architecture.name} models with {architecture.activation!r}"
-        raise config.error("hidden_act", cause)
+        raise config.error(key, cause)
     keys: dict[str, Value] = {
         "block_count": size["blocks"],
         "context_length": config.count("max_position_embeddings", architecture.context_length),

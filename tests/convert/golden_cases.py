@@ -19,6 +19,13 @@ TOKENS = [1, 5, 77, 123, 42, 250, 7, 9, 280, 33, 2, 199]
 LENGTH = 72  # of the text that repeats TOKENS: longer than what LLAMA3 and YARN take for the original context
 ROWS = slice(LENGTH - 4, LENGTH)  # the tokens whose logits are kept
 
+_POST_NORMS = block_shapes("pre_feedforward_layernorm.weight", (EMBED,)) | block_shapes(
+    "post_feedforward_layernorm.weight", (EMBED,))
+_GEMMA = {"hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True, "head_dim": HEAD}
+_GEMMA_2 = _GEMMA | {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": HEAD, "sliding_window": 20}
+_GEMMA_3 = _GEMMA_2 | {"model_type": "gemma3_text", "rope_theta": 50000.0, "rope_local_base_freq": 500.0,
+                       "sliding_window_pattern": 2}
+
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 _TIED = {"lm_head__weight": None}
 _EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
@@ -76,6 +83,15 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QKV_BIASES, {}),
     "qwen2-yarn": ("Qwen2ForCausalLM", QKV_BIASES, {"rope_scaling": _YARN}),
     "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
+    "gemma": ("GemmaForCausalLM", _TIED, _GEMMA | {"hidden_act": "gelu"}),
+    "gemma2": ("Gemma2ForCausalLM", _TIED | _POST_NORMS, _GEMMA_2 | {"attn_logit_softcapping": 3.0,
+               "final_logit_softcapping": 4.0}),
+    "gemma3": ("Gemma3ForCausalLM", _TIED | _POST_NORMS | HEAD_NORMS, _GEMMA_3),
+    "gemma3-scaled": ("Gemma3ForCausalLM", _TIED | _POST_NORMS | HEAD_NORMS, _GEMMA_3 | {
+        "query_pre_attn_scalar": 40, "rope_theta": None, "rope_local_base_freq": None, "sliding_window_pattern": None,
+        "layer_types": ["full_attention", "sliding_attention"], "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 30000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 700.0}}}),
     "phi3": ("Phi3ForCausalLM", FUSED, {"rope_scaling": _longrope(HEAD), "original_max_position_embeddings": 32,
              "pad_token_id": 0}),
     "phi3-short": ("Phi3ForCausalLM", FUSED | _TIED, {"tie_word_embeddings": True, "partial_rotary_factor": 0.75,
@@ -107,8 +123,11 @@ def text() -> list[int]:
 def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors of a checkpoint, and the other arguments of `write_checkpoint`."""
     architecture, changes, config = CASES[name]
+    tensors = llama_tensors(seed=7, **changes)
+    if name.startswith("gemma"):  # norms add 1 to their weights
+        tensors |= {key: values - 1 for key, values in tensors.items() if "norm" in key}
     how = {"architectures": [architecture], "model_type": name.split("-")[0], **config}
     if name == "bitnet":
         return bitnet_tensors(NEW_NORMS), how | BITNET_CONFIG | dict(config)
-    tensors = llama_tensors(seed=7, **changes)
-    return _in_mxfp4(tensors) if name == "gpt_oss-mxfp4" else tensors, how
+    tensors = _in_mxfp4(tensors) if name == "gpt_oss-mxfp4" else tensors
+    return tensors, how

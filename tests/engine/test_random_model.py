@@ -34,8 +34,8 @@ PARAMETERS = {  # in millions, as the models' own papers and cards say
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, "small", SMALL)
     monkeypatch.setitem(SHAPES, "small-tied", Shape(**{**vars(SMALL), "tied": True}))
-    monkeypatch.setitem(SHAPES, "small-phi3", Shape(**{**vars(SMALL), "architecture": "phi3", "rotated": 48,
-                                                       "original_context": 32}))
+    monkeypatch.setitem(SHAPES, "small-phi3", Shape(**{**vars(SMALL), "architecture": "phi3",
+                                                       "keys": (("rope.dimension_count", 48),)}))
 
 
 def test_every_shape_has_the_parameters_of_its_model():
