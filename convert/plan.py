@@ -25,6 +25,10 @@ from .types import natural_types, tensor_types
 from .values import Values
 
 
+# Keys that lcpu alone reads, and the value by which nothing changes.
+_OWN_KEYS = {"attention.scale": None, "rope.scaling.yarn_truncate": True}
+
+
 @dataclass(frozen=True)
 class PlannedTensor:
     name: str
@@ -135,9 +139,10 @@ def _limits(checkpoint: Checkpoint, described: Description) -> Iterator[str]:
     config, name = checkpoint.config, described.architecture.name
     if any(tensor.startswith(described.architecture.parts) for tensor in checkpoint.tensors):
         yield "the model sees or hears besides: the file is the language model alone"
-    if f"{name}.attention.scale" in described.hyperparameters:
-        yield f"{name}.attention.scale is lcpu's own key: a program that does not read it, such as llama.cpp, computes " \
-              "other numbers"
+    for key, plain in _OWN_KEYS.items():
+        if described.hyperparameters.get(f"{name}.{key}", plain) != plain:
+            yield f"{name}.{key} is lcpu's own key: a program that does not read it, such as llama.cpp, computes " \
+                  "other numbers"
     window = config.get("sliding_window")
     length = config.count("max_position_embeddings", 1)
     if f"{name}.attention.sliding_window" in described.hyperparameters:

@@ -311,8 +311,8 @@ class Builder:
         matrix = self.matrix(f"{layer}attn_k.weight", heads * head_dim, width)
         pairs, step, distance = self._pairs.get(k.memory, (0, 1, 0))
         self.balances.append(KeyBalance(factors, matrix, vector("attn_norm.weight", width),
-                                        vector("attn_k.bias", heads * head_dim), vector("attn_k_norm.weight", norm_width),
-                                        pairs, step, distance))
+                                        vector("attn_k.bias", heads * head_dim),
+                                        vector("attn_k_norm.weight", norm_width), pairs, step, distance))
         return factors
 
     def gate(self, gate: Rows, up: Rows, activation: str = "silu") -> Rows:

@@ -8,8 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import EMBED, FFN, FUSED, HEAD, HEAD_NORMS, HEADS, QKV_BIASES, block_shapes, expert_shapes
-from .checkpoints import llama_tensors
+from .checkpoints import (
+    EMBED,
+    FFN,
+    FUSED,
+    HEAD,
+    HEAD_NORMS,
+    HEADS,
+    QKV_BIASES,
+    block_shapes,
+    expert_shapes,
+    llama_tensors,
+)
 from .packed import mxfp4
 from .reference import LLAMA3
 from .test_convert_bitnet import AUTO, BITNET_CONFIG, NEW_NORMS, bitnet_tensors
@@ -37,9 +47,11 @@ _WHOLE_NORMS = block_shapes("self_attn.q_norm.weight", (EMBED,)) | block_shapes(
 _ALL_HEADS = block_shapes("self_attn.k_proj.weight", (EMBED, EMBED)) | block_shapes("self_attn.v_proj.weight",
                                                                                     (EMBED, EMBED))
 
-_SINKS: dict[str, Any] = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"], "head_dim": HEAD,
-          "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 32, "attention_bias": True,
-          "rope_scaling": _YARN | {"beta_fast": 32.0, "beta_slow": 1.0}}
+_SINKS: dict[str, Any] = {
+    "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"], "head_dim": HEAD,
+    "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 32, "attention_bias": True,
+    "rope_scaling": _YARN | {"beta_fast": 32.0, "beta_slow": 1.0},
+}
 
 
 def _gpt_oss() -> dict[str, tuple[int, ...] | None]:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lcpu.convert.checkpoint import open_checkpoint
+from lcpu.convert.plan import plan
 from lcpu.convert.type_rules import Overrides
 from lcpu.kernels.errors import LcpuError
 
-from .checkpoints import BLOCKS
+from .checkpoints import BLOCKS, write_checkpoint
 from .golden_cases import case
 from .packed import E2M1
 from .reference import values_of
@@ -44,7 +46,8 @@ def test_experts_are_stacked_in_their_order(convert):
         name = "model.layers.1.mlp."
         ups = [tensors[f"{name}experts.{expert}.up_proj.weight"] for expert in range(6)]
         assert np.array_equal(values_of(file, "blk.1.ffn_up_exps.weight"), ups)
-        assert np.array_equal(values_of(file, "blk.1.ffn_up_shexp.weight"), tensors[f"{name}shared_expert.up_proj.weight"])
+        up = tensors[f"{name}shared_expert.up_proj.weight"]
+        assert np.array_equal(values_of(file, "blk.1.ffn_up_shexp.weight"), up)
         shared_gate = tensors[f"{name}shared_expert_gate.weight"]
         assert np.array_equal(values_of(file, "blk.1.ffn_gate_inp_shexp.weight"), shared_gate[0])
 
@@ -66,6 +69,14 @@ def test_gpt_oss_has_rows_of_gate_and_up_in_turn(convert, dtype):
         assert file.tensors["blk.0.attn_sinks.weight"].shape == (4,)
         assert [file.metadata[f"gpt-oss.{key}"] for key in (
             "attention.sliding_window", "rope.scaling.type", "rope.scaling.yarn_truncate")] == [16, "yarn", True]
+
+
+@pytest.mark.parametrize(("name", "notes"), [("gpt_oss", 0), ("gpt_oss-mxfp4", 1)])
+def test_a_blend_that_llama_cpp_does_not_know_is_noted(tmp_path, name, notes):
+    tensors, how = case(name)
+    with open_checkpoint(write_checkpoint(tmp_path / "Tiny", tensors, **how)) as checkpoint:
+        found = plan(checkpoint, "auto", "Tiny").notes
+    assert [note[:52] for note in found] == ["gpt-oss.rope.scaling.yarn_truncate is lcpu's own key"] * notes
 
 
 @pytest.mark.parametrize("type", ["auto", "mxfp4_moe"])

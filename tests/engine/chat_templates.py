@@ -376,7 +376,7 @@ GPT_OSS = """\
 {%- for message in loop_messages -%}
     {%- if message.role == 'assistant' -%}
         {%- for field in ("content", "thinking") if field in message %}
-            {%- if "<|channel|>analysis<|message|>" in message[field] or "<|channel|>final<|message|>" in message[field] %}
+            {%- if "<|channel|>analysis<|message|>" in message[field] %}
                 {{- raise_exception("Pass the thinking in another field.") }}
             {%- endif %}
         {%- endfor %}

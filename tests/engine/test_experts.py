@@ -257,7 +257,8 @@ def test_same_bits_beside_other_sequences(model: Callable[..., Model]) -> None:
 def test_only_the_chosen_experts_matter(write_llama: WriteLlama) -> None:
     """A token's logits are the same where the weights of all other experts are not numbers."""
     mixture = Mixture(count=16, used=3, renormalize=True)
-    tensors, seen = mixture.tensors(), {}
+    tensors = mixture.tensors()
+    seen: Seen = {}
     path = write_llama(tensors=tensors, **mixture.metadata)
     mixture.reference(path, TOKENS[:1], seen)
     broken = dict(tensors)

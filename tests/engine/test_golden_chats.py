@@ -27,7 +27,7 @@ def rendered(name: str, messages: list[dict[str, Any]], options: dict[str, Any])
 def test_as_transformers_writes_them(name: str, case: str) -> None:
     wanted = TEXTS[name][case]
     if wanted is None:
-        if CASES[case][0][0]["role"] == "system":  # it goes before the first message where the template has no place for it
+        if CASES[case][0][0]["role"] == "system":  # it goes before the first message: transformers would not do that
             return
         with pytest.raises(LcpuError, match="the chat template of the model fails"):
             rendered(name, *CASES[case])
