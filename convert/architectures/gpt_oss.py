@@ -14,8 +14,8 @@ _FEED_FORWARD = {name: shape for name, shape in with_experts(DECODER_BLOCK).item
 
 def _metadata(config: Config) -> dict[str, Value]:
     if config.get("swiglu_limit") not in (None, 7, 7.0):
-        raise config.error("swiglu_limit", f"is {config.get('swiglu_limit')!r:.80}, and engines limit values to 7; take "
-                                           "another model")
+        raise config.error("swiglu_limit", f"is {config.get('swiglu_limit')!r:.80}, and engines limit values to 7; "
+                                           "take another model")
     layers = config.get("layer_types")
     if layers is not None and layers != [("sliding", "full")[i % 2] + "_attention" for i in range(len(layers))]:
         raise config.error("layer_types", "are not every other one with a window, as in gpt-oss; take another model")

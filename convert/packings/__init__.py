@@ -58,4 +58,5 @@ def _method_without_name(section: str, settings: Config) -> str:
     return "bitsandbytes" if loads else "compressed-tensors" if section == "compression_config" else "an unknown method"
 
 
-__all__ = ["PACKINGS", "Integers", "Packing", "Parts", "Weight", "every", "integer_weight", "packing_of", "weight_values"]
+__all__ = ["PACKINGS", "Integers", "Packing", "Parts", "Weight", "every", "integer_weight", "packing_of",
+           "weight_values"]

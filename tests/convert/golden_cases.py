@@ -60,9 +60,11 @@ _WHOLE_NORMS = block_shapes("self_attn.q_norm.weight", (EMBED,)) | block_shapes(
 _ALL_HEADS = block_shapes("self_attn.k_proj.weight", (EMBED, EMBED)) | block_shapes("self_attn.v_proj.weight",
                                                                                     (EMBED, EMBED))
 
-_SINKS: dict[str, Any] = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"], "head_dim": HEAD,
-          "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 32, "attention_bias": True,
-          "rope_scaling": _YARN | {"beta_fast": 32.0, "beta_slow": 1.0}}
+_SINKS: dict[str, Any] = {
+    "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"], "head_dim": HEAD,
+    "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 32, "attention_bias": True,
+    "rope_scaling": _YARN | {"beta_fast": 32.0, "beta_slow": 1.0},
+}
 
 
 def _gpt_oss() -> dict[str, tuple[int, ...] | None]:
@@ -178,4 +180,5 @@ def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         tensors = falcon_tensors(two_norms="num_kv_heads" in config)
     if name == "bitnet":
         return bitnet_tensors(NEW_NORMS), how | BITNET_CONFIG | dict(config)
-    return _in_mxfp4(tensors) if name == "gpt_oss-mxfp4" else tensors, how
+    tensors = _in_mxfp4(tensors) if name == "gpt_oss-mxfp4" else tensors
+    return tensors, how

@@ -18,7 +18,7 @@ from .golden_cases import CASES, GOLDEN, ROWS, case, text
 
 
 def in_floats(tensors: dict[str, np.ndarray], how: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """MXFP4 as transformers reads it. Its own way to load such a checkpoint needs another package, and makes bfloat16."""
+    """MXFP4 as transformers reads it, whose way to load such a checkpoint needs another package and makes bfloat16."""
     import torch
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 

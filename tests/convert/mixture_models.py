@@ -59,7 +59,9 @@ class Shape:
             shapes["attn_qkv"] = (2, width)
         if self.arch in ("phi3", "falcon", "starcoder2"):
             return shapes | {"ffn_up": (2, width), "ffn_down": (2, inner)}
-        if self.arch in ("qwen3", "qwen3moe", "olmoe"):
+        if self.arch in ("gemma2", "gemma3"):
+            shapes |= {"post_attention_norm": (width,), "post_ffw_norm": (width,)}
+        if self.arch in ("qwen3", "qwen3moe", "olmoe", "gemma3"):
             shapes |= {"attn_q_norm": (8,), "attn_k_norm": (8,)}
         if self.arch == "bitnet":
             shapes |= {"attn_sub_norm": (width,), "ffn_sub_norm": (inner,)}
@@ -88,6 +90,10 @@ MODELS = {
     "qwen2": Shape("qwen2", layers=24, kv_heads=4, tied=True),
     "qwen2, 80 layers, 32 / 32": Shape("qwen2", layers=80, kv_heads=32),
     "qwen3": Shape("qwen3", layers=36),
+    "gemma": Shape("gemma", layers=18, kv_heads=1, tied=True),
+    "gemma2": Shape("gemma2", layers=42, kv_heads=16, tied=True),
+    "gemma3, rows of 288": Shape("gemma3", layers=26, tied=True, embedding=288),
+    "gemma3, 62 layers, 32 / 16": Shape("gemma3", layers=62, kv_heads=16, tied=True),
     "phi3": Shape("phi3", layers=32, tied=True),
     "granite": Shape("granite", layers=40),
     "smollm3": Shape("smollm3", layers=36, kv_heads=4, tied=True),

@@ -227,10 +227,15 @@ content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
         {%- endif %}
         {%- if message.tool_calls %}
             {%- for tool_call in message.tool_calls %}
-                {{- tool_call.arguments | tojson }}
+                {%- if tool_call.function %}
+                    {%- set tool_call = tool_call.function %}
+                {%- endif %}
+                {{- '<tool_call>\\n' + tool_call.name + (tool_call.arguments | tojson) + '\\n</tool_call>' }}
             {%- endfor %}
         {%- endif %}
         {{- '<|im_end|>\\n' }}
+    {%- elif message.role == "tool" %}
+        {{- '<|im_start|>user\\n<tool_response>\\n' + content + '\\n</tool_response><|im_end|>\\n' }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
@@ -289,6 +294,40 @@ GRANITE_3 = """\
 {%- endfor %}"""
 
 GPT_OSS = """\
+{%- macro type_of(spec) -%}
+    {%- if spec.type == "array" -%}
+        {{- type_of(spec['items']) + "[]" }}
+    {%- elif spec.enum -%}
+        {{- '"' + spec.enum | join('" | "') + '"' }}
+    {%- elif spec.type is iterable and spec.type is not string -%}
+        {{- spec.type | join(" | ") }}
+    {%- else -%}
+        {{- spec.type }}
+    {%- endif -%}
+{%- endmacro -%}
+{%- macro functions(tools) -%}
+    {%- for tool in tools %}
+        {%- set tool = tool.function %}
+        {{- "// " + tool.description + "\\ntype " + tool.name + " = " }}
+        {%- if tool.parameters and tool.parameters.properties %}
+            {{- "(_: {\\n" }}
+            {%- for name, spec in tool.parameters.properties.items() %}
+                {{- name }}
+                {%- if name not in (tool.parameters.required or []) -%}
+                    {{- "?" }}
+                {%- endif -%}
+                {{- ": " + type_of(spec) }}
+                {%- if spec.default is defined -%}
+                    {{- ", // default: " + spec.default | tojson }}
+                {%- endif -%}
+                {{- ",\\n" }}
+            {%- endfor %}
+            {{- "}) => any;\\n" }}
+        {%- else -%}
+            {{- "() => any;\\n" }}
+        {%- endif -%}
+    {%- endfor %}
+{%- endmacro -%}
 {%- macro build_system_message() -%}
     {%- if model_identity is not defined %}
         {%- set model_identity = "You are ChatGPT, a large language model trained by OpenAI." %}
@@ -298,7 +337,19 @@ GPT_OSS = """\
         {%- set reasoning_effort = "medium" %}
     {%- endif %}
     {{- "Reasoning: " + reasoning_effort + "\\n\\n" }}
+    {%- if builtin_tools %}
+        {%- set found = namespace(python=false) %}
+        {%- for tool in builtin_tools %}
+            {%- if tool == "python" %}
+                {%- set found.python = true %}
+            {%- endif %}
+        {%- endfor %}
+        {{- "# Tools\\n\\n## python\\n\\n" if found.python }}
+    {%- endif -%}
     {{- "# Valid channels: analysis, commentary, final." }}
+    {%- if tools -%}
+        {{- "\\nCalls go to the commentary channel: 'functions'." }}
+    {%- endif -%}
 {%- endmacro -%}
 {{- "<|start|>system<|message|>" }}
 {{- build_system_message() }}
@@ -316,22 +367,54 @@ GPT_OSS = """\
         {{- "# Instructions\\n\\n" }}
         {{- developer_message }}
     {%- endif %}
+    {%- if tools -%}
+        {{- "\\n\\n# Tools\\n\\n" + functions(tools) }}
+    {%- endif -%}
     {{- "<|end|>" }}
 {%- endif %}
 {%- set last_tool_call = namespace(name=none) %}
 {%- for message in loop_messages -%}
     {%- if message.role == 'assistant' -%}
-        {%- if "content" in message %}
-            {%- if "<|channel|>analysis<|message|>" in message.content %}
+        {%- for field in ("content", "thinking") if field in message %}
+            {%- if "<|channel|>analysis<|message|>" in message[field] %}
                 {{- raise_exception("Pass the thinking in another field.") }}
             {%- endif %}
-        {%- endif %}
-        {%- if loop.last and not add_generation_prompt %}
+        {%- endfor %}
+        {%- if "tool_calls" in message %}
+            {%- set later = namespace(answer=false) %}
+            {%- for other in loop_messages[loop.index:] %}
+                {%- if other.role == 'assistant' and "tool_calls" not in other %}
+                    {%- set later.answer = true %}
+                {%- endif %}
+            {%- endfor %}
+            {%- set call = message.tool_calls[0] %}
+            {%- if call.function %}
+                {%- set call = call.function %}
+            {%- endif %}
+            {%- if message.content and message.thinking %}
+                {{- raise_exception("Pass the thinking in one field.") }}
+            {%- elif (message.content or message.thinking) and not later.answer %}
+                {{- "<|start|>assistant<|channel|>analysis<|message|>" + (message.content or message.thinking) \
++ "<|end|>" }}
+            {%- endif %}
+            {{- "<|start|>assistant to=functions." + call.name + "<|channel|>commentary json<|message|>" }}
+            {{- call.arguments | tojson + "<|call|>" }}
+            {%- set last_tool_call.name = call.name %}
+        {%- elif loop.last and not add_generation_prompt %}
+            {%- if "thinking" in message %}
+                {{- "<|start|>assistant<|channel|>analysis<|message|>" + message.thinking + "<|end|>" }}
+            {%- endif %}
             {{- "<|start|>assistant<|channel|>final<|message|>" + message.content + "<|return|>" }}
         {%- else %}
             {{- "<|start|>assistant<|channel|>final<|message|>" + message.content + "<|end|>" }}
             {%- set last_tool_call.name = none %}
         {%- endif %}
+    {%- elif message.role == 'tool' -%}
+        {%- if last_tool_call.name is none %}
+            {{- raise_exception("No tool was called.") }}
+        {%- endif %}
+        {{- "<|start|>functions." + last_tool_call.name }}
+        {{- " to=assistant<|channel|>commentary<|message|>" + message.content | tojson + "<|end|>" }}
     {%- elif message.role == 'user' -%}
         {{- "<|start|>user<|message|>" + message.content + "<|end|>" }}
     {%- endif -%}
@@ -339,6 +422,21 @@ GPT_OSS = """\
 {%- if add_generation_prompt -%}
 <|start|>assistant
 {%- endif -%}"""
+
+QWEN_MOE = """\
+{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
+{{ '<|im_start|>system\\nYou are a helpful assistant<|im_end|>\\n' }}{% endif %}\
+{{'<|im_start|>' + message['role'] + '\\n' + message['content']}}\
+{% if (loop.last and add_generation_prompt) or not loop.last %}{{ '<|im_end|>' + '\\n'}}{% endif %}{% endfor %}\
+{% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+
+OLMOE = """\
+{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}\
+{{ '<|system|>\\n' + message['content'] + '\\n' }}{% elif message['role'] == 'user' %}\
+{{ '<|user|>\\n' + message['content'] + '\\n' }}{% elif message['role'] == 'assistant' %}{% if not loop.last %}\
+{{ '<|assistant|>\\n' + message['content'] + eos_token + '\\n' }}{% else %}\
+{{ '<|assistant|>\\n' + message['content'] + eos_token }}{% endif %}{% endif %}\
+{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}{% endfor %}"""
 
 LLAVA = """\
 {% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}\

@@ -48,6 +48,7 @@ def vectors_of(architecture: str, feed_forward: int, q_width: int, kv_width: int
         "llama": {},
         "qwen2": {"attn_q.bias": q_width, "attn_k.bias": kv_width, "attn_v.bias": kv_width},
         "qwen3": {"attn_q_norm.weight": head_dim, "attn_k_norm.weight": head_dim},
+        "olmoe": {"attn_q_norm.weight": q_width, "attn_k_norm.weight": kv_width},
     }.get(architecture, {"attn_sub_norm.weight": q_width, "ffn_sub_norm.weight": feed_forward})
 
 

@@ -254,6 +254,26 @@ def test_same_bits_beside_other_sequences(model: Callable[..., Model]) -> None:
     assert same(logits, whole)
 
 
+def test_only_the_chosen_experts_matter(write_llama: WriteLlama) -> None:
+    """A token's logits are the same where the weights of all other experts are not numbers."""
+    mixture = Mixture(count=16, used=3, renormalize=True)
+    tensors = mixture.tensors()
+    seen: Seen = {}
+    path = write_llama(tensors=tensors, **mixture.metadata)
+    mixture.reference(path, TOKENS[:1], seen)
+    broken = dict(tensors)
+    for name, tensor in tensors.items():
+        if tensor and "_exps" in name:
+            values = np.full(tensor.shape, np.nan, np.float32)
+            chosen = [expert for part, expert in seen if name.startswith(f"{part}_exps")]
+            assert len(chosen) == 3
+            values[chosen] = np.asarray(tensor.data).view(np.float32).reshape(tensor.shape)[chosen]
+            broken[name] = tensor_of(name, values, "f32")
+    with LLM.load(path, threads=2) as llm, LLM.load(write_llama(tensors=broken, **mixture.metadata)) as other:
+        assert same(llm.logits(TOKENS[:1]), other.logits(TOKENS[:1]))
+        assert not np.isfinite(other.logits(TOKENS[:20])[-1]).all()
+
+
 def test_fused_and_stacked_and_apart_are_the_same(write_llama: WriteLlama, write: Callable[[Mixture], Path]) -> None:
     """One model in three layouts, with experts of quantized blocks."""
     kinds = {"gate": "q8_0", "up": "q8_0", "down": "q8_0", "gate_up": "q8_0"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -24,7 +25,8 @@ PARAMETERS = {  # in millions, as the models' own papers and cards say
     "smollm2-135m": 134.5, "tinyllama-1.1b": 1100, "llama3.2-1b": 1236, "llama3.2-3b": 3213, "llama2-7b": 6738,
     "llama3-8b": 8030, "llama3-70b": 70554,
     "phi4-mini": 3836,
-    "qwen3-30b-a3b-eighth": (30532 - 622) / 8 + 622,  # all of the embedding and of the output layer
+    # All of the embedding and of the output layer, and an eighth of the rest.
+    "qwen3-30b-a3b-eighth": (30532 - 622) / 8 + 622, "gpt-oss-20b-eighth": (20915 - 1158) / 8 + 1158,
 }  # fmt: skip
 
 
@@ -33,8 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, "small", SMALL)
     monkeypatch.setitem(SHAPES, "small-tied", Shape(**{**vars(SMALL), "tied": True}))
     monkeypatch.setitem(SHAPES, "small-phi3", Shape(**{**vars(SMALL), "architecture": "phi3",
-                                                       "rotated": 48,
-                                                       "original_context": 32}))
+                                                       "keys": (("rope.dimension_count", 48),)}))
 
 
 def test_every_shape_has_the_parameters_of_its_model():
@@ -42,6 +43,29 @@ def test_every_shape_has_the_parameters_of_its_model():
     for name, millions in PARAMETERS.items():
         tensors = random_model._tensors(SHAPES[name], "q4_0").values()
         assert sum(math.prod(info.shape) for info in tensors) / 1e6 == pytest.approx(millions, rel=2e-3), name
+
+
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.architecture != "llama"])
+def test_other_architectures_load(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """With fewer and smaller layers."""
+    few = {"layers": 2, "embedding": 256, "feed_forward": 256, "vocab": 500}
+    if not SHAPES[name].head_dim:
+        few["heads"] = few["kv_heads"] = 256 // (SHAPES[name].embedding // SHAPES[name].heads)
+    monkeypatch.setitem(SHAPES, "few", replace(SHAPES[name], **few))
+    with RandomModel("few", "mxfp4") as file:
+        model = Model(file, 64, 1)
+        logits = model.step([Piece([5, 400, 7], 0, [0], outputs=3)])
+        assert np.isfinite(logits).all()
+        assert (logits.std(axis=1) > 0.1).all()
+        model.close()
+
+
+def test_experts_alone_are_mxfp4():
+    types = {name: info.type_name for name, info in RandomModel("gpt-oss-20b-eighth", "mxfp4").tensors.items()}
+    assert {name.split(".", 2)[-1] for name, kind in types.items() if kind == "MXFP4"} == {
+        "ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"}
+    assert {types[name] for name in ("token_embd.weight", "output.weight", "blk.0.attn_q.weight")} == {"Q8_0"}
+    assert types["blk.2.ffn_gate_inp.weight"] == types["blk.0.ffn_up_exps.bias"] == "F32"
 
 
 def test_every_format_can_be_random():

@@ -78,6 +78,45 @@ def test_gelu_multiply(seed, tokens, width, threads):
 
 @few
 @shapes
+def test_clamped_swish_multiply(seed, tokens, width, threads):
+    gate, up = (10 * each for each in rows_of(seed, tokens, width, 2))
+    rows, ups = padded(gate), padded(up)
+    run(elementwise.GATES["clamped_swish"], threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
+        stride=rows.strides[0], vectors=vectors_of(rows))
+    wanted = reference.clamped_swish_multiply(gate, up)
+    np.testing.assert_allclose(rows[:tokens, :width], wanted, rtol=2e-6, atol=1e-7)
+    assert not rows[:, width:].any()
+    assert not rows[tokens:].any()
+
+
+def test_clamped_swish_multiply_at_the_ends():
+    gate, up = np.array([[-1e30, -np.inf, 7, 8, np.inf, 1, 1, np.nan, 1]], np.float32), np.ones((1, 9), np.float32)
+    up[0, 5:7], up[0, 8] = (np.inf, -np.inf), np.nan
+    rows = padded(gate)
+    run(elementwise.GATES["clamped_swish"], count=int64(1), gate=rows, up=padded(up), out=rows, stride=rows.strides[0],
+        vectors=vectors_of(rows))
+    swish_7, swish_1 = (x / (1 + np.exp(-1.702 * x)) for x in (7, 1))
+    np.testing.assert_allclose(rows[0, 2:7], [2 * swish_7] * 3 + [8 * swish_1, -6 * swish_1], rtol=1e-6)
+    assert rows[0, 0] == 0
+    assert np.isnan(rows[0, [1, 7, 8]]).all()  # -inf / inf, as in llama.cpp
+
+
+@few
+@shapes
+def test_add_sigmoid_gated(seed, tokens, width, threads):
+    x, y, source = rows_of(seed, tokens, width, 3)
+    weight = np.random.default_rng(seed + 1).standard_normal((1, width), dtype=np.float32)
+    rows, sources = padded(x), padded(source)
+    run(elementwise.add_sigmoid_gated, threads=threads, count=int64(tokens), x=rows, y=padded(y),
+        stride=rows.strides[0], vectors=vectors_of(rows), source=sources, source_stride=sources.strides[0],
+        weight=padded(weight), source_vectors=vectors_of(sources))
+    share = 1 / (1 + np.exp(-(source.astype(np.float64) @ weight[0])))
+    np.testing.assert_allclose(rows[:tokens, :width], x + y * share[:, None], rtol=1e-5, atol=1e-5)
+    assert not rows[tokens:].any()
+
+
+@few
+@shapes
 def test_soft_cap(seed, tokens, width, threads):
     (x,) = rows_of(seed, tokens, width, 1)
     x *= 40
