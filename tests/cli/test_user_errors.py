@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., P
     (folder / "requests.jsonl").write_text('{"prompt": "a"}\n')
     for name, changes in {
         "experts.gguf": EXPERTS,
-        "phi.gguf": {"general.architecture": "phi3"},
+        "mamba.gguf": {"general.architecture": "mamba"},
         "heads.gguf": {"llama.attention.head_count": 3},
         "huge.gguf": {"llama.context_length": 2**40},
         "unnamed.gguf": {"llama.context_length": None},
@@ -179,9 +179,9 @@ ERRORS: list[tuple[str, str, int, str]] = [
     ("experts", "run -p a -m experts.gguf", 1,
      "experts.gguf: key 'qwen3.expert_count' is 8: mixture-of-experts models of this architecture are not "
      "supported; take a dense model"),
-    ("an architecture that lcpu does not have", "run -p a -m phi.gguf", 1,
-     "phi.gguf: architecture 'phi3' is not supported; lcpu runs bitnet, bitnet-25, bitnet-b1.58, llama, "
-     "qwen2, qwen3"),
+    ("an architecture that lcpu does not have", "run -p a -m mamba.gguf", 1,
+     "mamba.gguf: architecture 'mamba' is not supported; lcpu runs BitNet (bitnet, bitnet-25, bitnet-b1.58); "
+     "Gemma (gemma, gemma2, gemma3); ...; Llama and Mistral (llama); ...; Qwen (qwen2, ..., qwen3, ...)"),
     ("heads that do not divide", "run -p a -m heads.gguf", 1,
      "heads.gguf: key 'llama.attention.head_count_kv' is 2, which does not divide the 3 heads: damaged; "
      "download the file again"),
