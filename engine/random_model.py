@@ -55,9 +55,9 @@ SHAPES = {
     "llama3-8b": Shape(32, 4096, 14336, 32, 8, 128256, 8192, 5e5),
     "gemma3-1b": Shape(26, 1152, 6912, 4, 1, 262144, 32768, 1e6, tied=True, architecture="gemma3", head_dim=256,
                        keys=(("attention.sliding_window", 512),)),
-    "gemma3-4b": Shape(34, 2560, 10240, 8, 4, 262144, 131072, 1e6, tied=True, architecture="gemma3", head_dim=256, keys=(
-                       ("attention.sliding_window", 1024), ("rope.scaling.type", "linear"),
-                       ("rope.scaling.factor", 8.0))),
+    "gemma3-4b": Shape(34, 2560, 10240, 8, 4, 262144, 131072, 1e6, tied=True, architecture="gemma3", head_dim=256,
+                       keys=(("attention.sliding_window", 1024), ("rope.scaling.type", "linear"),
+                             ("rope.scaling.factor", 8.0))),
     "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3",
                        keys=(("rope.dimension_count", 96), ("rope.scaling.original_context_length", 4096))),
     "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
