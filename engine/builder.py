@@ -67,6 +67,7 @@ class Builder:
         self.tensors = Tensors(file)
         self.rope_tables: list[RopeTable] = []
         self.balances: list[KeyBalance] = []
+        self.windows: list[int] = []  # of each layer with attention, how many positions a query sees; 0: all
         self.input_squares = InputSquares(self.program, self.buffer) if input_squares else None
         self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int, int], np.ndarray] = {}
@@ -274,6 +275,7 @@ class Builder:
         """
         h, pool, heads = self.h, self.pool, self.h.head_count_kv
         first = pool.add_layer()
+        self.windows.append(window)
         pages: dict[str, Any] = {"tables": self.batch.tables, "table_bytes": self.batch.tables.strides[0],
                                  "pages": lambda: address_of(pool.pages) + first, "page_bytes": lambda: pool.page_bytes,
                                  "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes,

@@ -34,6 +34,21 @@ def test_rms_norm(seed, tokens, width, threads):
     assert not out[tokens:].any()
 
 
+@few
+@shapes
+def test_add_rms_norm(seed, tokens, width, threads):
+    x, y, weights = rows_of(seed, tokens, width, 3)
+    rows, others, weight = padded(x), padded(y), padded(weights[:1])
+    before = others.copy()
+    run(elementwise.add_rms_norm, threads=threads, count=int64(tokens), x=rows, y=others, weight=weight,
+        stride=rows.strides[0], vectors=vectors_of(rows), width=width, epsilon=1e-5)
+    wanted = x + reference.rms_norm(y, weights[0], 1e-5)
+    np.testing.assert_allclose(rows[:tokens, :width], wanted, rtol=2e-6, atol=2e-6)
+    assert not rows[:, width:].any()
+    assert not rows[tokens:].any()
+    assert np.array_equal(others, before)
+
+
 def test_rms_norm_of_zeros_is_zero():
     rows, out = padded(np.zeros((1, 8), np.float32)), np.full_like(padded(np.zeros((1, 8))), 7)
     run(elementwise.rms_norm, count=int64(1), x=rows, weight=np.ones_like(rows), out=out, stride=rows.strides[0],
