@@ -23,7 +23,9 @@ from .simd import wake_sleepers
 # Byte offsets in the control block: a cache line each, so that spinning on one does not slow the others.
 _EPOCH, _PROGRAM, _LENGTH, _COUNTERS, _STOPPED, _ARRIVED, _GENERATION, _SLEEPERS, _PLACES = (64 * i for i in range(9))
 _CPUS = 1 << 16  # _PLACES [threads]: the generation of the barrier that a thread reached last * _CPUS + its processor
+_PLACE = 64  # bytes from one to the next
 _PATIENCE = 2_000  # spins at a barrier before a thread goes to sleep: about a tenth of a millisecond
+_LOOKS = 64  # spins before it looks whether it is in the way, and again: most waits are shorter
 _IDLE_SPINS = 30_000  # spins between steps before a thread goes to sleep: about a millisecond
 
 
@@ -31,7 +33,7 @@ _IDLE_SPINS = 30_000  # spins between steps before a thread goes to sleep: about
 def _in_the_way(control, threads, generation, processor):
     """Whether a thread that has yet to reach this barrier was last seen on this processor: it waits for us to leave."""
     for other in range(threads):
-        place = atomic_get(control + _PLACES + 8 * other)
+        place = atomic_get(control + _PLACES + _PLACE * other)
         if place % _CPUS == processor and place // _CPUS != generation:
             return True
     return False
@@ -40,10 +42,10 @@ def _in_the_way(control, threads, generation, processor):
 @device
 def _wait(control, threads, generation, processor):
     """Spin until the generation changes, then sleep: at once where spinning keeps another thread from running."""
-    for spin in range(_PATIENCE):
+    for spin in range(1, _PATIENCE):
         if atomic_get(control + _GENERATION) != generation:
             return
-        if spin % 64 == 0 and _in_the_way(control, threads, generation, processor):
+        if spin % _LOOKS == 0 and _in_the_way(control, threads, generation, processor):
             break
         pause()
     atomic_add(control + _SLEEPERS, 1)
@@ -55,7 +57,7 @@ def _wait(control, threads, generation, processor):
 @device
 def _barrier(control, thread, threads):
     generation, processor = atomic_get(control + _GENERATION), processor_of(thread)
-    atomic_put(control + _PLACES + 8 * thread, generation * _CPUS + processor)
+    atomic_put(control + _PLACES + _PLACE * thread, generation * _CPUS + processor)
     if atomic_add(control + _ARRIVED, 1) < threads - 1:
         _wait(control, threads, generation, processor)
         return
@@ -118,7 +120,7 @@ class _Workers:
     def __init__(self, threads: int) -> None:
         """Raises LcpuError if the system has no room for so many threads."""
         self.threads = threads
-        self._control = np.zeros((_PLACES + 64) // 8 + threads, np.int64)
+        self._control = np.zeros((_PLACES + 64 + _PLACE * threads) // 8, np.int64)
         self._address = -(-address_of(self._control) // 64) * 64
         self._slots = self._control[(self._address - address_of(self._control)) // 8 :]
         # What ends sleep must be whole or not at all when a Ctrl-C comes: a Condition could keep its lock for ever.
