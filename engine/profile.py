@@ -81,6 +81,7 @@ class Profiler:
         self._model = model
         self._timed = timed(model.program, model.team.threads)
         self._elapsed, self._work = np.zeros_like(self._timed.elapsed), np.zeros_like(self._timed.work)
+        self._barriers = np.zeros_like(self._elapsed)
         self._shapes: Counter[tuple[int, int]] = Counter()  # (tokens, outputs) of steps
         self._attention_bytes = self._attention_operations = 0  # of all layers
         self.samples_ns: list[int] = []
@@ -89,11 +90,13 @@ class Profiler:
         """Run steps. Their time, without what is between them, is a sample."""
         sample = 0
         for pieces in steps:
+            self._timed.clear()
             start = time.perf_counter_ns()
             self._model.step(pieces, self._timed.program)
             sample += time.perf_counter_ns() - start
             self._elapsed += self._timed.elapsed
             self._work += self._timed.work
+            self._barriers += self._timed.times.all(axis=(0, 2))  # one thread alone meets nobody
             self._count(pieces)
         self.samples_ns.append(sample)
 
@@ -114,7 +117,8 @@ class Profiler:
         instructions = [instruction for number in numbers for instruction in self._timed.operations[number]]
         loads = [known for instruction in instructions if (known := self._load(instruction))]
         ticks = clock_rate() * self.steps
-        return Operation(name, len(instructions), len(numbers), float(self._elapsed[numbers].sum() / ticks),
+        barriers = round(self._barriers[numbers].sum() / self.steps)
+        return Operation(name, len(instructions), barriers, float(self._elapsed[numbers].sum() / ticks),
                          tuple((self._work[:, numbers].sum(axis=1) / ticks).tolist()),
                          bytes=sum(each for each, _ in loads) / self.steps if loads else None,
                          arithmetic=sum(each for _, each in loads) / self.steps if loads else None)
