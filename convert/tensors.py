@@ -26,7 +26,7 @@ from .values import Values, constant, plain, shifted, stacked, ternarized
 # What checkpoints may hold besides weights: it follows from config.json.
 _SKIPPED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 
-_EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
+_EXPERT = re.compile(r"(.+\.(?:experts|norms))\.(\d+)\.(.+)")  # norms: of heads
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class InTurn:
     whole: SourceTensor | Parts
     index: int  # of the stack
     count: int  # stacks
+    is_fused: bool = False  # the rows of one stack, or matrix, follow those of another (see `Architecture.fused`)
 
     @property
     def name(self) -> str:
@@ -67,6 +68,8 @@ def tensors_of(checkpoint: Checkpoint, architecture: Architecture) -> Iterator[t
         shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.optional.items()
                    if f"blk.{block}.{name}" in sources}
     shapes["output_norm.weight"] = ("embed",)
+    if architecture.norm_bias:
+        shapes["output_norm.bias"] = ("embed",)
     if architecture.has_output and not _is_tied(checkpoint, sources):
         shapes["output.weight"] = ("vocab", "embed")
     for name, shape in shapes.items():
@@ -101,6 +104,10 @@ def _by_gguf_name(checkpoint: Checkpoint, architecture: Architecture, blocks: in
         if ending in architecture.stacks and block.isdecimal():
             stacks = architecture.stacks[ending]
             found |= {f"blk.{block}.{each}": InTurn(source, i, len(stacks)) for i, each in enumerate(stacks)}
+            continue
+        if ending in architecture.fused and block.isdecimal():
+            parts = architecture.fused[ending]
+            found |= {f"blk.{block}.{each}": InTurn(source, i, len(parts), True) for i, each in enumerate(parts)}
             continue
         gguf_name = _other_name(name, architecture) or names.get_name(name, (".weight", ".bias"))
         if gguf_name is None:
@@ -165,7 +172,7 @@ class _Maker:
                                 "config.json says: the checkpoint is not whole")
             return stacked([self.values(name, source.experts[number], shape[1:]) for number in range(shape[0])])
         if isinstance(source, InTurn):
-            return self._in_turn(source, shape)
+            return self._cut(source, shape) if source.is_fused else self._in_turn(source, shape)
         order = self.order(name, shape[0])
         if isinstance(source, Parts):
             made = self.read(source, shape)
@@ -183,6 +190,19 @@ class _Maker:
         if self.has_masters and is_matrix and not stays_float(self.checkpoint.config, source.name):
             return ternarized(source, order)
         return plain(source, order)
+
+    def _cut(self, source: InTurn, shape: tuple[int, ...]) -> Values:
+        """Of [..., rows, k]."""
+        *stack, rows, k = shape
+        whole, stored = source.whole, (*stack, source.count * rows, k)
+        if isinstance(whole, Parts):
+            raise whole.error(next(iter(whole.tensors.values())), "is quantized, and holds several tensors, which lcpu "
+                              "does not take apart")
+        if whole.shape != stored or whole.dtype not in FLOATS or whole.strides is not None:
+            raise self.error(whole, f"is not {shown(stored)} floats, as config.json says")
+        strides = (*([source.count * rows * k] if stack else []), k, 1)
+        first = source.index * rows * k * (whole.nbytes // math.prod(stored))
+        return plain(replace(whole, shape=shape, strides=strides, offset=whole.offset + first))
 
     def _in_turn(self, source: InTurn, shape: tuple[int, ...]) -> Values:
         """Of [experts, rows, k], or of biases [experts, rows]."""
@@ -212,7 +232,8 @@ class _Maker:
         each other is not in halves of heads but side by side."""
         heads = {"attn_q": self.size["heads"], "attn_k": self.size["kv heads"]}.get(name.split(".")[-2])
         if heads is None or not self.architecture.interleaved_rope:
-            return self._rows.get(name)
+            order = self.architecture.row_order(name.split(".", 2)[-1], self.size)
+            return self._rows.get(name) if order is None else order
         return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).ravel()
 
     def _arrange(self, block: str, sources: Sources) -> None:

@@ -67,6 +67,7 @@ class Builder:
         self.tensors = Tensors(file)
         self.rope_tables: list[RopeTable] = []
         self.balances: list[KeyBalance] = []
+        self.windows: list[int] = []  # of each layer with attention, how many positions a query sees; 0: all
         self.input_squares = InputSquares(self.program, self.buffer) if input_squares else None
         self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int, int], np.ndarray] = {}
@@ -274,6 +275,7 @@ class Builder:
         """
         h, pool, heads = self.h, self.pool, self.h.head_count_kv
         first = pool.add_layer()
+        self.windows.append(window)
         pages: dict[str, Any] = {"tables": self.batch.tables, "table_bytes": self.batch.tables.strides[0],
                                  "pages": lambda: address_of(pool.pages) + first, "page_bytes": lambda: pool.page_bytes,
                                  "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes,
@@ -304,15 +306,17 @@ class Builder:
         def vector(name: str, width: int) -> np.ndarray | None:
             return self.tensors.vector(layer + name, width)[:width] if self.has(layer + name) else None
 
-        norm = self.file.tensors.get(f"{layer}attn_k_norm.weight")
-        norm_width = head_dim if norm is None or max(norm.shape) == head_dim else heads * head_dim
-
+        norm, info = None, self.file.tensors.get(f"{layer}attn_k_norm.weight")  # of a head, of all, or of each of them
+        if info is not None:
+            norm = self.tensors.flat(info.name, *info.shape)
+            if len(norm) not in (head_dim, heads * head_dim):
+                norm = self.tensors.vector(info.name, head_dim)  # which raises
         factors = np.ones((heads, 2, head_dim), np.float32)
         matrix = self.matrix(f"{layer}attn_k.weight", heads * head_dim, width)
         pairs, step, distance = self._pairs.get(k.memory, (0, 1, 0))
         self.balances.append(KeyBalance(factors, matrix, vector("attn_norm.weight", width),
-                                        vector("attn_k.bias", heads * head_dim),
-                                        vector("attn_k_norm.weight", norm_width), pairs, step, distance))
+                                        vector("attn_k.bias", heads * head_dim), norm,
+                                        pairs, step, distance))
         return factors
 
     def gate(self, gate: Rows, up: Rows, activation: str = "silu") -> Rows:
@@ -351,9 +355,10 @@ class Builder:
                          factor=float(factor))
         return x.changed()
 
-    def add(self, x: Rows, y: Rows) -> Rows:
-        """x + y, in x's place."""
-        self.program.add(elementwise.add, count=x.count, x=x.array, y=y.array, stride=x.stride, vectors=x.vectors)
+    def add(self, x: Rows, y: Rows, factor: float = 1.0) -> Rows:
+        """x + factor * y, in x's place."""
+        self.program.add(elementwise.add, count=x.count, x=x.array, y=y.array, stride=x.stride, vectors=x.vectors,
+                         factor=float(factor))
         return x.changed()
 
     def add_sigmoid_gated(self, x: Rows, y: Rows, source: Rows, name: str) -> Rows:

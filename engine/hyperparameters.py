@@ -52,7 +52,7 @@ class Hyperparameters:
     rope_dimension_count: int  # of a head's values, how many rotate; even
     rope_freq_base: float
     rope_scaling: RopeScaling
-    norm_epsilon: float  # of the RMS norms
+    norm_epsilon: float  # of the RMS or layer norms
     vocab_size: int
     expert_count: int = 0  # 0: feed-forwards are dense
     expert_used_count: int = 0  # of the experts, how many a token has
@@ -82,10 +82,11 @@ _LIMITS = {
 }
 # Architectures whose mixtures of experts are computed, and those of which llama.cpp takes a dense width to be that of
 # all experts of a token, where the file does not say how wide one is.
-_WITH_EXPERTS = ("llama", "gpt-oss", "olmoe", "qwen2moe", "qwen3moe")
+_WITH_EXPERTS = ("llama", "gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "granitemoe")
 _WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
 _LARGEST = 2**27  # of counts that few architectures have
 
+_EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")  # a model has one
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
@@ -142,14 +143,13 @@ class Keys:
             raise self.error(name, f"is {value}, not {low:g} to {high:g}: damaged")
         return float(value)
 
-
     def flag(self, name: str, default: bool) -> bool:
         value = self.get(name)
         if value is None:
             return default
-        if not isinstance(value, bool):
+        if not isinstance(value, (bool, np.bool_)):
             raise self.error(name, f"is {_shown(value)}, not true or false: damaged")
-        return value
+        return bool(value)
 
     def flags(self, name: str, size: int) -> list[bool] | None:
         """True or false for each of `size` layers; None where the key is no array. Longer arrays are cut."""
@@ -243,7 +243,8 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         rope_dimension_count=rope_dimension_count,
         rope_freq_base=keys.real("rope.freq_base", default=10000.0, low=2.0),
         rope_scaling=_rope_scaling(keys, context_length),
-        norm_epsilon=keys.real("attention.layer_norm_rms_epsilon", high=1.0),
+        norm_epsilon=keys.real(_EPSILONS[keys.get(_EPSILONS[0]) is None and keys.get(_EPSILONS[1]) is not None],
+                               high=1.0),
         vocab_size=vocab_size,
         **experts,
     )
@@ -272,7 +273,8 @@ def _experts(keys: Keys) -> dict[str, int]:
     width = max(1, dense // used) if keys.architecture in _WIDTH_OF_ALL else dense
     return {"expert_count": count, "expert_used_count": used,
             "expert_feed_forward_length": keys.count("expert_feed_forward_length", width),
-            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense)}
+            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense,
+                                                                         least=0)}
 
 
 def _head_dim(keys: Keys, embedding_length: int, head_count: int) -> int:
@@ -304,11 +306,13 @@ def _rope_scaling(keys: Keys, context_length: int) -> RopeScaling:
         factor = 1.0
     if factor < 1e-3:
         raise keys.error(name, f"is {factor}, not 0 or 0.001 to 1e+06: damaged")
+    log_multiplier = keys.real("rope.scaling.yarn_log_multiplier", default=0.0) if kind == "yarn" else 0.0
+    own = 1.0 + 0.1 * log_multiplier * math.log(factor) if factor > 1.0 else 1.0  # takes YaRN's own factor away again
     return RopeScaling(
         type="none" if kind == "linear" and factor == 1.0 else kind,
         factor=factor,
         original_context_length=keys.count("rope.scaling.original_context_length", default=context_length),
-        attention_factor=keys.real("rope.scaling.attn_factor", default=1.0, low=1e-3, high=1e3),
+        attention_factor=keys.real("rope.scaling.attn_factor", default=1.0, low=1e-3, high=1e3) / own,
         yarn_extrapolation_factor=keys.real("rope.scaling.yarn_ext_factor", default=1.0, high=1.0),
         yarn_beta_fast=keys.real("rope.scaling.yarn_beta_fast", default=32.0, low=1e-3, high=1e6),
         yarn_beta_slow=keys.real("rope.scaling.yarn_beta_slow", default=1.0, low=1e-3, high=1e6),

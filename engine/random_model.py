@@ -53,6 +53,11 @@ SHAPES = {
     "llama3.2-3b": Shape(28, 3072, 8192, 24, 8, 128256, 131072, 5e5, tied=True),
     "llama2-7b": Shape(32, 4096, 11008, 32, 32, 32000, 4096, 1e4),
     "llama3-8b": Shape(32, 4096, 14336, 32, 8, 128256, 8192, 5e5),
+    "gemma3-1b": Shape(26, 1152, 6912, 4, 1, 262144, 32768, 1e6, tied=True, architecture="gemma3", head_dim=256,
+                       keys=(("attention.sliding_window", 512),)),
+    "gemma3-4b": Shape(34, 2560, 10240, 8, 4, 262144, 131072, 1e6, tied=True, architecture="gemma3", head_dim=256,
+                       keys=(("attention.sliding_window", 1024), ("rope.scaling.type", "linear"),
+                             ("rope.scaling.factor", 8.0))),
     "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3",
                        keys=(("rope.dimension_count", 96), ("rope.scaling.original_context_length", 4096))),
     "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
@@ -215,7 +220,9 @@ def _layer(shape: Shape) -> dict[str, tuple[int, ...]]:
                 "ffn_norm": norm, "ffn_up": (2 * shape.feed_forward, width), "ffn_down": down}
     made = {"attn_norm": norm, "attn_q": (q_width, width), "attn_k": (kv_width, width), "attn_v": (kv_width, width),
             "attn_output": (width, q_width), "ffn_norm": norm}
-    if shape.architecture == "qwen3moe":
+    if shape.architecture == "gemma3":
+        made |= {"post_attention_norm": norm, "post_ffw_norm": norm}
+    if shape.architecture in ("qwen3moe", "gemma3"):
         made |= {"attn_q_norm": (shape.head,), "attn_k_norm": (shape.head,)}
     if not shape.experts:
         return made | {"ffn_gate": hidden, "ffn_up": hidden, "ffn_down": down}

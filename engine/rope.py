@@ -1,8 +1,8 @@
 """Rotary position embedding: the angle of every position and pair, as tables of cosines and sines.
 
 Source: Su et al., "RoFormer" (arXiv:2104.09864). Scaling for long contexts: linear, YaRN (arXiv:2309.00071), and
-factors for each frequency, from tensors: Llama 3.1's, and LongRoPE's two sets (arXiv:2402.13753). Angles follow llama.cpp's recurrence in float32, so that
-rotated keys round to the same float16 values as in llama.cpp.
+factors for each frequency, from tensors: Llama 3.1's, and LongRoPE's two sets (arXiv:2402.13753). Angles follow
+llama.cpp's recurrence in float32, so that rotated keys round to the same float16 values as in llama.cpp.
 """
 
 from __future__ import annotations

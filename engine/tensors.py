@@ -151,6 +151,11 @@ class Tensors:
         """A tensor of one dimension as float32, padded with zeros to whole vectors. Raises LcpuError."""
         return self.vectors(name, width)[0]
 
+    def flat(self, name: str, *shape: int) -> np.ndarray:
+        """All numbers of a tensor of this shape, float32. Raises LcpuError."""
+        self._check_shape(name, *shape)
+        return self._numbers(name).reshape(-1)
+
     def vectors(self, name: str, width: int, experts: int = 0) -> np.ndarray:
         """A vector of each expert, or one: float32 [experts or 1][width padded to whole vectors]. Raises LcpuError."""
         part = self.part(name, width)

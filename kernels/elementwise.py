@@ -73,6 +73,20 @@ def _gelu(x):
 
 
 @inlined
+def _gelu_erf(x):
+    """x / 2 * (1 + erf(x / sqrt 2)), within 1e-7 |x|: Abramowitz, Stegun, "Handbook", 7.1.26."""
+    size = maximum(x, splat_f32(float32(0.0)) - x)
+    one = splat_f32(float32(1.0))
+    t = one / fma(size, splat_f32(float32(0.23164189)), one)  # 0.3275911 / sqrt 2
+    p = fma(t, splat_f32(float32(1.061405429)), splat_f32(float32(-1.453152027)))
+    p = fma(t, p, splat_f32(float32(1.421413741)))
+    p = fma(t, p, splat_f32(float32(-0.284496736)))
+    p = fma(t, p, splat_f32(float32(0.254829592)))
+    tail = t * p * exp(x * x * splat_f32(float32(-0.5)))
+    return maximum(x, splat_f32(float32(0.0))) - splat_f32(float32(0.5)) * size * tail
+
+
+@inlined
 def _same(x):
     return x
 
@@ -103,7 +117,21 @@ def _gated(work, thread, threads, count, gate, up, out, stride, vectors):
         item = atomic_add(work, 1)
 
 
-ACTIVATIONS = {"silu": _silu, "relu_squared": _relu_squared, "gelu": _gelu}
+@template
+def _activate(work, thread, threads, count, x, stride, vectors):
+    """x = activation(x), in place."""
+    pieces = (vectors + _PIECE - 1) // _PIECE
+    total = get_i64(count) * pieces
+    item = atomic_add(work, 1)
+    while item < total:
+        row, first = x + item // pieces * stride, item % pieces * _PIECE
+        for i in range(first, min(first + _PIECE, vectors)):
+            store_f32(row + _VECTOR * i, activation(load_f32(row + _VECTOR * i)))
+        item = atomic_add(work, 1)
+
+
+ACTIVATIONS = {"silu": _silu, "relu_squared": _relu_squared, "gelu": _gelu, "gelu_erf": _gelu_erf}
+ACTIVATES = {name: kernel(bind(_activate, name, activation=function)) for name, function in ACTIVATIONS.items()}
 GATES = {name: kernel(bind(_gated, f"gate_{name}", activation=function, beside=other)) for name, function, other in (
     *((name, function, _same) for name, function in ACTIVATIONS.items()),
     ("clamped_swish", _clamped_swish, _clamped_plus_one))}
@@ -135,12 +163,23 @@ def scale(work, thread, threads, count, x, stride, vectors, factor):
 
 
 @row_kernel
-def add(work, thread, threads, count, x, y, stride, vectors):
-    """x += y, for each row."""
+def scale_by_position(work, thread, threads, count, positions, factors, x, stride, vectors):
+    """x *= factors[position], for each row. factors: float32 [context]."""
+    for token in range(thread, get_i64(count), threads):
+        times = splat_f32(get_f32(factors + 4 * get_i64(positions + 8 * token)))
+        for i in range(vectors):
+            at = x + token * stride + _VECTOR * i
+            store_f32(at, load_f32(at) * times)
+
+
+@row_kernel
+def add(work, thread, threads, count, x, y, stride, vectors, factor):
+    """x += factor * y, for each row."""
+    times = splat_f32(bits_to_float(factor))
     for token in range(thread, get_i64(count), threads):
         for i in range(vectors):
             at = token * stride + _VECTOR * i
-            store_f32(x + at, load_f32(x + at) + load_f32(y + at))
+            store_f32(x + at, fma(load_f32(y + at), times, load_f32(x + at)))
 
 
 @row_kernel

@@ -19,6 +19,7 @@ from .simd import HIGH_SHIFT, ISA, LANES, alloca, begin_tiles, clear_tile, end_t
 from .simd import low_plane, multiply_tiles, panel_bytes, read_tile, scale_add, select_or_zero, splat_i32, store_f32
 from .simd import store_tile, write_tile, zeros, zeros_i32
 
+_FROM = 33  # tokens: for fewer, unpacking codes to memory costs more than it saves (Emerald Rapids)
 _MOST = 256  # tokens that share unpacked codes
 _VECTOR = 4 * LANES
 _CODES = 36 << 10  # bytes of unpacked codes and scales
@@ -53,10 +54,10 @@ def _multiply_panels(tiles, weights, panel_stride, x, x_stride, tokens, blocks, 
 @template
 def _wide(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate):
     """As matmul's `_multiply`, for all tokens but a last few. Returns how many."""
+    if tokens < _FROM:
+        return 0
     left = tokens % WIDE_TOKENS
     taken = tokens if left >= LEAST_WIDE else tokens - left
-    if taken == 0:
-        return 0
     tiles, codes, sums = begin_tiles(depth), alloca(_CODES), alloca(_ALL_SUMS)
     for start in range(0, taken, _MOST):
         count, source = min(taken - start, _MOST), x + start * x_stride

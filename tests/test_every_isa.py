@@ -20,7 +20,7 @@ VECTORS = ("activations", "attention", "elementwise", "experts", "formats", "gat
            "simd", "wide")
 QUANTIZERS = ("quantize_blocks", "weighted_blocks")
 # Two paths have the vectors of one that is tested in full, and the dot products of another.
-IN_PARTS = {"avx512-amx", "avx-vnni"}
+IN_PARTS = {"avx512-amx", "avx-vnni"} | ({"avx512-vnni"} if isa.active().name == "avx512-amx" else set())
 PARTS = ("activations", "attention", "matmul", "simd", "wide")
 
 

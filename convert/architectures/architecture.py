@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gguf
+import numpy as np
 
 from ...engine.gguf_metadata import Value
 from ..json_file import Config
@@ -48,14 +49,21 @@ class Architecture:
     block: Mapping[str, Shape]  # the tensors of each block
     optional: Mapping[str, Shape] = field(default_factory=dict)  # tensors that a block may have
     other_names: Mapping[str, str] = field(default_factory=dict)  # endings the gguf package does not know: GGUF's name
-    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensors of all experts, by the ends of their
-    # names: those whose rows they have in turn. Floats are [experts, k, rows], quantized ones [experts, rows, k].
     activation: str = "silu"  # hidden_act or hidden_activation
     activation_aliases: tuple[str, ...] = ()  # what else means the same
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensors of all experts, by the ends of their
+    # names: those whose rows they have in turn. Floats are [experts, k, rows], quantized ones [experts, rows, k].
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensors, by the ends of their names, that have
+    # the rows of others one after the other
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
     has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
-    ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": two sets of factors
+    ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": angles have two sets of
+    # factors; "growing": queries grow with their position
+    row_order: Callable[[str, Mapping[str, int]], np.ndarray | None] = lambda name, size: None  # where the rows of a
+    # block's tensor come from, if they change places; its name without "blk.N."
     is_ternary: bool = False  # block matrices are ternary whatever config.json says
+    epsilon: tuple[str, str] = ("rms_norm_eps", "layer_norm_rms_epsilon")  # of norms, in config.json and in metadata
+    norm_bias: bool = False  # the last norm has a bias
     norm_offset: float = 0.0  # what the model adds to the weights of its norms: in GGUF, they have it already
     prefixes: tuple[tuple[str, str], ...] = ()  # how names begin, where it is otherwise, and how they should
     parts: tuple[str, ...] = ()  # how names of tensors begin that are not the language model's: they are left out
@@ -109,7 +117,7 @@ def hyperparameters(architecture: Architecture, config: Config) -> dict[str, Val
         "feed_forward_length": size["ffn"],
         "attention.head_count": size["heads"],
         "attention.head_count_kv": size["kv heads"],
-        "attention.layer_norm_rms_epsilon": config.real("rms_norm_eps", 1e-6),
+        f"attention.{architecture.epsilon[1]}": config.real(architecture.epsilon[0], 1e-6),
         "vocab_size": size["vocab"],
     }
     if config.get("head_dim") is not None:

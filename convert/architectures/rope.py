@@ -14,11 +14,12 @@ _KEYS = {
     "default": set(),
     "linear": set(),
     "dynamic": set(),
-    "yarn": {"attention_factor", "beta_fast", "beta_slow", "truncate"},
+    "yarn": {"attention_factor", "beta_fast", "beta_slow", "truncate", "mscale", "mscale_all_dim"},
     "llama3": {"low_freq_factor", "high_freq_factor"},
     "longrope": {"short_factor", "long_factor", "attention_factor"},
 }
 _LEAST, _MOST = 1e-6, 1e6  # of factors: the engine refuses others
+_GROWING = {"llama_4_scaling_beta", "max_position_embeddings"}  # what queries that grow with their position have
 _COMMON = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor"}
 
 
@@ -30,7 +31,7 @@ def rope_base(config: Config) -> float:
 def rope_scaling(config: Config, ropes: tuple[str, ...]) -> tuple[str, Config]:
     """The kind of scaling, a key of _KEYS, and its numbers. Raises LcpuError for another kind.
 
-    ropes: those of "partial" and "longrope" that the architecture has.
+    ropes: those of "partial", "longrope" and "growing" that the architecture has.
     """
     name = "rope_parameters" if config.get("rope_parameters") is not None else "rope_scaling"
     scaling = config.section(name)
@@ -40,7 +41,7 @@ def rope_scaling(config: Config, ropes: tuple[str, ...]) -> tuple[str, Config]:
     if kind not in known:
         raise config.error(name, f"is of the type {kind!r}; lcpu converts {', '.join(known)}")
     unknown = {key for key, value in scaling.values.items() if value is not None} - _KEYS[kind] - _COMMON
-    if unknown:
+    if unknown - (_GROWING if "growing" in ropes else set()):
         raise config.error(name, f"of the type {kind!r} has {sorted(unknown)[0]!r}, which lcpu cannot convert")
     if _rotated_part(config, scaling) != 1.0 and "partial" not in ropes:
         raise config.error("partial_rotary_factor", "is not 1: heads that rotate in part are not supported")
@@ -61,9 +62,8 @@ def rope_metadata(config: Config, head_dim: int, ropes: tuple[str, ...]) -> dict
     if kind == "yarn":
         length = scaling.count("original_max_position_embeddings", config.count("max_position_embeddings"))
         keys["rope.scaling.original_context_length"] = length
-        if scaling.get("attention_factor") is not None:  # GGUF's comes on top of YaRN's own
-            own = 1 + 0.1 * math.log(scaling.real("factor"))
-            keys["rope.scaling.attn_factor"] = scaling.real("attention_factor") / own
+        if (wanted := _yarn_attention(scaling)) is not None:  # GGUF's comes on top of YaRN's own
+            keys["rope.scaling.attn_factor"] = wanted / _yarn_magnitude(scaling.real("factor"), 1.0)
         if scaling.get("truncate") is not None:
             keys["rope.scaling.yarn_truncate"] = scaling.flag("truncate")
         for key in ("beta_fast", "beta_slow"):
@@ -74,11 +74,25 @@ def rope_metadata(config: Config, head_dim: int, ropes: tuple[str, ...]) -> dict
     return keys
 
 
+def _yarn_attention(scaling: Config) -> float | None:
+    """The factor of cos and sin where it is not YaRN's own."""
+    if scaling.get("attention_factor") is not None:
+        return scaling.real("attention_factor")
+    if scaling.get("mscale") is None or scaling.get("mscale_all_dim") is None:
+        return None
+    above, below = (_yarn_magnitude(scaling.real("factor"), scaling.real(key)) for key in ("mscale", "mscale_all_dim"))
+    return above / below
+
+
+def _yarn_magnitude(factor: float, share: float) -> float:
+    return 1 + 0.1 * share * math.log(factor) if factor > 1 else 1.0
+
+
 def _longrope_metadata(config: Config, scaling: Config) -> dict[str, Value]:
     length = config.count("max_position_embeddings")
     original = scaling.count("original_max_position_embeddings",
                              config.count("original_max_position_embeddings", length))
-    ratio = length / original if original != length else scaling.real("factor", 1.0)
+    ratio = scaling.real("factor", length / original)
     own = math.sqrt(1 + math.log(ratio) / math.log(original)) if ratio > 1 else 1.0
     return {"rope.scaling.type": "longrope", "rope.scaling.original_context_length": original,
             "rope.scaling.attn_factor": scaling.real("attention_factor", own)}

@@ -21,7 +21,7 @@ def window_metadata(config: Config, period: int) -> dict[str, Value]:
     elif isinstance(kinds, list) and len(kinds) == layers and all(kind in _KINDS for kind in kinds):
         flags = [_KINDS[kind] for kind in kinds]
     else:
-        raise config.error("layer_types", f"is {str(kinds)[:80]!r}; lcpu converts a list of {layers} layers, each "
+        raise config.error("layer_types", f"is {str(kinds)[:80]}; lcpu converts a list of {layers} layers, each "
                            f"{' or '.join(_KINDS)}")
     keys: dict[str, Value] = {"attention.sliding_window": config.count("sliding_window")}
     if flags == _pattern(layers, period):

@@ -186,7 +186,8 @@ _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
     (
         "afmoe",
         Pretokenizer(
-            (r"\p{N}+", r"\A\p{N}{1,2}(?=(?:\p{N}{3})+\z)", r"\p{N}{1,3}", _AFMOE_SCRIPTS + "+", _DEEPSEEK_V3.patterns[2]),
+            (r"\p{N}+", r"\A\p{N}{1,2}(?=(?:\p{N}{3})+\z)", r"\p{N}{1,3}", _AFMOE_SCRIPTS + "+",
+             _DEEPSEEK_V3.patterns[2]),
         ),
     ),
     (
@@ -220,7 +221,8 @@ PRETOKENIZERS: dict[str, Pretokenizer] = {name: entry for names, entry in _TABLE
 _CHARACTERS = "merges characters, not bytes"
 _ENCODER = "puts a token behind every text, for models that make embeddings"
 REFUSED = {
-    "gemma4": _CHARACTERS, "granite-embed-multi-311m": _CHARACTERS, "sarvam-moe": _CHARACTERS, "whitespace": _CHARACTERS,
+    "gemma4": _CHARACTERS, "granite-embed-multi-311m": _CHARACTERS, "sarvam-moe": _CHARACTERS,
+    "whitespace": _CHARACTERS,
     "jina-v1-en": _ENCODER, "jina-v2-code": _ENCODER, "roberta-bpe": _ENCODER,
     "superbpe": "cuts long numbers in a time that grows with the square of their length",
 }  # fmt: skip

@@ -50,10 +50,10 @@ It's not that we'll have found what they'd hidden; I'M sure YOU'RE not. Tabs\tan
 empty lines!!! (See "here"?) Größe, naïve, 日本語, Ελλάδα, 🙂."""
 
 
-def llama_tensors(seed: int = 0, **changes: tuple[int, ...] | None) -> dict[str, np.ndarray]:
+def llama_tensors(seed: int = 0, blocks: int = BLOCKS, **changes: tuple[int, ...] | None) -> dict[str, np.ndarray]:
     """Random float32 weights of a Llama; `changes` replace or add shapes by names with dots written "__"."""
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, EMBED)}
-    for block in range(BLOCKS):
+    for block in range(blocks):
         name = f"model.layers.{block}."
         shapes |= {f"{name}self_attn.{part}.weight": shape for part, shape in _ATTENTION.items()}
         shapes |= {f"{name}mlp.{part}.weight": shape for part, shape in _MLP.items()}

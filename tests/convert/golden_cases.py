@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoints import (
+    BLOCKS,
     EMBED,
     FFN,
     FUSED,
@@ -19,6 +20,15 @@ from .checkpoints import (
     block_shapes,
     expert_shapes,
     llama_tensors,
+)
+from .other_families import (
+    AFTER,
+    EXPERTS_IN_ONE,
+    LAYER_NORMS,
+    PARALLEL,
+    SHARED_IN_ONE,
+    STARCODER,
+    falcon_tensors,
 )
 from .packed import mxfp4
 from .reference import LLAMA3
@@ -38,6 +48,9 @@ _GEMMA_3 = _GEMMA_2 | {"model_type": "gemma3_text", "rope_theta": 50000.0, "rope
 
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 _TIED = {"lm_head__weight": None}
+_GRANITE_MOE = {"num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 32, "embedding_multiplier": 12.0,
+                "logits_scaling": 6.0, "residual_multiplier": 0.22, "attention_multiplier": 0.125}
+_FALCON = {"intermediate_size": None, "num_key_value_heads": None, "hidden_act": None, "layer_norm_epsilon": 1e-5}
 _EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _SHARED = {
     f"shared_expert.{part}_proj": shape for part, shape in (("gate", (48, EMBED)), ("up", (48, EMBED)),
@@ -109,6 +122,30 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "phi3-short": ("Phi3ForCausalLM", FUSED | _TIED, {"tie_word_embeddings": True, "partial_rotary_factor": 0.75,
                    "rope_scaling": _longrope(12), "original_max_position_embeddings": 256,
                    "max_position_embeddings": 1024, "pad_token_id": 0}),
+    "granite": ("GraniteForCausalLM", _TIED, {"tie_word_embeddings": True, "embedding_multiplier": 12.0,
+                "logits_scaling": 0.3, "residual_multiplier": 0.22, "attention_multiplier": 0.125}),
+    "granitemoe": ("GraniteMoeForCausalLM", EXPERTS_IN_ONE, _GRANITE_MOE),
+    "granitemoeshared": ("GraniteMoeSharedForCausalLM", EXPERTS_IN_ONE | SHARED_IN_ONE, _GRANITE_MOE | {
+        "shared_intermediate_size": 48}),
+    "smollm3": ("SmolLM3ForCausalLM", {}, {"num_hidden_layers": 5, "use_sliding_window": False,
+                "pad_token_id": 0}),
+    "olmo2": ("Olmo2ForCausalLM", AFTER, {"pad_token_id": 0}),
+    "olmo3": ("Olmo3ForCausalLM", AFTER, {
+        "pad_token_id": 0, "sliding_window": 20, "layer_types": ["sliding_attention", "full_attention"],
+        "rope_theta": 3000.0, "rope_parameters": {"full_attention": _YARN | {"rope_theta": 3000.0},
+                                                  "sliding_attention": {"rope_type": "default", "rope_theta": 700.0}}}),
+    "ministral3": ("Ministral3ForCausalLM", {}, {"head_dim": HEAD, "sliding_window": None, "rope_parameters": _YARN | {
+        "rope_theta": 500.0, "mscale": 1.0, "mscale_all_dim": 1.0, "beta_fast": 8.0, "beta_slow": 1.0,
+        "llama_4_scaling_beta": 0.3}}),
+    "starcoder2": ("Starcoder2ForCausalLM", STARCODER, {"hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5,
+                   "use_bias": True, "sliding_window": None}),
+    "stablelm": ("StableLmForCausalLM", LAYER_NORMS | QKV_BIASES, {
+        "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25, "use_qkv_bias": True}),
+    "stablelm-12b": ("StableLmForCausalLM", PARALLEL, {
+        "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "use_qkv_bias": False, "use_parallel_residual": True,
+        "qk_layernorm": True}),
+    "falcon": ("FalconForCausalLM", {}, _FALCON),
+    "falcon-40b": ("FalconForCausalLM", {}, _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}),
     "gpt_oss": ("GptOssForCausalLM", _gpt_oss(), _SINKS),
     "gpt_oss-mxfp4": ("GptOssForCausalLM", _gpt_oss(), _SINKS | {
         "rope_scaling": _SINKS["rope_scaling"] | {"truncate": False},
@@ -135,10 +172,12 @@ def text() -> list[int]:
 def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors of a checkpoint, and the other arguments of `write_checkpoint`."""
     architecture, changes, config = CASES[name]
-    tensors = llama_tensors(seed=7, **changes)
+    tensors = llama_tensors(seed=7, blocks=config.get("num_hidden_layers", BLOCKS), **changes)
     if name.startswith("gemma"):  # norms add 1 to their weights
         tensors |= {key: values - 1 for key, values in tensors.items() if "norm" in key}
     how = {"architectures": [architecture], "model_type": name.split("-")[0], **config}
+    if architecture == "FalconForCausalLM":
+        tensors = falcon_tensors(two_norms="num_kv_heads" in config)
     if name == "bitnet":
         return bitnet_tensors(NEW_NORMS), how | BITNET_CONFIG | dict(config)
     tensors = _in_mxfp4(tensors) if name == "gpt_oss-mxfp4" else tensors

@@ -13,7 +13,6 @@ from lcpu.engine.model import Model
 
 from .golden_cases import CASES, GOLDEN, LENGTH, ROWS, case, text
 
-
 # BitNet's linear layers are I2_S: what the F16 cache rounds makes some of its int8 activations round the other way.
 # LongRoPE's factor makes keys larger: rounding them in transformers changes its own logits by 1e-3.
 ALLOWED = {"bitnet": 2e-3, "phi3": 2e-3}

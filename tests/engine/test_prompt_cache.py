@@ -194,7 +194,8 @@ def test_of_another_processor_or_version(saved: Path, llm: LLM, monkeypatch: pyt
         refused(llm, saved, "was computed by another processor or version of lcpu")
     with monkeypatch.context() as patch:
         patch.setattr(llm, "_origin", replace(origin, angles="rope_factors_long.weight"))
-        refused(llm, saved, "was computed for a context of another length (-c), for which the model rotates keys otherwise")
+        refused(llm, saved, "was computed for a context of another length (-c), for which the model rotates keys "
+                            "otherwise")
     with monkeypatch.context() as patch:
         patch.setattr(prompt_cache, "VERSION", 3)
         refused(llm, saved, "is a prompt cache of another version of lcpu")

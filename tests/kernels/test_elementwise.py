@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,21 @@ def test_rms_norm(seed, tokens, width, threads):
     np.testing.assert_allclose(out[:tokens, :width], reference.rms_norm(x, weights[0], 1e-5), rtol=2e-6)
     assert not out[:, width:].any()
     assert not out[tokens:].any()
+
+
+@few
+@shapes
+def test_add_rms_norm(seed, tokens, width, threads):
+    x, y, weights = rows_of(seed, tokens, width, 3)
+    rows, others, weight = padded(x), padded(y), padded(weights[:1])
+    before = others.copy()
+    run(elementwise.add_rms_norm, threads=threads, count=int64(tokens), x=rows, y=others, weight=weight,
+        stride=rows.strides[0], vectors=vectors_of(rows), width=width, epsilon=1e-5)
+    wanted = x + reference.rms_norm(y, weights[0], 1e-5)
+    np.testing.assert_allclose(rows[:tokens, :width], wanted, rtol=2e-6, atol=2e-6)
+    assert not rows[:, width:].any()
+    assert not rows[tokens:].any()
+    assert np.array_equal(others, before)
 
 
 def test_rms_norm_of_zeros_is_zero():
@@ -132,9 +149,44 @@ def test_scale_and_add(seed, tokens, width, threads):
     rows, others = padded(x), padded(y)
     size = {"stride": rows.strides[0], "vectors": vectors_of(rows)}
     run(elementwise.scale, threads=threads, count=int64(tokens), x=rows, factor=0.3, **size)
-    run(elementwise.add, threads=threads, count=int64(tokens), x=rows, y=others, **size)
+    run(elementwise.add, threads=threads, count=int64(tokens), x=rows, y=others, factor=1.0, **size)
     assert same_bits(rows[:tokens, :width].copy(), x * np.float32(0.3) + y)
+    run(elementwise.add, threads=threads, count=int64(tokens), x=rows, y=others, factor=-2.5, **size)
+    np.testing.assert_allclose(rows[:tokens, :width], x * np.float32(0.3) - 1.5 * y, rtol=1e-5, atol=1e-6)
     assert not rows[tokens:].any()
+
+
+@few
+@shapes
+def test_scale_by_position(seed, tokens, width, threads):
+    (x,) = rows_of(seed, tokens, width, 1)
+    random = np.random.default_rng(seed)
+    rows, positions, factors = padded(x), random.integers(0, 50, tokens), random.standard_normal(50, np.float32)
+    run(elementwise.scale_by_position, threads=threads, count=int64(tokens), positions=positions, factors=factors,
+        x=rows, stride=rows.strides[0], vectors=vectors_of(rows))
+    assert same_bits(rows[:tokens, :width].copy(), x * factors[positions][:, None])
+    assert not rows[tokens:].any()
+
+
+@few
+@shapes
+def test_gelu_alone(seed, tokens, width, threads):
+    (x,) = rows_of(seed, tokens, width, 1)
+    x *= 4
+    rows = padded(x)
+    run(elementwise.ACTIVATES["gelu"], threads=threads, count=int64(tokens), x=rows, stride=rows.strides[0],
+        vectors=vectors_of(rows))
+    np.testing.assert_allclose(rows[:tokens, :width], reference.gelu_multiply(x, np.ones_like(x)), rtol=2e-6, atol=2e-6)
+    assert not rows[tokens:].any()
+
+
+def test_gelu_by_the_error_function():
+    x = np.concatenate([np.linspace(-9, 9, 4001), [0, -0.0, 60, -60, 1e30, -1e30]]).astype(np.float32)[None]
+    rows = padded(x)
+    run(elementwise.ACTIVATES["gelu_erf"], count=int64(1), x=rows, stride=rows.strides[0], vectors=vectors_of(rows))
+    expected = [0.5 * value * (1 + math.erf(value / math.sqrt(2))) for value in x[0].astype(float)]
+    np.testing.assert_allclose(rows[0, : x.shape[1]], expected, rtol=1e-6, atol=4e-7)
+    assert not rows[1:].any()
 
 
 @few
