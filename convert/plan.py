@@ -24,7 +24,6 @@ from .type_rules import ALIASES, MIXTURES, Overrides
 from .types import natural_types, tensor_types
 from .values import Values
 
-
 # Keys that lcpu alone reads, and the value by which nothing changes.
 _OWN_KEYS = {"attention.scale": None, "rope.scaling.yarn_truncate": True}
 
