@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 Told = Mapping[str, Any]
-_THINKING = ("enable_thinking", "thinking")  # what templates call the switch: that of Granite and DeepSeek is the second
+_THINKING = ("enable_thinking", "thinking")  # what templates call the switch; Granite's and DeepSeek's: the second
 
 HELP = "/exit or Ctrl-D end, /reset forgets the conversation, /system TEXT sets the system prompt; Ctrl-C stops a reply"
 

@@ -465,7 +465,8 @@ PHI_4 = """\
 {% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"""
 
 PHI_4_MINI = """\
-{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message and message['tools'] is not none %}\
+{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message \
+and message['tools'] is not none %}\
 {{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' }}\
 {% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}\
 {% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"""

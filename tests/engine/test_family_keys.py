@@ -18,7 +18,7 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("granite", {"logit_scale": 1.0, "residual_scale": "a"}, "key 'granite.residual_scale' is str 'a', not a number"),
     ("granite", {"logit_scale": 1.0, "rope.scaling.finetuned": 3}, "rope.scaling.finetuned' is 3, not true or false"),
     ("mistral3", {"attention.temperature_scale": float("nan")}, "attention.temperature_scale' is nan, not 0 to"),
-    ("mistral3", {"rope.scaling.type": "yarn", "rope.scaling.yarn_log_multiplier": -1.0}, "log_multiplier' is -1.0, not"),
+    ("mistral3", {"rope.scaling.type": "yarn", "rope.scaling.yarn_log_multiplier": -1.0}, "log_multiplier' is -1.0,"),
 ]
 
 
