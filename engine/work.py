@@ -40,7 +40,7 @@ def attention_operations(model: Model, contexts: Iterable[int]) -> int:
 
 def attention_bytes(model: Model, ends: Iterable[int], tokens: int) -> int:
     """Keys and values that steps of so many tokens read, in all layers. ends: the positions up to each one's last."""
-    return model.pool.position_bytes // len(model.windows) * _seen(model, ends, tokens)
+    return model.pool.position_bytes // max(1, len(model.windows)) * _seen(model, ends, tokens)
 
 
 def _seen(model: Model, contexts: Iterable[int], tokens: int) -> int:
