@@ -145,7 +145,7 @@ def test_bytes_are_those_that_steps_must_read(model: Model) -> None:
 def test_operations_are_those_that_tokens_need(model: Model) -> None:
     """The output layer multiplies the last token of a prompt alone, here in the second of two steps."""
     (found,) = measured(model, Case(prompt=30, depth=100, batch=20))
-    expected = attention_operations(model, sum(range(101, 131)))
+    expected = attention_operations(model, range(101, 131))
     for name, matrix in model.matrices.items():
         expected += weight_operations(model, matrix, 1 if name == "output.weight" else 30)
     assert total(found.operations, "arithmetic") * 2 == pytest.approx(expected)
@@ -173,9 +173,9 @@ def test_many_sequences(model: Model) -> None:
     prompt, generation = profile.profile(ParallelBenchmark(model), model, case, 1, progress=said.append)
     assert (prompt.tokens, prompt.steps, generation.tokens, generation.steps) == (150, 1, 12, 4)
     assert said == ["warm-up", "prompt, run 1/1", "generation, run 1/1"]
-    layers, seen = model.h.block_count, 3 * sum(range(151, 155))
+    layers, contexts = model.h.block_count, 3 * list(range(151, 155))
     attention = next(each for each in generation.operations if each.name == "attention")
-    assert attention.arithmetic == pytest.approx(attention_operations(model, seen) / 4)
+    assert attention.arithmetic == pytest.approx(attention_operations(model, contexts) / 4)
     assert attention.instructions == layers
 
 
