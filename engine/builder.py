@@ -12,20 +12,7 @@ import numpy as np
 
 from ..kernels import elementwise
 from ..kernels import rope as rope_kernels
-from ..kernels.activations import (
-    BLOCK,
-    LARGE_BLOCK,
-    Activation,
-    BFloat16Pairs,
-    Float32,
-    Int8Rows,
-    LargeInt8Blocks,
-    quantize,
-    quantize_large,
-    quantize_rows,
-    round_rows,
-    round_to_bf16,
-)
+from ..kernels.activations import Activation, Float32
 from ..kernels.attention import SHARES, SPAN, attention, partial_size, scratch_size, store
 from ..kernels.errors import LcpuError
 from ..kernels.formats import Format
@@ -36,6 +23,7 @@ from ..kernels.memory import zeros
 from ..kernels.pages import POSITIONS
 from ..kernels.program import Program
 from .batch import QUERY_ROWS, Batch
+from .forms import prepare
 from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters, Keys
 from .input_squares import InputSquares
@@ -213,29 +201,8 @@ class Builder:
         if activation == Float32():
             return x.array
         if self._inputs.get(activation, (None, None))[0] is not x:  # only the last one is kept: there is one buffer
-            self._inputs[activation] = x, self._prepare(x, activation)
+            self._inputs[activation] = x, prepare(self.program, self.buffer, x, activation)
         return self._inputs[activation][1]
-
-    def _prepare(self, x: Rows, activation: Activation) -> np.ndarray:
-        if isinstance(activation, Float32):
-            out = self.buffer("float16", x.stride, x.capacity).view(np.float32)
-            self.program.add(round_rows, count=x.count, x=x.array, out=out, stride=x.stride, vectors=x.vectors)
-            return out
-        out = self.buffer(str(activation), activation.row_bytes(x.width), x.capacity)
-        if isinstance(activation, BFloat16Pairs):
-            self.program.add(round_to_bf16, count=x.count, x=x.array, x_stride=x.stride, out=out,
-                             out_stride=out.strides[0], vectors=x.vectors)
-        elif isinstance(activation, Int8Rows):
-            self.program.add(quantize_rows, count=x.count, x=x.array, x_stride=x.stride, out=out,
-                             out_stride=out.strides[0], vectors=x.vectors, offset=activation.offset)
-        elif isinstance(activation, LargeInt8Blocks):
-            self.program.add(quantize_large, count=x.count, x=x.array, x_stride=x.stride, out=out,
-                             blocks=x.width // LARGE_BLOCK)
-        else:
-            self.program.add(quantize, count=x.count, x=x.array, x_stride=x.stride, out=out,
-                             block_bytes=activation.block_bytes, blocks=x.width // BLOCK, offset=activation.offset,
-                             group=activation.group, summed=activation.summed)
-        return out
 
     def rms_norm_heads(self, x: Rows, name: str, heads: int) -> Rows:
         """Norm each head of a row on its own, in place."""

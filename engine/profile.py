@@ -135,7 +135,7 @@ class Profiler:
         model = self._model
         if instruction.name == "attention":
             layers = model.h.block_count
-            return self._attention_bytes / layers, self._attention_operations / layers  # the mean, where some have windows
+            return self._attention_bytes / layers, self._attention_operations / layers  # the mean: some have windows
         loads = [self._load_of(matrix) for matrix in model.matrices.values()
                  if any(operand is matrix.panels for operand in instruction.operands.values())]
         return (sum(each for each, _ in loads), sum(each for _, each in loads)) if loads else None

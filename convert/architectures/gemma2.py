@@ -6,10 +6,11 @@ import gguf
 
 from ...engine.gguf_metadata import Value
 from ..json_file import Config
+from .architecture import Shape
 from .gemma import GEMMA
 from .windows import window_metadata
 
-POST_NORMS = {"post_attention_norm.weight": ("embed",), "post_ffw_norm.weight": ("embed",)}
+_POST_NORMS: dict[str, Shape] = {"post_attention_norm.weight": ("embed",), "post_ffw_norm.weight": ("embed",)}
 
 
 def _metadata(config: Config) -> dict[str, Value]:
@@ -36,7 +37,7 @@ GEMMA2 = replace(
     GEMMA,
     name="gemma2",
     gguf=gguf.MODEL_ARCH.GEMMA2,
-    block=GEMMA.block | POST_NORMS,
+    block={**GEMMA.block, **_POST_NORMS},
     metadata=_metadata,
     complete=lambda values: GEMMA.complete({"sliding_window": 4096, "attn_logit_softcapping": 50.0,
                                             "final_logit_softcapping": 30.0} | values),

@@ -42,7 +42,7 @@ GEMMA3 = replace(
     GEMMA2,
     name="gemma3",
     gguf=gguf.MODEL_ARCH.GEMMA3,
-    block=GEMMA2.block | {"attn_q_norm.weight": ("head",), "attn_k_norm.weight": ("head",)},
+    block={**GEMMA2.block, "attn_q_norm.weight": ("head",), "attn_k_norm.weight": ("head",)},
     activation_aliases=(),
     prefixes=(("language_model.model.", "model."), ("model.language_model.", "model."), ("language_model.", "")),
     parts=("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."),

@@ -180,8 +180,8 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "experts.gguf: key 'qwen3.expert_count' is 8: mixture-of-experts models of this architecture are not "
      "supported; take a dense model"),
     ("an architecture that lcpu does not have", "run -p a -m mamba.gguf", 1,
-     "mamba.gguf: architecture 'mamba' is not supported; lcpu runs BitNet (bitnet, bitnet-25, bitnet-b1.58); "
-     "Gemma (gemma, gemma2, gemma3); ...; Llama and Mistral (llama); ...; Qwen (qwen2, ..., qwen3, ...)"),
+     "mamba.gguf: architecture 'mamba' is not supported; lcpu runs BitNet (bitnet, bitnet-25, bitnet-b1.58); ...; "
+     "Gemma (gemma, gemma2, gemma3); ...; Llama and Mistral (llama...); ...; Qwen (qwen2, ...)..."),
     ("heads that do not divide", "run -p a -m heads.gguf", 1,
      "heads.gguf: key 'llama.attention.head_count_kv' is 2, which does not divide the 3 heads: damaged; "
      "download the file again"),

@@ -146,6 +146,7 @@ def test_described_like_a_file():
     file = RandomModel("small", "q4_0")
     assert file.path == Path("random-small-q4_0")
     assert describe(file) == "llama 4.7M Q4_0"
+    assert describe(RandomModel("gemma3-1b", "q4_0")) == "gemma3 1B Q4_0"  # of 999.9 million
 
 
 @pytest.mark.parametrize(("shape", "type_name", "message"), [
