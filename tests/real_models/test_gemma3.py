@@ -1,6 +1,6 @@
 """gemma-3-270m in Q4_K_M against llama.cpp, where LCPU_TEST_GEMMA3 names the file.
 
-Both engines round activations to int8, in ways of their own, and each is as far from the exact logits as from the other.
+Both engines round activations to int8, each in its own way, and are as far from the exact logits as from each other.
 So a greedy text is followed as llama.cpp has it, and where lcpu would go another way, both must be near a tie.
 """
 
