@@ -67,6 +67,7 @@ def test_weights_that_are_no_floats(convert):
         ({"rope_scaling": 2}, "rope_scaling is int, not an object"),
         ({"rope_scaling": {"type": "longrope"}}, "is of the type 'longrope'; lcpu converts default, linear, dynamic"),
         ({"rope_scaling": {"type": "yarn", "factor": 2, "share": 1.0}}, "of the type 'yarn' has 'share'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "low_freq_factor": 1.0}}, "'yarn' has 'low_freq_factor'"),
         ({"rope_scaling": {"type": "linear"}}, "factor is missing"),
         ({"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor 4, which is not below high_freq"),
         ({"rope_scaling": LLAMA3 | {"factor": 1e7}}, "has the factor 1e\\+07, which is not 1e-06 to 1e\\+06"),
