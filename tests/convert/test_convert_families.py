@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
 
 from lcpu import LLM
 from lcpu.kernels.errors import LcpuError
 
-from .checkpoints import EMBED, HEAD, HEADS, KV_HEADS
+from .checkpoints import EMBED, HEAD, HEADS, KV_HEADS, TEXT, write_checkpoint
 from .golden_cases import CASES, LENGTH, case, text
 from .reference import values_of
 
@@ -124,3 +126,24 @@ def test_rows_of_falcon(convert):
 def test_what_engines_do_not_compute_is_refused(convert, name, changes, message):
     with pytest.raises(LcpuError, match=message):
         converted(convert, name, **changes)
+
+
+@pytest.mark.parametrize("digits", [[], [pre_tokenizers.Digits()]])
+def test_the_tokenizer_of_falcon(convert, tmp_path, digits):
+    """Its ids are compared while it is converted."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.ByteLevel(add_prefix_space=False), *digits,
+        pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator([TEXT] * 3, trainers.BpeTrainer(
+        vocab_size=380, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False,
+        special_tokens=["<|endoftext|>"]))
+    tensors, how = case("falcon")
+    folder = write_checkpoint(tmp_path / "falcon", tensors, **how)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    with LLM.load(folder, threads=1) as llm:
+        assert llm.metadata["tokenizer.ggml.pre"] == "falcon"
+        shown = "It's 12 or 3456789, said ``she''; x = ½ <=> ò²"
+        assert llm.tokenize(shown) == tokenizer.encode(shown).ids

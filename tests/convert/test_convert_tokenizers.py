@@ -121,6 +121,7 @@ def byte_level(**how: Any) -> Any:
     return pre_tokenizers.ByteLevel(**{"add_prefix_space": False, "use_regex": False} | how)
 
 
+THREES = pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")
 LLAMA3, GPT2, O200K = (PRETOKENIZERS[name].patterns[0] for name in ("llama-bpe", "gpt-2", "gpt-4o"))
 
 
@@ -132,6 +133,9 @@ LLAMA3, GPT2, O200K = (PRETOKENIZERS[name].patterns[0] for name in ("llama-bpe",
         ([pre_tokenizers.Split(Regex(O200K), "removed", invert=True), byte_level()], False, "gpt-4o"),
         ([pre_tokenizers.Digits(individual_digits=True), byte_level(use_regex=True)], False, "smollm"),
         ([byte_level(use_regex=True)], False, "gpt-2"),
+        ([pre_tokenizers.Punctuation("contiguous"), byte_level(use_regex=True), THREES], False, "falcon"),
+        ([pre_tokenizers.Punctuation("contiguous"), byte_level(use_regex=True), pre_tokenizers.Digits(), THREES], False,
+         "falcon"),
     ],
 )
 def test_definitions(steps, ignore_merges, name):
@@ -153,6 +157,7 @@ def test_a_space_in_front():
         ([pre_tokenizers.Split(Regex(r"[a-z]+"), "removed", invert=True), byte_level()], "has the step .*Removed"),
         ([pre_tokenizers.Split(" ", "isolated"), byte_level()], "has the step .*'String': ' '"),
         ([pre_tokenizers.Whitespace(), byte_level()], "has the step {'type': 'Whitespace'}, which lcpu cannot do"),
+        ([pre_tokenizers.Punctuation("isolated"), byte_level(use_regex=True), THREES], "cuts texts after its step"),
         ([byte_level()], r"the pre-tokenizer \(\) \(without ignore_merges\) is none"),
     ],
 )
