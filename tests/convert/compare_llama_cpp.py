@@ -3,7 +3,7 @@
 
     python -m tests.convert.compare_llama_cpp --peer .venv-peers/bin/python [--type f32] [NAME ...]
 
-Greedy, until the two part, and from a text of each length up to LENGTH; near ties are shown with what lies between.
+Greedy, until the two part; near ties are shown with what lies between. Logits of all tokens of a text are compared too.
 --peer is the Python that has llama-cpp-python.
 """
 
