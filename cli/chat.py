@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 Told = Mapping[str, Any]
+_THINKING = ("enable_thinking", "thinking")  # what templates call the switch; Granite's and DeepSeek's: the second
 
 HELP = "/exit or Ctrl-D end, /reset forgets the conversation, /system TEXT sets the system prompt; Ctrl-C stops a reply"
 
@@ -42,7 +43,7 @@ def switches(kwargs: str | None, reasoning: str = "auto") -> dict[str, Any]:
         raise UsageError(f"--chat-template-kwargs is not JSON: {error}") from None
     if not isinstance(told, dict):
         raise UsageError('--chat-template-kwargs is no JSON object, such as {"enable_thinking": false}')
-    return told if reasoning == "auto" else {**told, "enable_thinking": reasoning == "on"}
+    return told if reasoning == "auto" else {**told, **dict.fromkeys(_THINKING, reasoning == "on")}
 
 
 def encode(llm: LLM, messages: list[Message], may_be_longer: bool = False, told: Told | None = None) -> list[int]:

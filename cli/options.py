@@ -242,7 +242,7 @@ Reasoning = Annotated[
     typer.Option(
         "--reasoning", "-rea", envvar="LCPU_REASONING",
         help="Whether the model thinks before it answers, where its chat template has a switch for it "
-             "(enable_thinking); auto: as the template does by itself.",
+             "(enable_thinking or thinking); auto: as the template does by itself.",
     ),
 ]  # fmt: skip
 MemoryCheck = Annotated[

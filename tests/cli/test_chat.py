@@ -53,10 +53,10 @@ def test_bos_is_the_template_s_or_the_tokenizer_s_but_never_twice(engine, monkey
 
 @pytest.mark.parametrize(("flags", "told"), [
     ([], ""),
-    (["--reasoning", "off"], "[enable_thinking: False]\n"),
-    (["-rea", "on"], "[enable_thinking: True]\n"),
+    (["--reasoning", "off"], "[enable_thinking: False]\n[thinking: False]\n"),
+    (["-rea", "on"], "[enable_thinking: True]\n[thinking: True]\n"),
     (["--chat-template-kwargs", '{"reasoning_effort": "low", "enable_thinking": true}', "--reasoning", "off"],
-     "[enable_thinking: False]\n[reasoning_effort: low]\n"),
+     "[enable_thinking: False]\n[reasoning_effort: low]\n[thinking: False]\n"),
 ])
 def test_switches_of_the_template(engine, stdin, flags, told):
     stdin("one\ntwo")

@@ -8,7 +8,8 @@ from typing import Any
 from . import chat_templates
 
 GOLDEN = Path(__file__).parent / "golden_chats.json"
-TEMPLATES = ("GPT_OSS", "QWEN_3", "QWEN_MOE", "OLMOE", "MISTRAL_1", "MISTRAL_3")
+TEMPLATES = ("GPT_OSS", "QWEN_3", "QWEN_MOE", "OLMOE", "MISTRAL_1", "MISTRAL_3", "PHI_4",
+             "PHI_4_MINI", "SMOLLM_3", "GRANITE_3_3", "OLMO_2")
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 _SYSTEM, _USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "How warm is it in Ålesund?"}
@@ -36,6 +37,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "a call": ([_USER, _CALL, _RESULT], {"tools": _TOOLS}),
     "an answer after a call": ([_USER, _CALL, _RESULT, _ANSWER, _AGAIN], {"tools": _TOOLS}),
     "thinking switched off": ([_USER], {"enable_thinking": False, "reasoning_effort": "low"}),
+    "thinking switched on": ([_USER], {"enable_thinking": True, "thinking": True}),
     "a tool of its own": ([_USER], {"builtin_tools": ["python"], "model_identity": "You are a test."}),
 }
 

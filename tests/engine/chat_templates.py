@@ -458,3 +458,84 @@ TOOLS_UNASKED = """\
 {%- for tool in tools %}{{ tool | tojson }}{% endfor %}\
 {%- for document in documents %}{{ document.title }}{% endfor %}\
 {%- for message in messages %}[{{ message.role }}] {{ message.content }}\\n{% endfor %}"""
+
+PHI_4 = """\
+{% for message in messages %}{% if message['role'] in ['system', 'user', 'assistant'] %}\
+{{ '<|im_start|>' + message['role'] + '<|im_sep|>' + message['content'] + '<|im_end|>' }}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"""
+
+PHI_4_MINI = """\
+{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message \
+and message['tools'] is not none %}\
+{{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' }}\
+{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"""
+
+SMOLLM_3 = """\
+{%- if enable_thinking is not defined %}{% set enable_thinking = true %}{% endif -%}
+{%- set mode = "/think" if enable_thinking else "/no_think" -%}
+{{- "<|im_start|>system\\n" -}}
+{%- if messages[0].role == "system" -%}
+    {%- set system = messages[0].content -%}
+    {%- if "/no_think" in system %}{% set mode = "/no_think" %}{% endif -%}
+    {%- set custom = system.replace("/no_think", "").replace("/think", "").rstrip() -%}
+{%- endif -%}
+{{- "## Metadata\\n\\nReasoning Mode: " + mode + "\\n\\n## Custom Instructions\\n\\n" -}}
+{{- (custom if custom else "You are SmolLM.") + "\\n\\n<|im_end|>\\n" -}}
+{%- for message in messages -%}
+    {%- set content = message.content if message.content is string else "" -%}
+    {%- if message.role == "user" -%}
+        {{ "<|im_start|>user\\n" + content + "<|im_end|>\\n" }}
+    {%- elif message.role == "assistant" -%}
+        {% generation %}
+        {{- "<|im_start|>assistant\\n" + ("" if mode == "/think" else "<think>\\n\\n</think>\\n") -}}
+        {{- content.lstrip("\\n") + "<|im_end|>\\n" -}}
+        {% endgeneration %}
+    {%- elif message.role == "tool" -%}
+        {{ "<|im_start|>user\\n" + content + "<|im_end|>\\n" }}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{ "<|im_start|>assistant\\n" + ("" if mode == "/think" else "<think>\\n\\n</think>\\n") }}
+{%- endif -%}"""
+
+GRANITE_3_3 = """\
+{%- if tools and not available_tools -%}
+    {%- set available_tools = tools -%}
+{%- endif -%}
+{%- if messages[0]['role'] == 'system' %}
+     {%- set system_message = messages[0]['content'] %}
+     {%- set loop_messages = messages[1:] %}
+ {%- else %}
+     {%- set system_message = "You are Granite." %}
+     {%- if available_tools %}
+         {%- set system_message = system_message + " Call tools with <|tool_call|>." %}
+     {%- elif thinking %}
+         {%- set system_message = system_message + " Write your thoughts between <think></think>." %}
+     {%- endif %}
+     {%- set loop_messages = messages %}
+ {%- endif %}
+ {{- '<|start_of_role|>system<|end_of_role|>' + system_message + '<|end_of_text|>\\n' }}
+ {%- if available_tools %}
+     {{- '<|start_of_role|>available_tools<|end_of_role|>' }}
+     {{- available_tools | tojson(indent=4) }}
+     {{- '<|end_of_text|>\\n' }}
+ {%- endif %}
+ {%- for message in loop_messages %}
+     {{- '<|start_of_role|>' + message['role'] + '<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+     {%- if loop.last and add_generation_prompt %}
+         {{- '<|start_of_role|>assistant' }}
+         {%- if controls %}
+             {{- ' ' + controls | tojson()}}
+         {%- endif %}
+         {{- '<|end_of_role|>' }}
+     {%- endif %}
+ {%- endfor %}"""
+
+OLMO_2 = """\
+{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}\
+{{ '<|system|>\\n' + message['content'] + '\\n' }}{% elif message['role'] == 'user' %}\
+{{ '<|user|>\\n' + message['content'] + '\\n' }}{% elif message['role'] == 'assistant' %}{% if not loop.last %}\
+{{ '<|assistant|>\\n' + message['content'] + eos_token + '\\n' }}{% else %}\
+{{ '<|assistant|>\\n' + message['content'] + eos_token }}{% endif %}{% endif %}\
+{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}{% endfor %}"""
