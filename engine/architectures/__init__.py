@@ -12,6 +12,7 @@ from . import (
     gemma,
     gemma2,
     gemma3,
+    gemma4,
     gpt_oss,
     granite,
     llama,
@@ -30,7 +31,7 @@ from . import (
 FAMILIES: dict[str, dict[str, Callable[[Builder], Rows]]] = {
     "BitNet": {"bitnet": bitnet.build, "bitnet-25": bitnet.build, "bitnet-b1.58": bitnet.build},
     "Falcon": {"falcon": falcon.build},
-    "Gemma": {"gemma": gemma.build, "gemma2": gemma2.build, "gemma3": gemma3.build},
+    "Gemma": {"gemma": gemma.build, "gemma2": gemma2.build, "gemma3": gemma3.build, "gemma4": gemma4.build},
     "gpt-oss": {"gpt-oss": gpt_oss.build},
     "Granite": {"granite": granite.build, "granitemoe": granite.build},
     "Llama and Mistral": {"llama": llama.build, "mistral3": mistral3.build},
