@@ -21,7 +21,7 @@ class Piece:
     start: int  # position of the first
     pages: Sequence[int] | np.ndarray  # page numbers, from position 0 on
     outputs: int = 0  # of how many of the last tokens logits are wanted
-    states: tuple[int, int] | None = None  # slots of the state before and after it; None: one for each piece's place
+    states: tuple[int, int] | None = None  # slots before and after it; None: that of the piece's place
 
 
 class Batch:

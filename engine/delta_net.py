@@ -40,8 +40,8 @@ def delta_net(b: Builder, qkv: Rows, alpha: Rows, beta: Rows, layer: str, key_he
         b.program.add(states.unit_heads, count=qkv.count, x=qkv.array[:, first * head_dim :], stride=stride,
                       heads=key_heads, head_dim=head_dim, epsilon=epsilon, factor=float(factor))
     b.program.add(states.decays, count=alpha.count, alpha=alpha.array, beta=beta.array, stride=alpha.stride,
-                  a=b.tensors.vector(f"{layer}ssm_a", value_heads), dt=b.tensors.vector(f"{layer}ssm_dt.bias", value_heads),
-                  heads=value_heads)
+                  a=b.tensors.vector(f"{layer}ssm_a", value_heads), heads=value_heads,
+                  dt=b.tensors.vector(f"{layer}ssm_dt.bias", value_heads))
     out = b.new_rows("delta_net", value_heads * head_dim, qkv.count)
     scratch_bytes = states.delta_scratch_bytes(head_dim)
     b.program.add(states.delta_net, qkv=qkv.array, qkv_stride=stride, decay=alpha.array, beta=beta.array,

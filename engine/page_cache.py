@@ -82,7 +82,8 @@ class _Part:
 class PageCache:
     """Hands out the pages of a pool by number. It never touches their memory but by `copy`(source, target)."""
 
-    def __init__(self, pages: int, copy: Callable[[int, int], None], state_slots: int = 0, slots_each: int = 1) -> None:
+    def __init__(self, pages: int, copy: Callable[[int, int], None], state_slots: int = 0,
+                 slots_each: int = 1) -> None:
         """state_slots: of a model with states, of which each table has `slots_each`. There, pages are not shared: a text
         cannot begin behind its first position without the state there."""
         self._count, self._copy, self._clock = pages, copy, 0

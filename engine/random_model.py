@@ -140,7 +140,8 @@ _OUTPUT_TYPES = {"q8_0": "q8_0", "i2_s": "f16"}
 _OTHER_OUTPUT_TYPE = "q6_k"
 _FALLBACK = "q8_0"  # for rows whose length is not a multiple of the type's block
 _ROUTER = "ffn_gate_inp"
-_FLOAT = (_ROUTER, "ssm_conv1d", "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias")  # float32 in every file
+_FLOAT = ("ssm_conv1d", _ROUTER,
+          "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias")  # float32 in every file
 _POOL_BLOCKS = 4093  # a prime: rows do not repeat each other
 _FLOATS = {"f32": np.float32, "f16": np.float16}
 

@@ -190,4 +190,5 @@ def take_heads(work, thread, threads, count, x, stride, out, out_stride, heads, 
     for token in range(thread, get_i64(count), threads):
         for head in range(heads):
             for i in range(0, 4 * head_dim, _VECTOR):
-                store_f32(out + token * out_stride + 4 * head_dim * head + i, load_f32(x + token * stride + step * head + i))
+                value = load_f32(x + token * stride + step * head + i)
+                store_f32(out + token * out_stride + 4 * head_dim * head + i, value)

@@ -73,7 +73,8 @@ def test_bits_do_not_depend_on_pieces_or_threads():
 
 
 def texts(prompts: list[list[int]], context: int = 512, *, sequences: int = 0, cache_tokens: int = 4096,
-          shift: bool = False, tokens: int = 100, guessed: list[list[int]] | None = None) -> list[list[int]]:
+          shift: bool = False, tokens: int = 100,
+          guessed: list[list[int]] | None = None) -> list[list[int]]:
     one = model(context, cache_tokens=cache_tokens)
     one.pool.states.sequences = sequences or one.pool.states.sequences
     scheduler = Scheduler(one, 300)
@@ -95,7 +96,7 @@ def texts(prompts: list[list[int]], context: int = 512, *, sequences: int = 0, c
 
 
 def test_served_is_what_is_computed_alone():
-    prompts = [TOKENS + [1], TOKENS + [2, 3], TOKENS[:30], [5, 6, 7] * 20]
+    prompts = [[*TOKENS, 1], [*TOKENS, 2, 3], TOKENS[:30], [5, 6, 7] * 20]
     alone = [texts([prompt])[0] for prompt in prompts]
     assert texts(prompts) == alone
     assert texts(prompts, sequences=2) == alone  # others wait

@@ -33,7 +33,7 @@ def convolved(x: np.ndarray, weight: np.ndarray, sizes: list[int], threads: int)
 
 def test_convolve():
     random = np.random.default_rng(1)
-    x, weight = random.standard_normal((TOKENS, CHANNELS), np.float32), random.standard_normal((4, CHANNELS), np.float32)
+    x, weight = (random.standard_normal((rows, CHANNELS), np.float32) for rows in (TOKENS, 4))
     before = np.concatenate([np.zeros((3, CHANNELS)), x.astype(np.float64)])
     sums = sum(before[j : j + TOKENS] * weight[j] for j in range(4))
     wanted = sums / (1 + np.exp(-sums))
@@ -85,7 +85,7 @@ def test_delta_net():
 
 def test_a_state_is_replaced_where_it_is():
     random = np.random.default_rng(3)
-    x, weight = random.standard_normal((TOKENS, CHANNELS), np.float32), random.standard_normal((4, CHANNELS), np.float32)
+    x, weight = (random.standard_normal((rows, CHANNELS), np.float32) for rows in (TOKENS, 4))
     wanted, _ = convolved(x, weight, [TOKENS], 1)
     rows, out, kept = padded(x), np.zeros_like(padded(x)), np.zeros((1, 3, CHANNELS), np.float32)
     for start, size in ((0, 2), (2, 1), (3, 1), (4, 7)):
@@ -110,8 +110,8 @@ def test_unit_heads_and_decays(threads):
     alpha, beta = random.uniform(-30, 30, (2, TOKENS, 5)).astype(np.float32)
     a, dt = -random.uniform(0.01, 2, 5).astype(np.float32), random.standard_normal(5).astype(np.float32)
     both = [padded(alpha), padded(beta)]
-    run(states.decays, threads=threads, count=int64(TOKENS), alpha=both[0], beta=both[1], stride=both[0].strides[0], a=a,
-        dt=dt, heads=5)
+    run(states.decays, threads=threads, count=int64(TOKENS), alpha=both[0], beta=both[1], stride=both[0].strides[0],
+        a=a, dt=dt, heads=5)
     wanted = np.exp(a.astype(np.float64) * np.logaddexp(0, alpha.astype(np.float64) + dt))
     np.testing.assert_allclose(both[0][:TOKENS, :5], wanted, rtol=1e-5, atol=1e-30)
     np.testing.assert_allclose(both[1][:TOKENS, :5], 1 / (1 + np.exp(-beta.astype(np.float64))), rtol=1e-5, atol=1e-30)
@@ -119,7 +119,8 @@ def test_unit_heads_and_decays(threads):
 
 def test_gates_of_heads():
     random = np.random.default_rng(5)
-    both, x = random.standard_normal((TOKENS, 3, 2, HEAD), np.float32), random.standard_normal((TOKENS, 3 * HEAD), np.float32)
+    both = random.standard_normal((TOKENS, 3, 2, HEAD), np.float32)
+    x = random.standard_normal((TOKENS, 3 * HEAD), np.float32)
     source, rows, out = padded(both.reshape(TOKENS, -1)), padded(x), np.zeros_like(padded(x))
     run(states.take_heads, count=int64(TOKENS), x=source, stride=source.strides[0], out=out, out_stride=out.strides[0],
         heads=3, head_dim=HEAD, step=8 * HEAD)
