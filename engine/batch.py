@@ -21,13 +21,13 @@ class Piece:
     start: int  # position of the first
     pages: Sequence[int] | np.ndarray  # page numbers, from position 0 on
     outputs: int = 0  # of how many of the last tokens logits are wanted
-    states: tuple[int, int] | None = None  # slots before and after it; None: that of the piece's place
+    states: tuple[int, int] | None = None  # slots before and after; None: its place
 
 
 class Batch:
     """The arrays that a program's instructions read, filled anew for every step. All are int64.
 
-    counts: [tokens, outputs, jobs, spans of the deepest job, pieces]. slots: which row of tables a token's sequence has.
+    counts: [tokens, outputs, jobs, spans of the deepest job, pieces]. slots: which row of tables a token has.
     outputs: which tokens want logits. jobs [n][4]: runs of consecutive positions of one sequence, as attention takes
     them: first token, number of tokens, slot, position of the first. spans and saves: see `kernels.states`.
     """

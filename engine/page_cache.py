@@ -84,8 +84,8 @@ class PageCache:
 
     def __init__(self, pages: int, copy: Callable[[int, int], None], state_slots: int = 0,
                  slots_each: int = 1) -> None:
-        """state_slots: of a model with states, of which each table has `slots_each`. There, pages are not shared: a text
-        cannot begin behind its first position without the state there."""
+        """state_slots: of a model with states, of which each table has `slots_each`. There, pages are not shared: a
+        text cannot begin behind its first position without the state there."""
         self._count, self._copy, self._clock = pages, copy, 0
         self._slots, self._slots_each = state_slots, slots_each
         self._open: WeakSet[PageTable] = WeakSet()

@@ -59,7 +59,7 @@ class PagePool:
     def limit(self, nbytes: int) -> None:
         """Have at most so many bytes of pages more than one sequence needs. To be called before `allocate`."""
         nbytes -= self.states.limit(nbytes // 2)
-        self.count = min(self.count, self.most + nbytes // self.page_bytes)
+        self.count = min(self.count, self.most + nbytes // max(1, self.page_bytes))  # 0: no layer has keys
 
     def allocate(self) -> None:
         """Reserve the memory. Raises LcpuError if the system does not have so much."""

@@ -1,4 +1,4 @@
-"""Qwen 3.5 and 3.6, dense: of four layers, three are gated delta nets with a state, and one is attention with a gate."""
+"""Qwen 3.5 and 3.6, dense: of four layers, three are gated delta nets, which keep a state, and one is attention."""
 
 from ...kernels import elementwise
 from ...kernels.errors import LcpuError

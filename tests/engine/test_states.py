@@ -81,7 +81,8 @@ def texts(prompts: list[list[int]], context: int = 512, *, sequences: int = 0, c
     scheduler.costs = Flat()
     options = GenerationOptions(max_tokens=tokens, temperature=0.0, context_shift=shift)
     drafters = [[Guesses(text)] for text in guessed] if guessed else [[] for _ in prompts]
-    made = [TokenSequence(prompt, context, options, [], drafters[i], scheduler.costs) for i, prompt in enumerate(prompts)]
+    made = [TokenSequence(prompt, context, options, [], guessing, scheduler.costs)
+            for prompt, guessing in zip(prompts, drafters, strict=True)]
     for sequence in made:
         scheduler.add(sequence)
     while going := [sequence for sequence in made if sequence.finish_reason is None]:
