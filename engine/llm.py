@@ -219,6 +219,7 @@ class LLM:
 
         Where none are, nothing is written. Raises LcpuError if the file cannot be written.
         """
+        self._check_prompt_cache(path)
         scheduler, pool = self._scheduler, self._model.pool
         with scheduler.lock:
             scheduler.check_open()
@@ -230,11 +231,17 @@ class LLM:
                 prompt_cache.save(Path(path), self._origin, ids[:known], contents)
         return known
 
+    def _check_prompt_cache(self, path: str | os.PathLike[str]) -> None:
+        if self._model.pool.states.slots:
+            raise LcpuError(f"{path}: a prompt cache cannot hold the states of this model's layers: leave it out "
+                            "(--prompt-cache)")
+
     def restore_prompt(self, path: str | os.PathLike[str]) -> list[int]:
         """The ids that a prompt cache has, none if there is no such file. Texts that begin as they do share its pages.
 
         Raises LcpuError if the file comes from another model or way of computing, or is not whole.
         """
+        self._check_prompt_cache(path)
         scheduler, pool = self._scheduler, self._model.pool
         with scheduler.lock:
             scheduler.check_open()

@@ -34,6 +34,8 @@ class PageTable:
     pages: list[int] = field(default_factory=list)
     shared: list[Node] = field(default_factory=list)  # the first of them, which are in the tree
     computed: int = 0  # positions whose keys and values are there
+    slots: list[int] = field(default_factory=list)  # of states
+    states: dict[int, int] = field(default_factory=dict)  # slots that hold one, by their positions
     rest: tuple[int, ...] = ()  # tokens of the page after the shared ones, as far as they were recorded
 
     @property
@@ -43,10 +45,29 @@ class PageTable:
     def go_back(self, positions: int) -> None:
         """Forget what comes after so many positions, which must not be within the shared pages."""
         self.computed = positions
+        if self.slots:
+            self.states = {at: slot for at, slot in self.states.items() if at <= positions}
+            self.computed = max(self.states, default=0)
         self.rest = self.rest[: positions - len(self.shared) * POSITIONS]
 
     def clear(self) -> None:
         self.pages, self.shared, self.computed, self.rest = [], [], 0, ()
+        self.slots, self.states = [], {}
+
+    @property
+    def step_states(self) -> tuple[int, int] | None:
+        """The slots that the next step reads and writes; None for a model without states."""
+        if not self.slots:
+            return None
+        read = self.states.get(self.computed, -1)
+        return read, next(slot for slot in self.slots if slot != read)
+
+    def settle(self, start: int, end: int, slots: tuple[int, int] | None) -> None:
+        """A step has computed positions from start to end, with such states; `computed` says what of it counts. Where
+        no state is kept of that position, go back to the last one before it."""
+        if slots is not None:
+            self.states = ({start: slots[0]} if start else {}) | {end: slots[1]}
+            self.go_back(self.computed)
 
 
 @dataclass(frozen=True)
@@ -61,14 +82,19 @@ class _Part:
 class PageCache:
     """Hands out the pages of a pool by number. It never touches their memory but by `copy`(source, target)."""
 
-    def __init__(self, pages: int, copy: Callable[[int, int], None]) -> None:
+    def __init__(self, pages: int, copy: Callable[[int, int], None], state_slots: int = 0,
+                 slots_each: int = 1) -> None:
+        """state_slots: of a model with states, of which each table has `slots_each`. There, pages are not shared: a
+        text cannot begin behind its first position without the state there."""
         self._count, self._copy, self._clock = pages, copy, 0
+        self._slots, self._slots_each = state_slots, slots_each
         self._open: WeakSet[PageTable] = WeakSet()
         self.reset()
 
     def reset(self) -> None:
         """Forget all pages: every table is as if nothing of its text had been computed."""
         self._free = list(range(self._count))[::-1]  # the lowest numbers first: untouched memory stays so
+        self._free_slots = list(range(self._slots))[::-1]
         self._root = Node(-1, ())
         for table in self._open:
             table.clear()
@@ -81,6 +107,8 @@ class PageCache:
         """As `open`; None if there are not enough pages for all of the text, and so many more."""
         known = self._known_pages(ids)
         available = self.available() - sum(node.users == 0 for node in known)
+        if self._slots and len(self._free_slots) < self._slots_each:
+            return None
         if available < -(-len(ids) // POSITIONS) - len(known) + more:
             return None
         return self._opened(ids, known)
@@ -159,6 +187,11 @@ class PageCache:
 
     def grow(self, table: PageTable, positions: int) -> bool:
         """Give a table room for so many positions. False if there are not enough pages; it then keeps what it got."""
+        if self._slots and not table.slots:
+            if len(self._free_slots) < self._slots_each:
+                return False
+            self._open.add(table)
+            table.slots = [self._free_slots.pop() for _ in range(self._slots_each)]
         while table.room < positions:
             page = self._take()
             if page is None:
@@ -169,6 +202,8 @@ class PageCache:
 
     def record(self, table: PageTable, ids: Sequence[int]) -> None:
         """ids[: table.computed] are there to stay: let others find the whole pages among them."""
+        if self._slots:
+            return
         while (len(table.shared) + 1) * POSITIONS <= table.computed:
             index = len(table.shared)
             node = self._insert(table.shared[-1] if index else self._root, table.pages[index],
@@ -193,6 +228,7 @@ class PageCache:
             node.users -= 1
             node.last_used = self._clock
         self._free += table.pages[used:][::-1]
+        self._free_slots += table.slots[::-1]
         table.clear()
         self._open.discard(table)
 

@@ -11,6 +11,7 @@ from ..kernels.errors import LcpuError
 from ..kernels.memory import zeros
 from ..kernels.pages import PAGES, POSITIONS, PageType
 from .hyperparameters import Hyperparameters
+from .state_pool import StatePool
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class PagePool:
         self.count = max(self.most, -(-tokens // POSITIONS))
         self.page_bytes = 0
         self._layers: list[LayerPlace] = []
+        self.states = StatePool()  # of layers that have no keys and values
         self._pages: np.ndarray | None = None
 
     def add_layer(self, heads: int, head_dim: int) -> LayerPlace:
@@ -69,11 +71,14 @@ class PagePool:
 
     def limit(self, nbytes: int) -> None:
         """Have at most so many bytes of pages more than one sequence needs. To be called before `allocate`."""
-        self.count = min(self.count, self.most + nbytes // self.page_bytes)
+        nbytes -= self.states.limit(nbytes // 2)
+        self.count = min(self.count, self.most + nbytes // max(1, self.page_bytes))  # 0: no layer has keys
 
     def allocate(self) -> None:
         """Reserve the memory. Raises LcpuError if the system does not have so much."""
         self._pages = zeros((self.count, self.page_bytes), np.uint8, huge_pages=True)
+        if self.states.slot_bytes:
+            self.states.allocate()
 
     @property
     def pages(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from .model import BATCH, Model
 from .page_cache import PageCache, PageTable, common_prefix
 from .sequence import TokenSequence
 from .speculation import CostModel
+from .state_pool import EACH
 
 PARALLEL = 16  # sequences that run at once, by default
 
@@ -33,7 +34,7 @@ class Scheduler:
         self.model, self.vocab_size, self.parallel = model, vocab_size, parallel
         self.closed = False
         self.costs = CostModel()
-        self.cache = PageCache(model.pool.count, model.pool.copy)
+        self.cache = PageCache(model.pool.count, model.pool.copy, model.pool.states.slots, EACH)
         self.evaluations: list[Evaluation] = []  # the least recently used first
         self._waiting: list[TokenSequence] = []  # the first to run first
         self._running: list[TokenSequence] = []  # the oldest first
@@ -133,7 +134,7 @@ class Scheduler:
             runnable = self._runnable()
             if len(runnable) >= self.parallel:
                 return
-            if any(_is_ahead(other, sequence) for other in runnable):
+            if not self.model.pool.states.slots and any(_is_ahead(other, sequence) for other in runnable):
                 continue
             cache, ids = self.cache, sequence.ids
             table = cache.open_where_room(ids, more=len(runnable)) if runnable else cache.open(ids)
@@ -162,7 +163,8 @@ class Scheduler:
             table = sequence.table
             if table is not None and self._make_room(sequence, size):
                 outputs = sequence.outputs if size == len(tokens) else 0
-                scheduled.append((sequence, Piece(tokens[:size], table.computed, table.pages, outputs)))
+                scheduled.append((sequence, Piece(tokens[:size], table.computed, table.pages, outputs,
+                                                  table.step_states)))
                 room -= size
         return [entry for entry in scheduled if entry[0].table is not None]  # nor those that gave up their pages
 
@@ -207,6 +209,7 @@ class Scheduler:
                 row += piece.outputs
                 continue
             sequence.take(len(piece.tokens), logits[row : row + piece.outputs, : self.vocab_size], seconds)
+            sequence.table.settle(piece.start, piece.start + len(piece.tokens), piece.states)
             row += piece.outputs
             if sequence.finish_reason is not None:
                 self._give_up_pages(sequence)
@@ -251,6 +254,7 @@ class Evaluation:
             self._table = self._scheduler.cache.open(ids[: first + 1])
             known = self._table.computed
         self._table.go_back(known)
+        known = self._table.computed
         self._ids = list(ids[:known])
         evaluations = self._scheduler.evaluations
         if self in evaluations:
@@ -263,11 +267,13 @@ class Evaluation:
             while not scheduler.cache.grow(table, start + len(piece)):
                 scheduler.free_pages(beside=self)
         started = time.perf_counter()
-        logits = scheduler.model.step([Piece(piece, start, table.pages, outputs)])
+        states = table.step_states
+        logits = scheduler.model.step([Piece(piece, start, table.pages, outputs, states)])
         if outputs == len(piece):
             scheduler.costs.record(outputs, time.perf_counter() - started)
         self._ids += piece
         table.computed = len(self._ids)
+        table.settle(start, start + len(piece), states)
         return logits
 
     def forget(self) -> None:
