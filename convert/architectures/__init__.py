@@ -11,6 +11,7 @@ from .falcon import FALCON
 from .gemma import GEMMA
 from .gemma2 import GEMMA2
 from .gemma3 import GEMMA3
+from .gemma4 import GEMMA4
 from .gpt_oss import GPT_OSS
 from .granite import GRANITE, GRANITEMOE
 from .llama import LLAMA, MIXTRAL
@@ -45,6 +46,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Gemma2ForCausalLM": GEMMA2,
     "Gemma3ForCausalLM": GEMMA3,
     "Gemma3ForConditionalGeneration": GEMMA3,
+    "Gemma4ForCausalLM": GEMMA4,
+    "Gemma4ForConditionalGeneration": GEMMA4,
     "Phi3ForCausalLM": PHI3,
     "GraniteForCausalLM": GRANITE,
     "GraniteMoeForCausalLM": GRANITEMOE,

@@ -41,9 +41,12 @@ def gemma4_tensors(config: dict[str, Any]) -> dict[str, np.ndarray]:
     for layer in range(layers):
         shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in _layer(config, layer).items()}
     random = np.random.default_rng(4)
-    return {name: (random.standard_normal(shape) / 8 + 1 if len(shape) == 1 else
-                   random.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32)
-            for name, shape in shapes.items()}
+    made = {name: random.standard_normal(shape) / 8 + 1 if len(shape) == 1 else
+            random.standard_normal(shape) / shape[-1] ** 0.5 for name, shape in shapes.items()}
+    for name in made:  # scores have no other scale than that of these norms
+        made[name] = made[name] / made[name].size ** 0.25 if name.endswith(("q_norm.weight", "k_norm.weight")) else (
+            made[name])
+    return {name: values.astype(np.float32) for name, values in made.items()}
 
 
 def _layer(config: dict[str, Any], layer: int) -> dict[str, tuple[int, ...]]:
