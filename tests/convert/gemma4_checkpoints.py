@@ -43,9 +43,11 @@ def gemma4_tensors(config: dict[str, Any]) -> dict[str, np.ndarray]:
     random = np.random.default_rng(4)
     made = {name: random.standard_normal(shape) / 8 + 1 if len(shape) == 1 else
             random.standard_normal(shape) / shape[-1] ** 0.5 for name, shape in shapes.items()}
-    for name in made:  # scores have no other scale than that of these norms
-        made[name] = made[name] / made[name].size ** 0.25 if name.endswith(("q_norm.weight", "k_norm.weight")) else (
-            made[name])
+    for name in made:  # attention has no other scale than that of its norms; routers tell experts apart
+        if name.endswith(("q_norm.weight", "k_norm.weight")):
+            made[name] = made[name] / made[name].size ** 0.25
+        elif name.endswith("router.scale"):
+            made[name] = made[name] * EMBED**0.5
     return {name: values.astype(np.float32) for name, values in made.items()}
 
 
