@@ -76,6 +76,7 @@ class Architecture:
     row_order: Callable[[str, Mapping[str, int]], np.ndarray | None] = lambda name, size: None  # where the rows of a
     # block's tensor come from, if they change places; its name without "blk.N."
     column_order: Callable[[str, Mapping[str, int]], np.ndarray | None] = lambda name, size: None  # and its columns
+    keeps_merges: bool = False  # a vocabulary of characters has merges in GGUF, too, not scores
     is_ternary: bool = False  # block matrices are ternary whatever config.json says
     epsilon: tuple[str, str] = ("rms_norm_eps", "layer_norm_rms_epsilon")  # of norms, in config.json and in metadata
     norm_bias: bool = False  # the last norm has a bias

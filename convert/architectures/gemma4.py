@@ -156,6 +156,7 @@ GEMMA4 = Architecture(
     ropes=_ROPES,
     prefixes=vision.PREFIXES,
     parts=vision.PARTS | {prefix + part: vision.NOTE for prefix in ("", "model.") for part in _PARTS},
+    keeps_merges=True,
     context_length=131072,
     metadata=_metadata,
     complete=_complete,
