@@ -36,7 +36,8 @@ class Shape:
                 "attention.layer_norm_epsilon": 1e-5, "logit_scale": 8.0}
         if self.arch in ("qwen35", "qwen35moe"):
             keys |= {"ssm.conv_kernel": 4, "ssm.inner_size": 2, "ssm.state_size": 1, "ssm.time_step_rank": 2,
-                     "ssm.group_count": 2, "full_attention_interval": 4, "rope.dimension_sections": np.array([1, 1, 1, 1], np.int32)}
+                     "ssm.group_count": 2, "full_attention_interval": 4,
+                     "rope.dimension_sections": np.ones(4, np.int32)}
         if self.experts:
             keys |= {"expert_count": self.experts, "expert_used_count": 2,
                      "expert_feed_forward_length": self.feed_forward, "attention.sliding_window": 128}
@@ -51,7 +52,7 @@ class Shape:
             shapes["output"] = (2, self.embedding)
         for layer in range(self.layers):
             shapes |= {f"blk.{layer}.{name}": shape for name, shape in self._layer(layer).items()}
-        named = {name if name.endswith((".bias", "ssm_a")) else f"{name}.weight": shape for name, shape in shapes.items()}
+        named = {name if name.endswith((".bias", "_a")) else f"{name}.weight": shape for name, shape in shapes.items()}
         return {name: TensorInfo(name, shape, TYPE_IDS["F32"], TENSOR_TYPES[TYPE_IDS["F32"]].nbytes(shape), 0, 0)
                 for name, shape in named.items()}
 
@@ -89,7 +90,8 @@ def _hybrid(attention: dict[str, tuple[int, ...]], width: int, recurrent: bool) 
     if not recurrent:
         return {name: shape for name, shape in attention.items() if "norm" not in name} | norms | {
             "attn_q_norm": (8,), "attn_k_norm": (8,)}
-    return norms | {name: (2, width) for name in ("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_out")} | {
+    matrices = dict.fromkeys(("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_out"), (2, width))
+    return norms | matrices | {
         "ssm_conv1d": (2, 4), "ssm_a": (2,), "ssm_dt.bias": (2,), "ssm_norm": (8,)}
 
 
