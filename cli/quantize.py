@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options
+from . import console, divergence, options
 from .inspect import aligned, printable, size
 
 if TYPE_CHECKING:
@@ -82,6 +82,10 @@ def quantize(
     imatrix: Imatrix = None,
     ternarize: Ternarize = None,
     check: Check = False,
+    base: divergence.Base = None,
+    text: divergence.TextFile = None,
+    window: divergence.Window = 512,
+    chunks: divergence.Chunks = None,
     threads: options.Threads = None,
     force: Force = False,
 ) -> None:
@@ -89,7 +93,8 @@ def quantize(
 
     Each tensor gets the type that llama.cpp gives it. OUT is complete as soon as it exists. A table of the types is
     written to stdout, and with --check the error of each tensor: the root mean square error (RMSE), and its ratio to
-    the root mean square of the values.
+    the root mean square of the values. With --kl, both models then read a text, and the KL divergence of OUT's
+    predictions from those of BASE is written, as by `lcpu perplexity --kl`.
     """
     from ..convert.imatrix import check_demands, read_imatrix, without_weights
     from ..convert.output import check_free
@@ -101,6 +106,7 @@ def quantize(
     if ternarize not in (None, "absmean"):
         raise options.UsageError(f"--ternarize {ternarize}: it can be absmean")
     mixture = mixture_named(type)
+    comparison = divergence.prepared(source, base, text, window, chunks)
     patterns = tuple(map(override, tensor_type or ()))
     overrides = Overrides(pure, tensor_type_named(output_type), tensor_type_named(embedding_type), patterns)
     with GGUFFile.open(source) as file, console.LoadProgress() as progress:
@@ -120,6 +126,8 @@ def quantize(
         )  # fmt: skip
     parts = [type_table(done), *([error_table(done)] if check else []), totals(source, target, done)]
     console.write("\n\n".join(parts) + "\n")
+    if comparison is not None:
+        console.write("\n" + divergence.measured(target, comparison, threads))
 
 
 def mixture_named(name: str) -> Mixture:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..kernels.errors import LcpuError
 from .llm import LLM
+from .tokenizer import Tokenizer
 
 SMALLEST_WINDOW = 8  # tokens, of which 3 are scored
 PIECE = 1 << 24  # logits of a model that are kept at once: 64 MB
@@ -47,6 +48,11 @@ class Divergence:
 
 
 def windows(llm: LLM, text: str, size: int, most: int | None = None) -> list[list[int]]:
+    """`cut`, for a model that is loaded."""
+    return cut(llm.tokenizer, text, size, most)
+
+
+def cut(tokenizer: Tokenizer, text: str, size: int, most: int | None = None) -> list[list[int]]:
     """The text in windows of `size` tokens, at most `most` of them. A rest at the end of the text is dropped.
 
     If the model wants a BOS token, it replaces the first token of each window. Special tokens in the text are read as
@@ -55,9 +61,8 @@ def windows(llm: LLM, text: str, size: int, most: int | None = None) -> list[lis
     """
     if size < SMALLEST_WINDOW:
         raise LcpuError(f"windows of {size} tokens are too small: take at least {SMALLEST_WINDOW}")
-    tokenizer = llm.tokenizer
     bos = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
-    ids = bos + llm.tokenize(text, add_bos=False)
+    ids = bos + tokenizer.encode(text, add_bos=False)
     if len(ids) < 2 * size:
         smaller = f", or a smaller window: -c {len(ids) // 2}" if len(ids) // 2 >= SMALLEST_WINDOW else ""
         raise LcpuError(f"the text has {len(ids)} tokens, but at least {2 * size} are needed, two windows of {size}: "

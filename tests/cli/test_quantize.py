@@ -173,3 +173,36 @@ def test_names_by_which_others_know_types():
     assert mixture_named("NF4") is mixture_named("iq4_nl")
     assert mixture_named("fp4") is mixture_named("mxfp4")
     assert [tensor_type_named(name) for name in ("nf4", "FP4", "q4_k")] == ["IQ4_NL", "MXFP4", "Q4_K"]
+
+
+# ---- --kl ----
+
+
+def test_kl_is_that_of_perplexity(tiny_gguf, tmp_path, capsys):
+    """The same table, after those of the types. The base is another file than the input."""
+    (tmp_path / "text.txt").write_text("the cat sat on the mat, and the dog saw it. " * 8)
+    base, out = tmp_path / "base.gguf", tmp_path / "out.gguf"
+    run(capsys, str(tiny_gguf), str(base), "q8_0")
+    text = ["-f", str(tmp_path / "text.txt"), "-c", "16", "--chunks", "4"]
+    printed, _ = run(capsys, str(tiny_gguf), str(out), "q4_0", "--kl", str(base), *text)
+    assert exit_code(["perplexity", "-m", str(out), "--kl", str(base), *text]) == 0
+    table = capsys.readouterr().out
+    assert "Mean KLD" in table
+    assert printed.endswith("%\n\n" + table)
+
+
+def test_kl_fails_before_the_work(folder, tiny_gguf, tmp_path, capsys):
+    def error(code: int, *arguments: str) -> str:
+        printed, err = run(capsys, *arguments, code=code)
+        assert printed == ""
+        assert not Path("out.gguf").exists()
+        return err
+
+    (tmp_path / "text.txt").write_text("the cat")
+    quantize = [str(tiny_gguf), "out.gguf", "q4_0"]
+    assert "-f is the text for --kl: give --kl BASE, too" in error(2, *quantize, "-f", "text.txt")
+    assert "--kl needs a text: give -f FILE" in error(2, *quantize, "--kl", str(tiny_gguf))
+    wanted = ["--kl", str(tiny_gguf), "-f", "text.txt"]
+    assert "--chunks 0 scores nothing" in error(2, *quantize, *wanted, "--chunks", "0")
+    assert "but at least 1024 are needed" in error(1, *quantize, *wanted)
+    assert "no such file" in error(1, *quantize, "--kl", "none.gguf", "-f", "text.txt")
