@@ -187,8 +187,8 @@ def choose_types(
     if imatrix and mixture.with_imatrix is not None:
         mixture = replace(mixture, better=mixture.with_imatrix)
     tensors = list(tensors)
-    roles = {info.name: _role(info.name) for info in tensors}
-    values = sorted((name for name, role in roles.items() if role == "attn_v"), key=_layer)
+    roles = {info.name: role_of(info.name) for info in tensors}
+    values = sorted((name for name, role in roles.items() if role == "attn_v"), key=layer_of)
     tied = "output" not in roles.values()
     types, misfits = {}, []
     for info in tensors:
@@ -206,18 +206,20 @@ def choose_types(
         elif role == "attn_v":
             wanted = _mixed(mixture, metadata, role, values.index(info.name), len(values))
         else:
-            wanted = _mixed(mixture, metadata, role, _layer(info.name), _number(metadata, "block_count"))
+            wanted = _mixed(mixture, metadata, role, layer_of(info.name), _number(metadata, "block_count"))
         types[info.name] = TYPE_IDS[_fitting(info, wanted, role)]
         if wanted in TYPE_IDS and TYPE_IDS[wanted] != types[info.name]:
             misfits.append(info.name)
     return types, misfits
 
 
-def _role(name: str) -> str:
+def role_of(name: str) -> str:
+    """Such as "ffn_down"; "" for a tensor that has none of the roles that mixtures know."""
     return next((role for role, pattern in _ROLES.items() if pattern.search(name)), "")
 
 
-def _layer(name: str) -> int:
+def layer_of(name: str) -> int:
+    """-1 for a tensor outside of the layers."""
     match = re.match(r"blk\.(\d+)\.", name)
     return int(match[1]) if match else -1
 
@@ -244,9 +246,17 @@ def _overridden(name: str, role: str, overrides: Overrides) -> str:
 
 def is_overridden(name: str, has_output: bool, overrides: Overrides) -> bool:
     """Whether the user names a type for this tensor. has_output: whether the embedding is not the output layer too."""
-    role = _role(name)
+    role = role_of(name)
     role = "output" if role == "token_embd" and not has_output and not overrides.embedding else role
     return bool(_overridden(name, role, overrides))
+
+
+def free_tensors(tensors: Iterable[TensorInfo], overrides: Overrides) -> list[str]:
+    """Names of the tensors whose types may change, and for which the user names none."""
+    tensors = list(tensors)
+    has_output = any(role_of(info.name) == "output" for info in tensors)
+    return [info.name for info in tensors
+            if _quantizable(info) and not is_overridden(info.name, has_output, overrides)]
 
 
 def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: int, count: int) -> str:
