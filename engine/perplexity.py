@@ -85,18 +85,27 @@ def compare(llm: LLM, base: LLM, window: Sequence[int]) -> np.ndarray:
 
     Raises LcpuError for logits that are not numbers.
     """
-    parts = []
-    for (log_p, base_log_p), targets in _predictions([llm, base], window):
-        part = np.empty(len(targets), COMPARISON)
-        part["nll"], part["base_nll"] = _nll(log_p, targets), _nll(base_log_p, targets)
-        part["same_top"] = log_p.argmax(axis=1) == base_log_p.argmax(axis=1)
-        with np.errstate(invalid="ignore"):
-            np.subtract(base_log_p, log_p, out=log_p)
-        np.exp(base_log_p, out=base_log_p)
-        # Only rounding can make it negative.
-        part["kl"] = np.maximum(np.einsum("tv,tv->t", base_log_p, log_p), 0)
-        parts.append(part)
-    both = np.concatenate(parts)
+    return compare_all([llm], base, window)[0]
+
+
+def compare_all(llms: Sequence[LLM], base: LLM, window: Sequence[int]) -> list[np.ndarray]:
+    """The same for several models, for which the base is computed once."""
+    found: list[list[np.ndarray]] = [[] for _ in llms]
+    for (base_log_p, *others), targets in _predictions([base, *llms], window):
+        base_nll, base_top, base_p = _nll(base_log_p, targets), base_log_p.argmax(axis=1), np.exp(base_log_p)
+        for parts, log_p in zip(found, others, strict=True):
+            part = np.empty(len(targets), COMPARISON)
+            part["nll"], part["base_nll"] = _nll(log_p, targets), base_nll
+            part["same_top"] = log_p.argmax(axis=1) == base_top
+            with np.errstate(invalid="ignore"):
+                np.subtract(base_log_p, log_p, out=log_p)
+            # Only rounding can make it negative.
+            part["kl"] = np.maximum(np.einsum("tv,tv->t", base_p, log_p), 0)
+            parts.append(part)
+    return [_checked(np.concatenate(parts)) for parts in found]
+
+
+def _checked(both: np.ndarray) -> np.ndarray:
     for name, whose in (("nll", "the model"), ("base_nll", "the base model"), ("kl", "one of the models")):
         _finite(both[name], whose)
     return both

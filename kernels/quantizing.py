@@ -7,7 +7,7 @@ from numba import float32
 
 from .jit import device, kernel
 from .simd import LANES, alloca, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum
-from .simd import put_f32, put_i64, reduce_add, rint, splat_f32, store_f32
+from .simd import put_f32, put_i64, reduce_add, rint, splat_f32, square_root, store_f32
 
 PIECE = 8192  # values: whole blocks of every format, and small enough for the caches
 SCRATCH_BYTES = 2 * 4 * PIECE  # for each thread
@@ -66,13 +66,37 @@ def convert(work, thread, threads, values, source, source_bytes, source_block, s
 
 
 @device
+def weigh(x, importance, values, block, weights):
+    """weights = importance * sqrt(8 * mean square of the block + value ** 2), divided by 3 times the root of that mean.
+
+    values: whole blocks. The importance alone would make the error of the products smallest if errors of the values of
+    a row were independent. Those of values that a scale cuts off are not: they all make the row smaller, so they count
+    more. llama.cpp's factor is sqrt(mean square of the row + value ** 2). Of factors with 0, 1, 2, 4, 8 and 16 mean
+    squares, this one gave the smallest KL divergences of SmolLM2-135M and Qwen2.5-Coder-0.5B in Q4_0.
+    """
+    for start in range(0, values, block):
+        squares = splat_f32(float32(0.0))
+        for i in range(start, start + block, LANES):
+            squares = fma(load_f32(x + 4 * i), load_f32(x + 4 * i), squares)
+        mean = reduce_add(squares) / float32(block)
+        part = splat_f32(float32(1.0) / (float32(9.0) * mean) if mean > float32(1e-30) else float32(0.0))
+        for i in range(start, start + block, LANES):
+            factor = square_root(fma(load_f32(x + 4 * i) * part, load_f32(x + 4 * i), splat_f32(float32(8.0 / 9.0))))
+            store_f32(weights + 4 * i, load_f32(importance + 4 * i) * factor)
+
+
+@device
 def _encode_rows(x, values, column, columns, importance, encode, target, block, block_bytes):
-    """Encode values from a column of a row on, with the weights of the columns, which start anew with each row."""
-    operands, at = alloca(8), 0
+    """Encode values from a column of a row on, with the importance of the columns, which starts anew with each row.
+
+    x: with room for the weights of a piece behind it.
+    """
+    operands, at, weights = alloca(8), 0, x + 4 * PIECE
     while at < values:
         count = min(values - at, columns - column)
         put_i64(operands, count // block)
-        call_kernel(encode, operands, 1, x + 4 * at, importance + 4 * column, target + at // block * block_bytes)
+        weigh(x + 4 * at, importance + 4 * column, count, block, weights)
+        call_kernel(encode, operands, 1, x + 4 * at, weights, target + at // block * block_bytes)
         at += count
         column = 0
 
@@ -80,9 +104,9 @@ def _encode_rows(x, values, column, columns, importance, encode, target, block, 
 @kernel
 def convert_weighted(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode,
                      target, target_bytes, target_block, encode, importance, first, columns, limit, scratch, refused):
-    """The same as `convert` without a unit, but `encode` is that of formats with weights.
+    """The same as `convert` without a unit, but `encode` is that of formats with weights, which `weigh` makes.
 
-    importance: a float32 weight for each of the `columns` values of a row. first: where in a matrix of such rows the
+    importance: a float32 for each of the `columns` values of a row. first: where in a matrix of such rows the
     values begin.
     """
     x = scratch + thread * SCRATCH_BYTES

@@ -212,7 +212,8 @@ def test_kl_fails_before_the_work(folder, tiny_gguf, tmp_path, capsys):
 
 
 def test_target_bpw(folder, capsys):
-    out, err = run(capsys, "in.gguf", "out.gguf", "--target-bpw", "5.5", "--output-type", "q6_k", "--tensor-type", "q=q5_0")
+    named = ["--output-type", "q6_k", "--tensor-type", "q=q5_0"]
+    out, err = run(capsys, "in.gguf", "out.gguf", "--target-bpw", "5.5", *named)
     assert err == ""
     chosen, _, _ = out.split("\n\n")
     rows = [line.split() for line in chosen.splitlines()]
@@ -231,6 +232,6 @@ def test_target_bpw_is_in_the_place_of_a_type(folder, capsys):
     error = run(capsys, "in.gguf", "out.gguf", "--target-bpw", "4.5", "--pure", code=2)[1]
     assert "--target-bpw gives tensors different types: leave out --pure" in error
     error = run(capsys, "in.gguf", "out.gguf", "--target-bpw", "1.5", code=1)[1]
-    assert re.fullmatch(r"lcpu: error: in.gguf: takes at least \d\.\d\d bits per weight: take a larger --target-bpw, or "
-                        r"smaller types for tensors that are named\n", error)
+    assert re.fullmatch(r"lcpu: error: in.gguf: takes at least \d\.\d\d bits per weight: take a larger --target-bpw, "
+                        r"or smaller types for tensors that are named\n", error)
     assert not (folder / "out.gguf").exists()

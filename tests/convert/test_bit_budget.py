@@ -43,7 +43,7 @@ def test_hull():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_allocation_is_as_good_as_any_but_for_one_step(seed):
-    """All combinations are tried. Costs can only exceed the least ones by what the first step that did not fit saves."""
+    """All combinations are tried. Costs exceed the least ones by no more than what one step saves."""
     random = np.random.default_rng(seed)
     each = {str(tensor): _hull(options(*((int(size) * (tensor + 1), float(cost)) for size, cost in zip(
         np.sort(random.choice(np.arange(3, 40), 5, replace=False)), -np.sort(-random.random(5)), strict=True))))
