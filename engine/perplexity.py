@@ -42,8 +42,12 @@ class Divergence:
     ppl_ratio: Estimate
     kl_mean: Estimate
     kl_median: float
-    kl_99: float  # the 99th percentile
+    kl_90: float  # the 90th percentile
+    kl_99: float
+    kl_999: float  # 99.9
     kl_max: float
+    delta_p: Estimate  # by how much the probability of the text's token grows
+    delta_p_rms: float  # root mean square of that
     same_top: Estimate  # the share of positions where both models have the same likeliest token
 
 
@@ -120,7 +124,7 @@ def perplexity(nll: np.ndarray) -> Estimate:
 
 def divergence(scores: np.ndarray) -> Divergence:
     """The summary of at least two COMPARISONs."""
-    kl = scores["kl"]
+    kl, delta_p = scores["kl"], np.exp(-scores["nll"]) - np.exp(-scores["base_nll"])
     return Divergence(
         ppl=perplexity(scores["nll"]),
         base_ppl=perplexity(scores["base_nll"]),
@@ -128,8 +132,12 @@ def divergence(scores: np.ndarray) -> Divergence:
         ppl_ratio=perplexity(scores["nll"] - scores["base_nll"]),
         kl_mean=_mean(kl),
         kl_median=float(np.median(kl)),
+        kl_90=float(np.quantile(kl, 0.9)),
         kl_99=float(np.quantile(kl, 0.99)),
+        kl_999=float(np.quantile(kl, 0.999)),
         kl_max=float(kl.max()),
+        delta_p=_mean(delta_p),
+        delta_p_rms=float(np.sqrt((delta_p**2).mean())),
         same_top=_mean(scores["same_top"]),
     )
 
