@@ -27,7 +27,8 @@ TargetBpw = Annotated[
 def budget_table(budget: Budget, infos: Mapping[str, TensorInfo]) -> str:
     """A row for each tensor whose type was chosen.
 
-    error: root of the squared error of its products over their squares. share: of what all errors are expected to cost.
+    error: root of the squared error of its products (of the output layer: its values) over their squares.
+    share: of what all errors are expected to cost.
     """
     from ..engine.gguf_types import TENSOR_TYPES
 

@@ -36,9 +36,11 @@ _F32, _F64 = TYPE_IDS["F32"], TYPE_IDS["F64"]
 
 # What a relative squared error of products costs, by role: KL divergences, against that of ffn_up in all layers. They
 # are means of what was measured with Q4_0 on SmolLM2-135M and Qwen2.5-Coder-0.5B; all layers of a role count the same.
+# token_embd: where it is not the output layer, too. Errors of the output layer are those of its values: the largest
+# part of what it is multiplied with moves all logits alike, which changes no prediction.
 SENSITIVITY: Mapping[str, float] = {
-    "attn_q": 0.28, "attn_k": 0.52, "attn_v": 0.74, "attn_output": 0.4, "ffn_gate": 0.69, "ffn_up": 1.0,
-    "ffn_down": 1.12, "output": 1.42,
+    "attn_q": 0.26, "attn_k": 0.65, "attn_v": 0.62, "attn_output": 0.39, "ffn_gate": 0.72, "ffn_up": 1.0,
+    "ffn_down": 0.93, "output": 1.0, "token_embd": 0.05,
 }
 
 
@@ -48,7 +50,7 @@ class Option:
 
     type_id: int
     nbytes: int
-    error: float  # squared error of the products over their squares
+    error: float  # squared error of the products (of the output layer: of the values) over their squares
     cost: float  # what that is expected to add to the divergence, in a unit of its own
 
 
@@ -73,7 +75,8 @@ def choose(file: GGUFFile, bits: float, overrides: Overrides, imatrix: Importanc
             if infos[name].type_id in FORMATS or infos[name].type_id == _F64}
     fixed = sum(TENSOR_TYPES[types[name]].nbytes(info.shape) for name, info in infos.items() if name not in free)
     budget = bits * sum(math.prod(info.shape) for info in infos.values()) / 8
-    weights = _sensitivities(infos, free)
+    roles = _roles(infos)
+    layers = 1 + max((layer_of(name) for name in infos), default=0)
     progress = progress or (lambda stage, done, total: None)
     options: dict[str, list[Option]] = {}
     count = thread_count(threads, sum(info.nbytes for info in free.values()))
@@ -81,7 +84,8 @@ def choose(file: GGUFFile, bits: float, overrides: Overrides, imatrix: Importanc
         measure = _Measure(file, team, imatrix)
         for done, (name, info) in enumerate(free.items()):
             progress("measuring", done, len(free))
-            options[name] = _hull(measure.options(info, weights[name]))
+            sensitivity = SENSITIVITY.get(roles[name], 1.0) / (layers if layer_of(name) >= 0 else 1)
+            options[name] = _hull(measure.options(info, sensitivity, of_products=roles[name] != "output"))
     chosen = allocate(options, budget - fixed)
     if chosen is None:
         least = fixed + sum(each[0].nbytes for each in options.values())
@@ -132,14 +136,11 @@ def _hull(options: Sequence[Option]) -> list[Option]:
     return hull
 
 
-def _sensitivities(infos: Iterable[str], free: Iterable[str]) -> dict[str, float]:
-    """What an error of each tensor costs. A layer's part of what its role costs is the smaller the more there are."""
-    names = list(infos)
+def _roles(names: Iterable[str]) -> dict[str, str]:
+    """By name. An embedding that is the output layer, too, has that role."""
     roles = {name: role_of(name) for name in names}
-    if "output" not in roles.values():  # the embedding is the output layer, too
-        roles = {name: "output" if role == "token_embd" else role for name, role in roles.items()}
-    layers = 1 + max((layer_of(name) for name in names), default=0)
-    return {name: SENSITIVITY.get(roles[name], 1.0) / (layers if layer_of(name) >= 0 else 1) for name in free}
+    tied = "output" not in roles.values()
+    return {name: "output" if tied and role == "token_embd" else role for name, role in roles.items()}
 
 
 def _file_type(types: Mapping[str, int], infos: Mapping[str, TensorInfo]) -> int | None:
@@ -157,13 +158,17 @@ class _Measure:
         self._file, self._team, self._imatrix = file, team, imatrix
         self._scratch = zeros((team.threads, SCRATCH_BYTES), np.uint8)
 
-    def options(self, info: TensorInfo, sensitivity: float) -> list[Option]:
-        """Those whose blocks a tensor's rows are made of, and which are not larger than the tensor is."""
+    def options(self, info: TensorInfo, sensitivity: float, of_products: bool = True) -> list[Option]:
+        """Those whose blocks a tensor's rows are made of, and which are not larger than the tensor is.
+
+        of_products: errors count by importance where there is one; they are quantized with it in any case.
+        """
         x = self._sample(info)
         importance = self._imatrix.of(info) if self._imatrix else None
         weights = np.ones((1, info.shape[-1]), np.float32) if importance is None else importance
         weights = weights[np.arange(len(x)) * len(weights) // len(x)]  # of each row
-        square = float((weights * x * x).sum(dtype=np.float64))
+        counts = weights if of_products else np.ones_like(weights)
+        square = float((counts * x * x).sum(dtype=np.float64))
         found = []
         for kind in CANDIDATES:
             type_id = TYPE_IDS[kind]
@@ -171,7 +176,7 @@ class _Measure:
             if info.shape[-1] % TENSOR_TYPES[type_id].block_values or nbytes > info.nbytes:
                 continue
             y = self._rounded(info, x, None if importance is None else weights, type_id)
-            error = float((weights * (x - y) ** 2).sum(dtype=np.float64)) / square if square else 0.0
+            error = float((counts * (x - y) ** 2).sum(dtype=np.float64)) / square if square else 0.0
             found.append(Option(type_id, nbytes, error, sensitivity * error))
         self._file.release(info.name)
         return found or [Option(info.type_id, info.nbytes, 0.0, 0.0)]

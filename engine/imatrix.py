@@ -1,7 +1,7 @@
 """Measure an importance matrix: for each tensor, sums of squares by column of what a text multiplies it with.
 
 The method is llama-imatrix's (llama.cpp, tools/imatrix): the text is cut into windows, each is computed on its own, and
-all tokens count. For the output layer, which is as large as many layers of a small model, the last tokens of windows do.
+all tokens count. For the output layer, as large as many layers of a small model, the last tokens of each window do.
 """
 
 from __future__ import annotations
