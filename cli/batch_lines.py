@@ -40,8 +40,9 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({}, []), "tools": ([],), "functions": ([],),
     "response_format": ({"type": "text"},), "grammar": ("",), "json_schema": ({},), "typical_p": (1,), "mirostat": (0,),
 }  # fmt: skip
+_TOLD = ("chat_template_kwargs", "reasoning_effort")
 _IGNORED = {"id", "custom_id", "prompt", "messages", "model", "stream", "user", "metadata", "store", "cache_prompt"}
-_KNOWN = {name for names in SETTINGS.values() for name in names} | set(_WITHOUT_EFFECT) | _IGNORED
+_KNOWN = {name for names in SETTINGS.values() for name in names} | set(_WITHOUT_EFFECT) | _IGNORED | set(_TOLD)
 _ENDPOINTS = ("/v1/completions", "/v1/chat/completions")
 ANSWER_START = b'{"id": '  # of every answer
 _REQUEST_ID = re.compile(r"batch_req_(\d+)")
@@ -57,6 +58,7 @@ class Request:
     prompt: str | list[int] | None = None  # or else messages
     messages: list[dict[str, str]] | None = None
     model: Any = None  # which only goes into the answer
+    told: Mapping[str, Any] | None = None  # what the chat template is told besides
     settings: Mapping[str, Any] | None = None
     unknown: tuple[str, ...] = ()  # names of what was ignored
     error: str | None = None  # why it cannot be answered; then only what stands before is known
@@ -74,6 +76,7 @@ def read_request(data: bytes, line: int) -> Request:
             body = _openai_body(content)
         request["model"] = body.get("model")
         request |= _text(body, request.get("endpoint"))
+        request["told"] = _told(body) or None
         request["settings"] = dict(_settings(body))
         request["unknown"] = tuple(name for name in body if name not in _KNOWN)
     except LcpuError as error:
@@ -133,6 +136,15 @@ def _message(message: Any) -> dict[str, str]:
     if not isinstance(role, str) or not isinstance(content, str):
         raise LcpuError(f"{json.dumps(message)[:80]} is no message with a role and a text as content")
     return {"role": _unicode(role, "role"), "content": _unicode(content, "content")}
+
+
+def _told(body: Json) -> Json:
+    """What the chat template is told besides, by llama.cpp's name for it and by OpenAI's of one of its settings."""
+    told, effort = (body.get(name) for name in _TOLD)
+    if not isinstance(told, dict | None) or not isinstance(effort, str | None):
+        raise LcpuError('chat_template_kwargs is an object such as {"enable_thinking": false}, and reasoning_effort a '
+                        "text")
+    return ({} if effort is None else {"reasoning_effort": effort}) | (told or {})
 
 
 def _unicode(text: str, name: str) -> str:

@@ -130,7 +130,7 @@ class Run:
 
     def _ids(self, request: Request) -> list[int]:
         if request.messages is not None:
-            return chat.encode_any(self._llm, request.messages, "write a prompt instead of messages")
+            return chat.encode_any(self._llm, request.messages, "write a prompt instead of messages", request.told)
         if isinstance(request.prompt, str):
             return self._llm.tokenize(request.prompt, parse_special=True)
         return request.prompt or []

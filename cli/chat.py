@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..kernels.errors import LcpuError
 from . import console
+from .options import UsageError
 from .prompt import as_unicode
 from .prompt_cache import PromptCache
 from .report import Timings
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
+Told = Mapping[str, Any]
+_THINKING = ("enable_thinking", "thinking")  # what templates call the switch; Granite's and DeepSeek's: the second
+
 HELP = "/exit or Ctrl-D end, /reset forgets the conversation, /system TEXT sets the system prompt; Ctrl-C stops a reply"
 
 
@@ -30,12 +35,23 @@ def opening(system: str | None, user: str | None = None) -> list[Message]:
     return [{"role": role, "content": content} for role, content in turns if content is not None]
 
 
-def encode(llm: LLM, messages: list[Message], may_be_longer: bool = False) -> list[int]:
+def switches(kwargs: str | None, reasoning: str = "auto") -> dict[str, Any]:
+    """What a chat template is told besides, from --chat-template-kwargs and --reasoning."""
+    try:
+        told = {} if kwargs is None else json.loads(kwargs)
+    except ValueError as error:
+        raise UsageError(f"--chat-template-kwargs is not JSON: {error}") from None
+    if not isinstance(told, dict):
+        raise UsageError('--chat-template-kwargs is no JSON object, such as {"enable_thinking": false}')
+    return told if reasoning == "auto" else {**told, **dict.fromkeys(_THINKING, reasoning == "on")}
+
+
+def encode(llm: LLM, messages: list[Message], may_be_longer: bool = False, told: Told | None = None) -> list[int]:
     """What `encode_any` gives. Raises LcpuError also if the conversation fills the context.
 
-    may_be_longer: than the context, save for its first message.
+    may_be_longer: than the context, save for its first message. told: `switches`.
     """
-    ids = encode_any(llm, messages)
+    ids = encode_any(llm, messages, told=told)
     is_first = sum(message["role"] == "user" for message in messages) == 1
     if len(ids) >= llm.context and (is_first or not may_be_longer):
         raise LcpuError(f"the message makes a prompt of {len(ids)} tokens, and the context has {llm.context}: shorten "
@@ -43,18 +59,21 @@ def encode(llm: LLM, messages: list[Message], may_be_longer: bool = False) -> li
     return ids
 
 
-def encode_any(llm: LLM, messages: list[Message], way_out: str = "leave out --chat") -> list[int]:
+def encode_any(llm: LLM, messages: list[Message], way_out: str = "leave out --chat", told: Told | None = None
+               ) -> list[int]:
     """The whole conversation as token ids, through the model's chat template, up to where its reply begins.
 
     A model without a template gets ChatML if it knows ChatML's tokens.
     Errors: LcpuError for a model that has neither; way_out: what to do then, but to take another model.
     """
     from ..engine.chat import render
+    from ..engine.harmony import message_of
 
     if not llm.chat_template and len(llm.tokenize("<|im_start|>", add_bos=False, parse_special=True)) != 1:
         raise LcpuError(f"this model is not made for chat (no chat template); take another with -m, or {way_out}")
     bos, eos = (token_text(llm, token) for token in (llm.tokenizer.bos_id, llm.tokenizer.eos_id))
-    text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos)
+    messages = [message_of(message["content"]) if message["role"] == "assistant" else message for message in messages]
+    text = render(llm.chat_template, messages, bos_token=bos, eos_token=eos, variables=told)
     template_adds_bos = bool(bos) and text.startswith(bos)
     return llm.tokenize(text, add_bos=not template_adds_bos, parse_special=True)
 
@@ -69,7 +88,7 @@ def context_full(llm: LLM) -> str:
 
 
 def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: str | None,
-             cache: PromptCache, *, first: str | None, verbose: bool) -> None:
+             cache: PromptCache, *, first: str | None, verbose: bool, told: Told | None = None) -> None:
     """Answers the user's messages, one after another.
 
     Each message renders the whole conversation again; the engine computes only what is not in its cache. At a terminal,
@@ -91,7 +110,7 @@ def converse(llm: LLM, sampling: GenerationOptions, draft: DraftSource, system: 
         elif command == "/system":
             messages = opening(argument or None) + [message for message in messages if message["role"] != "system"]
             confirm("the system prompt is set" if argument else "the system prompt is removed")
-        elif generation := answer(llm, sampling, draft, cache, messages, turn):
+        elif generation := answer(llm, sampling, draft, cache, messages, turn, told):
             timings = timings.plus(generation)
             if verbose:
                 console.notice(Timings(llm.load_seconds).plus(generation).line())
@@ -105,16 +124,16 @@ def confirm(done: str) -> None:
 
 
 def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, cache: PromptCache,
-           messages: list[Message], turn: str) -> Generation | None:
+           messages: list[Message], turn: str, told: Told | None = None) -> Generation | None:
     """Adds the user's message and the model's reply to the messages. Returns None when there is no reply.
 
     A message that Ctrl-C stops before the reply begins is forgotten: it may have been too long to wait for.
     """
     user = {"role": "user", "content": turn}
     try:
-        ids = encode(llm, [*messages, user], may_be_longer=sampling.context_shift)
+        ids = encode(llm, [*messages, user], may_be_longer=sampling.context_shift, told=told)
         if sampling.context_shift:
-            sampling = with_prompt_kept(llm, sampling, [*messages, user])
+            sampling = with_prompt_kept(llm, sampling, [*messages, user], told)
             ids = llm.shifted(ids, sampling)
         generation = llm.stream(ids, sampling, draft)
         reply = stream_reply(cache.saving(llm, ids, generation))
@@ -132,12 +151,13 @@ def answer(llm: LLM, sampling: GenerationOptions, draft: DraftSource, cache: Pro
     return generation
 
 
-def with_prompt_kept(llm: LLM, sampling: GenerationOptions, messages: list[Message]) -> GenerationOptions:
+def with_prompt_kept(llm: LLM, sampling: GenerationOptions, messages: list[Message], told: Told | None = None
+                     ) -> GenerationOptions:
     """--keep -1 in a conversation: its prompt is the system prompt and the first message, as in llama.cpp."""
     if sampling.keep >= 0:
         return sampling
     first = next(number for number, message in enumerate(messages) if message["role"] == "user")
-    prompt = encode(llm, messages[: first + 1])
+    prompt = encode(llm, messages[: first + 1], told=told)
     counted_anyway = llm.tokenizer.add_bos and prompt[0] == llm.tokenizer.bos_id
     return replace(sampling, keep=len(prompt) - counted_anyway)
 

@@ -230,6 +230,21 @@ SystemPrompt = Annotated[
     str | None,
     typer.Option("-sys", "--system-prompt", metavar="TEXT", help="System prompt of --chat."),
 ]
+ChatTemplateKwargs = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-template-kwargs", metavar="JSON", envvar="LCPU_CHAT_TEMPLATE_KWARGS",
+        help='What the chat template is told besides, as a JSON object, such as {"reasoning_effort": "low"}.',
+    ),
+]  # fmt: skip
+Reasoning = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(
+        "--reasoning", "-rea", envvar="LCPU_REASONING",
+        help="Whether the model thinks before it answers, where its chat template has a switch for it "
+             "(enable_thinking or thinking); auto: as the template does by itself.",
+    ),
+]  # fmt: skip
 MemoryCheck = Annotated[
     bool,
     typer.Option(

@@ -56,6 +56,8 @@ def run(
     ignore_eos: options.IgnoreEos = False,
     chat: options.Chat = False,
     system_prompt: options.SystemPrompt = None,
+    chat_template_kwargs: options.ChatTemplateKwargs = None,
+    reasoning: options.Reasoning = "auto",
     escape: options.Escape = True,
     echo: options.Echo = False,
     json: options.Json = False,
@@ -70,6 +72,7 @@ def run(
     console.show_messages(verbose and not json)
     if system_prompt is not None and not chat:
         raise options.UsageError("-sys is the system prompt of a conversation: add --chat")
+    told = conversation.switches(chat_template_kwargs, reasoning)
     wanted = sources.chosen(settings, model, hf_repo, hf_file, revision, convert, type)
     wanted_draft, spec = drafting(settings, sources.chosen_draft(settings, model_draft, hf_repo_draft), spec)
     cache = PromptCache(prompt_cache, prompt_cache_all, prompt_cache_ro)
@@ -108,10 +111,10 @@ def run(
             report.introduce(llm, found.path, draft, threads, context, seed, output_type, verbose=verbose)
         cache.restore(llm)
         if text is None or converse:
-            conversation.converse(llm, sampling, draft, system, cache, first=text, verbose=verbose)
+            conversation.converse(llm, sampling, draft, system, cache, first=text, verbose=verbose, told=told)
             return
         messages = conversation.opening(system, text)
-        ids = conversation.encode(llm, messages) if chat else llm.tokenize(text, parse_special=True)
+        ids = conversation.encode(llm, messages, told=told) if chat else llm.tokenize(text, parse_special=True)
         generation = llm.stream(ids, sampling, draft)
         pieces = cache.saving(llm, ids, generation)
         if json:

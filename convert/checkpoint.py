@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..kernels.errors import LcpuError
+from .architectures import complete
 from .json_file import Config, read_json
 from .packings import packing_of
 from .safetensors_file import open_safetensors
@@ -64,7 +65,7 @@ def read_config(folder: Path) -> Config:
         inner = settings.get("quantization")  # ModelOpt's
         settings = inner if isinstance(inner, dict) else settings
         values["quantization_config"] = {"quant_method": QUANTIZERS[beside]} | settings
-    config = Config(path, values)
+    config = Config(path, complete(values))
     packing_of(config)
     return config
 

@@ -24,6 +24,9 @@ from .type_rules import ALIASES, MIXTURES, Overrides
 from .types import natural_types, tensor_types
 from .values import Values
 
+# Keys that lcpu alone reads, and the value by which nothing changes.
+_OWN_KEYS = {"attention.scale": None, "rope.scaling.yarn_truncate": True}
+
 
 @dataclass(frozen=True)
 class PlannedTensor:
@@ -78,7 +81,8 @@ def plan(checkpoint: Checkpoint, type_name: str, name: str, overrides: Overrides
                      "they get another")
     tensors = tuple(PlannedTensor(key, value, types[key]) for key, value in values.items())
     found = packing_of(checkpoint.config)
-    return Plan({**metadata, **described.tokenizer}, tensors, type_name, (*notes, *_limits(checkpoint)),
+    notes += _limits(checkpoint, described)
+    return Plan({**metadata, **described.tokenizer}, tensors, type_name, tuple(notes),
                 found[0].name if found else "")
 
 
@@ -129,10 +133,18 @@ def _general(architecture: Architecture, name: str, parameters: int, type_name: 
     return {f"general.{key}": value for key, value in keys.items() if value is not None}
 
 
-def _limits(checkpoint: Checkpoint) -> Iterator[str]:
+def _limits(checkpoint: Checkpoint, described: Description) -> Iterator[str]:
     """What the file cannot say of the model."""
-    config = checkpoint.config
+    config, name = checkpoint.config, described.architecture.name
+    if any(tensor.startswith(described.architecture.parts) for tensor in checkpoint.tensors):
+        yield "the model sees or hears besides: the file is the language model alone"
+    for key, plain in _OWN_KEYS.items():
+        if described.hyperparameters.get(f"{name}.{key}", plain) != plain:
+            yield f"{name}.{key} is lcpu's own key: a program that does not read it, such as llama.cpp, computes " \
+                  "other numbers"
     window = config.get("sliding_window")
     length = config.count("max_position_embeddings", 1)
+    if f"{name}.attention.sliding_window" in described.hyperparameters:
+        return
     if type(window) is int and window < length and config.flag("use_sliding_window", True):
         yield f"the model's attention reaches back {window} tokens; a GGUF file does not say so, and it reaches further"

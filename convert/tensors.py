@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import gguf
@@ -15,17 +16,17 @@ from .architectures import Architecture
 from .architectures.architecture import Shape, sizes
 from .architectures.rope import rope_factors
 from .checkpoint import Checkpoint
-from .packings import Integers, Parts, Weight, integer_weight, packing_of, weight_values
+from .packings import Integers, Parts, Weight, every, integer_weight, packing_of, weight_values
 from .packings.integers import column_order, in_runs
 from .packings.packing import shown, tensor_error
 from .source import FLOATS, SourceTensor, as_float32
 from .ternary import has_masters, stays_float
-from .values import Values, constant, plain, stacked, ternarized
+from .values import Values, constant, plain, shifted, stacked, ternarized
 
 # What checkpoints may hold besides weights: it follows from config.json.
 _SKIPPED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 
-_EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
+_EXPERT = re.compile(r"(.+\.(?:experts|norms))\.(\d+)\.(.+)")  # norms: of heads
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,21 @@ class Stack:
     experts: dict[int, SourceTensor | Parts] = field(default_factory=dict)
 
 
-Source: TypeAlias = "SourceTensor | Parts | Stack"
+@dataclass(frozen=True)
+class InTurn:
+    """What several stacks of experts have in one tensor: the rows of each in turn (see `Architecture.stacks`)."""
+
+    whole: SourceTensor | Parts
+    index: int  # of the stack
+    count: int  # stacks
+    is_fused: bool = False  # the rows of one stack, or matrix, follow those of another (see `Architecture.fused`)
+
+    @property
+    def name(self) -> str:
+        return self.whole.name
+
+
+Source: TypeAlias = "SourceTensor | Parts | Stack | InTurn"
 Sources: TypeAlias = "dict[str, Source]"  # by GGUF's names
 
 
@@ -45,15 +60,16 @@ def tensors_of(checkpoint: Checkpoint, architecture: Architecture) -> Iterator[t
     config, size = checkpoint.config, sizes(checkpoint.config)
     sources = _by_gguf_name(checkpoint, architecture, size["blocks"])
     maker = _Maker(checkpoint, architecture, sources)
-    factors = rope_factors(config, size["head"])
-    if factors is not None:
-        yield "rope_freqs.weight", constant(factors)
+    for name, factors in rope_factors(config, size["head"], architecture.ropes).items():
+        yield name, constant(factors)
     shapes: dict[str, Shape] = {"token_embd.weight": ("vocab", "embed")}
     for block in range(size["blocks"]):
         shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.block.items()}
         shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.optional.items()
                    if f"blk.{block}.{name}" in sources}
     shapes["output_norm.weight"] = ("embed",)
+    if architecture.norm_bias:
+        shapes["output_norm.bias"] = ("embed",)
     if architecture.has_output and not _is_tied(checkpoint, sources):
         shapes["output.weight"] = ("vocab", "embed")
     for name, shape in shapes.items():
@@ -77,11 +93,23 @@ def _by_gguf_name(checkpoint: Checkpoint, architecture: Architecture, blocks: in
     names = gguf.get_tensor_name_map(architecture.gguf, blocks)
     found: Sources = {}
     for name, source in _gathered(checkpoint).items():
+        if name.startswith(architecture.parts):
+            continue
+        name = next((new + name[len(old) :] for old, new in architecture.prefixes if name.startswith(old)), name)
         expert = _EXPERT.fullmatch(name)
         name = f"{expert[1]}.{expert[3]}" if expert else name
         if name.endswith(_SKIPPED) or (name == "lm_head.weight" and not architecture.has_output):
             continue
-        gguf_name = names.get_name(name, (".weight", ".bias")) or _other_name(name, architecture)
+        block, _, ending = name.removeprefix("model.layers.").partition(".")
+        if ending in architecture.stacks and block.isdecimal():
+            stacks = architecture.stacks[ending]
+            found |= {f"blk.{block}.{each}": InTurn(source, i, len(stacks)) for i, each in enumerate(stacks)}
+            continue
+        if ending in architecture.fused and block.isdecimal():
+            parts = architecture.fused[ending]
+            found |= {f"blk.{block}.{each}": InTurn(source, i, len(parts), True) for i, each in enumerate(parts)}
+            continue
+        gguf_name = _other_name(name, architecture) or names.get_name(name, (".weight", ".bias"))
         if gguf_name is None:
             raise LcpuError(f"{checkpoint.folder}: tensor {name[:80]!r} has no place in {architecture.name} models "
                             f"of {blocks} blocks: take another checkpoint")
@@ -143,19 +171,53 @@ class _Maker:
                 raise LcpuError(f"{self.checkpoint.folder}: {source.name[:80]!r} are not the {shape[0]} experts that "
                                 "config.json says: the checkpoint is not whole")
             return stacked([self.values(name, source.experts[number], shape[1:]) for number in range(shape[0])])
+        if isinstance(source, InTurn):
+            return self._cut(source, shape) if source.is_fused else self._in_turn(source, shape)
         order = self.order(name, shape[0])
         if isinstance(source, Parts):
             made = self.read(source, shape)
             return weight_values(integer_weight(made, self._columns.get(name)) if isinstance(made, Integers) else made,
                                  order)
+        if source.shape == (1, *shape):  # one row is a vector
+            source = replace(source, shape=shape, strides=source.strides and source.strides[1:])
         if source.shape != shape:
             raise self.error(source, f"has the shape {shown(source.shape)}, but config.json says {shown(shape)}")
         if source.dtype not in FLOATS:
             raise self.error(source, f"has the type {source.dtype}, which is not that of weights")
         is_matrix = name.startswith("blk.") and len(shape) == 2
+        if name.endswith("norm.weight") and self.architecture.norm_offset:
+            return shifted(source, self.architecture.norm_offset)
         if self.has_masters and is_matrix and not stays_float(self.checkpoint.config, source.name):
             return ternarized(source, order)
         return plain(source, order)
+
+    def _cut(self, source: InTurn, shape: tuple[int, ...]) -> Values:
+        """Of [..., rows, k]."""
+        *stack, rows, k = shape
+        whole, stored = source.whole, (*stack, source.count * rows, k)
+        if isinstance(whole, Parts):
+            raise whole.error(next(iter(whole.tensors.values())), "is quantized, and holds several tensors, which lcpu "
+                              "does not take apart")
+        if whole.shape != stored or whole.dtype not in FLOATS or whole.strides is not None:
+            raise self.error(whole, f"is not {shown(stored)} floats, as config.json says")
+        strides = (*([source.count * rows * k] if stack else []), k, 1)
+        first = source.index * rows * k * (whole.nbytes // math.prod(stored))
+        return plain(replace(whole, shape=shape, strides=strides, offset=whole.offset + first))
+
+    def _in_turn(self, source: InTurn, shape: tuple[int, ...]) -> Values:
+        """Of [experts, rows, k], or of biases [experts, rows]."""
+        experts, rows, *k = shape
+        whole, i, count = source.whole, source.index, source.count
+        if isinstance(whole, Parts):
+            made = self.read(whole, (experts, count * rows, *k))
+            assert isinstance(made, Weight)
+            return weight_values(every(made, i, count))
+        stored = (experts, *k, count * rows)
+        if whole.shape != stored or whole.dtype not in FLOATS or whole.strides is not None:
+            raise self.error(whole, f"is not {shown(stored)} floats, as config.json says")
+        size = whole.nbytes // math.prod(stored)
+        strides = (math.prod(stored[1:]), count) if not k else (math.prod(stored[1:]), count, count * rows)
+        return plain(replace(whole, shape=shape, strides=strides, offset=whole.offset + i * size))
 
     def read(self, parts: Parts, shape: tuple[int, ...]) -> Integers | Weight:
         assert self.packing is not None
@@ -170,7 +232,8 @@ class _Maker:
         each other is not in halves of heads but side by side."""
         heads = {"attn_q": self.size["heads"], "attn_k": self.size["kv heads"]}.get(name.split(".")[-2])
         if heads is None or not self.architecture.interleaved_rope:
-            return self._rows.get(name)
+            order = self.architecture.row_order(name.split(".", 2)[-1], self.size)
+            return self._rows.get(name) if order is None else order
         return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).ravel()
 
     def _arrange(self, block: str, sources: Sources) -> None:
@@ -183,6 +246,8 @@ class _Maker:
             self._columns[f"{block}ffn_down.weight"] = columns
             self._rows |= {f"{block}{name}.{kind}": columns for name in ("ffn_gate", "ffn_up", "ffn_sub_norm")
                            for kind in ("weight", "bias")}
+            if self.architecture.block["ffn_up.weight"][0] == "gate and up":
+                self._rows[f"{block}ffn_up.weight"] = np.concatenate([columns, size["ffn"] + columns])
         columns = self._column_order(f"{block}attn_output.weight", sources, size["q"], size["head"])
         if columns is None:
             return
@@ -191,6 +256,8 @@ class _Maker:
             rows = heads[:, 0] + size["head"] * np.arange(size["kv heads"])[:, None]
             self._columns[f"{block}attn_output.weight"] = columns
             self._rows |= {f"{block}attn_v.{kind}": rows.ravel() for kind in ("weight", "bias")}
+            before = np.arange(size["q"] + size["kv"])
+            self._rows[f"{block}attn_qkv.weight"] = np.concatenate([before, len(before) + rows.ravel()])
             self._rows[f"{block}attn_sub_norm.weight"] = columns
 
     def _column_order(self, name: str, sources: Sources, k: int, span: int) -> np.ndarray | None:

@@ -1,18 +1,30 @@
 """Which type each tensor of a model is quantized to: llama.cpp's mixtures and rules (src/llama-quant.cpp).
 
-Its exceptions for the Falcon architecture are left out. Types are GGUF's names, such as "Q4_K".
+Types are GGUF's names, such as "Q4_K".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..engine.gguf_file import TensorInfo
 from ..engine.gguf_metadata import Value
 from ..engine.gguf_types import TENSOR_TYPES
 from ..kernels.errors import LcpuError
+from .layer_rules import (
+    FALCON,
+    Rules,
+    every,
+    first_eighth,
+    first_four,
+    first_sixteenth,
+    first_two,
+    middle,
+    more_bits,
+    type_by,
+)
 
 LARGEST_FLOAT32 = 3.4028234663852886e38
 LARGEST_FLOAT16 = 65519.0  # that is rounded to a finite one
@@ -20,41 +32,6 @@ _LARGEST = {"NVFP4": 2688.0}  # of other types: 6 * 448
 TYPE_IDS = {tensor_type.name: type_id for type_id, tensor_type in TENSOR_TYPES.items()}
 KEEP = "keep"  # in the place of a type: the one that the tensor has
 _KEEP_HALF = "keep half"  # the same, but F16 for F32
-
-
-def _more_bits(index: int, count: int) -> bool:
-    """The first and the last eighth of the layers, and every third between them."""
-    return index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
-
-
-def _first_eighth(index: int, count: int) -> bool:
-    return index < count // 8
-
-
-def _middle(index: int, count: int) -> bool:
-    """All but the first and the last eighth of the layers."""
-    return count // 8 <= index < 7 * count // 8
-
-
-def _all(index: int, count: int) -> bool:
-    return True
-
-
-def _first_four(index: int, count: int) -> bool:
-    return index < 4
-
-
-def _first_two(index: int, count: int) -> bool:
-    return index < 2
-
-
-def _first_sixteenth(index: int, count: int) -> bool:
-    return index < count // 16
-
-
-# Which layers have a type, and the type of the others, if that is not the base.
-_Rule = tuple[Callable[[int, int], bool], str] | tuple[Callable[[int, int], bool], str, str]
-_Rules = dict[str, _Rule]  # by role
 
 
 @dataclass(frozen=True)
@@ -65,30 +42,30 @@ class Mixture:
     file_type: int | None  # general.file_type; None: as it was
     output: str  # the type of the output layer, or of the embedding that serves as one
     embedding: str = ""  # the type of another embedding, if not the base
-    better: _Rules = field(default_factory=dict)
+    better: Rules = field(default_factory=dict)
     experts: str = ""  # the type of stacks of experts, if not the base
-    with_imatrix: _Rules | None = None  # `better`, if there is one
-    of_eight: _Rules | None = None  # `better`, if there are 8 experts
+    with_imatrix: Rules | None = None  # `better`, if there is one
+    of_eight: Rules | None = None  # `better`, if there are 8 experts
     shared_values: str = ""  # the type of attn_v where four heads or more share it, if not what it is otherwise
     few_bits: bool = False  # whether the rules for experts are those of types of 1 and 2 bits
 
 
-_M_LAYERS: _Rules = {"attn_v": (_more_bits, "Q6_K"), "ffn_down": (_more_bits, "Q6_K")}
-_S_LAYERS: _Rules = {"attn_v": (_first_four, "Q5_K"), "ffn_down": (_first_eighth, "Q5_K")}
-_Q2_LAYERS: _Rules = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q3_K"))
-_Q3_M_LAYERS: _Rules = {"attn_v": (_first_two, "Q5_K", "Q4_K"), "attn_output": (_all, "Q4_K"),
-                         "ffn_down": (_first_sixteenth, "Q5_K", "Q4_K")}
-_Q3_L_LAYERS: _Rules = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (_all, "Q5_K"))
-_EIGHT: _Rules = {"attn_output": (_all, "Q5_K")}
-_IQ4_LAYERS: _Rules = {"ffn_down": (_first_eighth, "Q5_K")}
-_IQ3_M_LAYERS: _Rules = {"attn_v": (_all, "Q4_K"), "ffn_down": (_first_eighth, "Q4_K"), "attn_output": (_all, "Q4_K")}
-_IQ3_XS_LAYERS: _Rules = {"attn_q": (_all, "IQ3_XXS"), "attn_k": (_all, "IQ3_XXS"),
-                          "ffn_gate": (_middle, "IQ3_XXS"), "ffn_up": (_middle, "IQ3_XXS")}
-_IQ3_XXS_LAYERS: _Rules = {"attn_q": (_all, "IQ2_S"), "attn_k": (_all, "IQ2_S"), "attn_output": (_all, "IQ3_S")}
-_IQ3_XXS_ALONE = _IQ3_XXS_LAYERS | {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "Q4_K", "Q3_K")}
-_IQ2_LAYERS: _Rules = {"attn_v": (_all, "IQ3_S"), "ffn_down": (_first_eighth, "IQ3_S"), "attn_output": (_all, "IQ3_S")}
-_IQ2_X_LAYERS: _Rules = {"attn_v": (_all, "Q2_K"), "ffn_down": (_first_eighth, "Q2_K")}
-_IQ1_LAYERS = _IQ2_X_LAYERS | {"attn_output": (_all, "IQ2_XXS")}
+_M_LAYERS: Rules = {"attn_v": (more_bits, "Q6_K"), "ffn_down": (more_bits, "Q6_K")}
+_S_LAYERS: Rules = {"attn_v": (first_four, "Q5_K"), "ffn_down": (first_eighth, "Q5_K")}
+_Q2_LAYERS: Rules = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (every, "Q3_K"))
+_Q3_M_LAYERS: Rules = {"attn_v": (first_two, "Q5_K", "Q4_K"), "attn_output": (every, "Q4_K"),
+                         "ffn_down": (first_sixteenth, "Q5_K", "Q4_K")}
+_Q3_L_LAYERS: Rules = dict.fromkeys(("attn_v", "attn_output", "ffn_down"), (every, "Q5_K"))
+_EIGHT: Rules = {"attn_output": (every, "Q5_K")}
+_IQ4_LAYERS: Rules = {"ffn_down": (first_eighth, "Q5_K")}
+_IQ3_M_LAYERS: Rules = {"attn_v": (every, "Q4_K"), "ffn_down": (first_eighth, "Q4_K"), "attn_output": (every, "Q4_K")}
+_IQ3_XS_LAYERS: Rules = {"attn_q": (every, "IQ3_XXS"), "attn_k": (every, "IQ3_XXS"),
+                          "ffn_gate": (middle, "IQ3_XXS"), "ffn_up": (middle, "IQ3_XXS")}
+_IQ3_XXS_LAYERS: Rules = {"attn_q": (every, "IQ2_S"), "attn_k": (every, "IQ2_S"), "attn_output": (every, "IQ3_S")}
+_IQ3_XXS_ALONE = _IQ3_XXS_LAYERS | {"attn_v": (every, "IQ3_S"), "ffn_down": (first_eighth, "Q4_K", "Q3_K")}
+_IQ2_LAYERS: Rules = {"attn_v": (every, "IQ3_S"), "ffn_down": (first_eighth, "IQ3_S"), "attn_output": (every, "IQ3_S")}
+_IQ2_X_LAYERS: Rules = {"attn_v": (every, "Q2_K"), "ffn_down": (first_eighth, "Q2_K")}
+_IQ1_LAYERS = _IQ2_X_LAYERS | {"attn_output": (every, "IQ2_XXS")}
 
 MIXTURES = {
     "f32": Mixture("F32", 0, "F32"),
@@ -99,20 +76,20 @@ MIXTURES = {
     "q5_k_m": Mixture("Q5_K", 17, "Q6_K", better=_M_LAYERS),
     "q5_k_s": Mixture("Q5_K", 16, "Q6_K"),
     "q5_1": Mixture("Q5_1", 9, "Q6_K"),
-    "q5_0": Mixture("Q5_0", 8, "Q6_K", with_imatrix={"ffn_down": (_first_eighth, "Q5_1")}),
+    "q5_0": Mixture("Q5_0", 8, "Q6_K", with_imatrix={"ffn_down": (first_eighth, "Q5_1")}),
     "q4_k_m": Mixture("Q4_K", 15, "Q6_K", better=_M_LAYERS),
     "q4_k_s": Mixture("Q4_K", 14, "Q6_K", better=_S_LAYERS),
     "q4_1": Mixture("Q4_1", 3, "Q6_K"),
-    "q4_0": Mixture("Q4_0", 2, "Q6_K", with_imatrix={"ffn_down": (_first_eighth, "Q4_1")}),
+    "q4_0": Mixture("Q4_0", 2, "Q6_K", with_imatrix={"ffn_down": (first_eighth, "Q4_1")}),
     "iq4_nl": Mixture("IQ4_NL", 25, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}, shared_values="Q5_K"),
     "iq4_xs": Mixture("IQ4_XS", 30, "Q6_K", better=_IQ4_LAYERS, with_imatrix={}, shared_values="Q5_K"),
-    "q3_k_l": Mixture("Q3_K", 13, "Q6_K", better=_Q3_L_LAYERS, of_eight={"ffn_down": (_all, "Q5_K")}),
+    "q3_k_l": Mixture("Q3_K", 13, "Q6_K", better=_Q3_L_LAYERS, of_eight={"ffn_down": (every, "Q5_K")}),
     "q3_k_m": Mixture("Q3_K", 12, "Q6_K", better=_Q3_M_LAYERS, of_eight=_Q3_M_LAYERS | _EIGHT),
     "q3_k_s": Mixture("Q3_K", 11, "Q6_K", of_eight=_EIGHT),
     "q2_k": Mixture("Q2_K", 10, "Q6_K", better=_Q2_LAYERS, of_eight=_Q2_LAYERS | _EIGHT, shared_values="Q4_K"),
-    "q2_k_s": Mixture("Q2_K", 21, "Q6_K", better={"ffn_down": (_first_eighth, "Q4_K")}, shared_values="Q4_K"),
+    "q2_k_s": Mixture("Q2_K", 21, "Q6_K", better={"ffn_down": (first_eighth, "Q4_K")}, shared_values="Q4_K"),
     "iq3_m": Mixture("IQ3_S", 27, "Q6_K", better=_IQ3_M_LAYERS,
-                     of_eight=_IQ3_M_LAYERS | {"ffn_down": (_more_bits, "Q4_K")}),
+                     of_eight=_IQ3_M_LAYERS | {"ffn_down": (more_bits, "Q4_K")}),
     "iq3_s": Mixture("IQ3_S", 26, "Q6_K", shared_values="Q4_K"),
     "iq3_xs": Mixture("IQ3_S", 22, "Q6_K", better=_IQ3_XS_LAYERS, shared_values="Q4_K"),
     "iq3_xxs": Mixture("IQ3_XXS", 23, "Q5_K", "IQ3_S", better=_IQ3_XXS_ALONE, with_imatrix=_IQ3_XXS_LAYERS,
@@ -186,9 +163,12 @@ def choose_types(
     """
     if imatrix and mixture.with_imatrix is not None:
         mixture = replace(mixture, better=mixture.with_imatrix)
+    if metadata.get("general.architecture") == "falcon":
+        mixture = _of_falcon(mixture)
     tensors = list(tensors)
     roles = {info.name: role_of(info.name) for info in tensors}
-    values = sorted((name for name, role in roles.items() if role == "attn_v"), key=layer_of)
+    weights = sorted((name for name in roles if name.endswith(".weight")), key=lambda name: (layer_of(name), name))
+    values, downs = ([name for name in weights if roles[name] == role] for role in ("attn_v", "ffn_down"))
     tied = "output" not in roles.values()
     types, misfits = {}, []
     for info in tensors:
@@ -205,12 +185,19 @@ def choose_types(
             wanted = mixture.experts
         elif role == "attn_v":
             wanted = _mixed(mixture, metadata, role, values.index(info.name), len(values))
-        else:
-            wanted = _mixed(mixture, metadata, role, layer_of(info.name), _number(metadata, "block_count"))
+        else:  # types of few bits count tensors, of which a layer may have two
+            index = downs.index(info.name) if mixture.few_bits and role == "ffn_down" else layer_of(info.name)
+            wanted = _mixed(mixture, metadata, role, index, _number(metadata, "block_count"))
         types[info.name] = TYPE_IDS[_fitting(info, wanted, role)]
         if wanted in TYPE_IDS and TYPE_IDS[wanted] != types[info.name]:
             misfits.append(info.name)
     return types, misfits
+
+
+def _of_falcon(mixture: Mixture) -> Mixture:
+    better = {role: rule for role, rule in mixture.better.items() if role != "attn_output" or mixture.few_bits}
+    output = mixture.output if mixture.output in (KEEP, _KEEP_HALF) else "Q8_0"
+    return replace(mixture, better=better | FALCON.get(mixture.file_type or 0, {}), output=output)
 
 
 def role_of(name: str) -> str:
@@ -268,8 +255,7 @@ def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: in
     experts = _number(metadata, "expert_count")
     heads, kv_heads = (_number(metadata, f"attention.{key}") for key in ("head_count", "head_count_kv"))
     rules = mixture.of_eight if experts == 8 and mixture.of_eight is not None else mixture.better
-    layers, better, *others = rules.get(role, (None, ""))
-    kind = better if layers and layers(index, count) else others[0] if others else mixture.base
+    kind = type_by(rules.get(role, ()), mixture.base, index, count)
     many_experts = mixture.few_bits and experts >= 4
     if role == "attn_v" and mixture.shared_values and (heads >= 4 * kv_heads > 0 or many_experts):
         kind = mixture.shared_values

@@ -67,6 +67,12 @@ def plain(source: SourceTensor, order: np.ndarray | None = None) -> Values:
     return Values(source.shape, rows, dtype, release=source.release)
 
 
+def shifted(source: SourceTensor, offset: float) -> Values:
+    """The values plus `offset`, float32."""
+    return Values(source.shape, lambda start, stop: as_float32(source.array()[start:stop], source.dtype)
+                  + np.float32(offset), "F32", release=source.release)
+
+
 def ternarized(source: SourceTensor, order: np.ndarray | None = None) -> Values:
     """What a BitNet layer computes with, from its master weights."""
     master = plain(source, order)

@@ -20,7 +20,7 @@ from ..kernels.activations import BFloat16Pairs, Float32
 from ..kernels.probe import Peaks
 from .batch import Piece
 from .model import BATCH, Model
-from .work import attention_operations, is_output_layer, weight_bytes, weight_operations
+from .work import attention_bytes, attention_operations, is_output_layer, weight_bytes, weight_operations
 
 STEPS = 32  # of a batch-cost case, in each repetition
 WARM_UP_STEPS = 4
@@ -242,7 +242,7 @@ def bytes_read(model: Model, case: Case) -> int:
     size = case.step or 1
     ends = range(case.depth + size, case.depth + case.generated + 1, size)
     weights = sum(weight_bytes(model, matrix, size) for matrix in model.matrices.values())
-    return len(ends) * weights + model.pool.position_bytes * sum(ends)
+    return len(ends) * weights + attention_bytes(model, ends, size)
 
 
 def least_prefill_seconds(model: Model, case: Case, peaks: Peaks) -> float:
@@ -251,8 +251,8 @@ def least_prefill_seconds(model: Model, case: Case, peaks: Peaks) -> float:
     The output layer computes one token only. Products are of integers if the activations of the weight's format are;
     attention is in float32.
     """
-    seen = sum(range(case.depth + 1, case.depth + case.prompt + 1))
-    seconds = attention_operations(model, seen) / peaks.float32
+    contexts = range(case.depth + 1, case.depth + case.prompt + 1)
+    seconds = attention_operations(model, contexts) / peaks.float32
     for name, matrix in model.matrices.items():
         peak = {Float32: peaks.float32, BFloat16Pairs: peaks.bf16}.get(type(matrix.format.activation), peaks.int8)
         seconds += weight_operations(model, matrix, 1 if is_output_layer(name) else case.prompt) / peak

@@ -12,20 +12,7 @@ import numpy as np
 
 from ..kernels import elementwise
 from ..kernels import rope as rope_kernels
-from ..kernels.activations import (
-    BLOCK,
-    LARGE_BLOCK,
-    Activation,
-    BFloat16Pairs,
-    Float32,
-    Int8Rows,
-    LargeInt8Blocks,
-    quantize,
-    quantize_large,
-    quantize_rows,
-    round_rows,
-    round_to_bf16,
-)
+from ..kernels.activations import Activation, Float32
 from ..kernels.attention import SHARES, SPAN, attention, partial_size, scratch_size, store
 from ..kernels.errors import LcpuError
 from ..kernels.formats import Format
@@ -36,13 +23,14 @@ from ..kernels.memory import zeros
 from ..kernels.pages import POSITIONS
 from ..kernels.program import Program
 from .batch import QUERY_ROWS, Batch
+from .forms import prepare
 from .gguf_file import GGUFFile
-from .hyperparameters import Hyperparameters
+from .hyperparameters import Hyperparameters, Keys
 from .input_squares import InputSquares
 from .key_balance import KeyBalance
 from .memory import Needs
 from .page_pool import PagePool
-from .rope import RopeTable
+from .rope import RopeTable, rope_factors_name
 from .rows import Memory, Rows
 from .tensors import Matrix, Tensors, has_tail, padded, role
 
@@ -61,11 +49,13 @@ class Builder:
     def __init__(self, file: GGUFFile, h: Hyperparameters, batch: Batch, pool: PagePool, threads: int,
                  output_format: Format | None = None, *, input_squares: bool = False) -> None:
         self.file, self.h, self.batch, self.pool = file, h, batch, pool
+        self.keys = Keys(file.metadata, file.path)  # those that an architecture alone has
         self.program = Program()
         self.matrices: dict[str, Matrix] = {}
         self.tensors = Tensors(file)
         self.rope_tables: list[RopeTable] = []
         self.balances: list[KeyBalance] = []
+        self.windows: list[int] = []  # of each layer with attention, how many positions a query sees; 0: all
         self.input_squares = InputSquares(self.program, self.buffer) if input_squares else None
         self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int, int], np.ndarray] = {}
@@ -103,8 +93,8 @@ class Builder:
         return self.matrices[name]
 
     def _rope_factors(self) -> np.ndarray | None:
-        name, pairs = "rope_freqs.weight", self.h.rope_dimension_count // 2
-        if not self.has(name):
+        name, pairs = rope_factors_name(self.file, self.h, self.pool.context), self.h.rope_dimension_count // 2
+        if name is None:
             return None
         factors = self.tensors.vector(name, pairs)[:pairs]
         if not np.all((factors >= 1e-6) & (factors <= 1e6)):  # also for NaN
@@ -160,9 +150,9 @@ class Builder:
                          block_values=format.block, out=x.array, out_stride=x.stride)
         return x
 
-    def rms_norm(self, x: Rows, name: str, *, plus_one: bool = False) -> Rows:
-        """x / sqrt(mean(x ** 2) + epsilon) * weight, or * (1 + weight)."""
-        source, out = x.array, self.new_rows("norm", x.width, x.count)
+    def rms_norm(self, x: Rows, name: str, *, plus_one: bool = False, memory: str = "norm") -> Rows:
+        """x / sqrt(mean(x ** 2) + epsilon) * weight, or * (1 + weight). memory: the name of that of the result."""
+        source, out = x.array, self.new_rows(memory, x.width, x.count)
         weight = self.tensors.vector(name, x.width)
         weight[: x.width] += 1 if plus_one else 0
         self.program.add(elementwise.rms_norm, name=role(name), count=x.count, x=source, weight=weight,
@@ -211,29 +201,8 @@ class Builder:
         if activation == Float32():
             return x.array
         if self._inputs.get(activation, (None, None))[0] is not x:  # only the last one is kept: there is one buffer
-            self._inputs[activation] = x, self._prepare(x, activation)
+            self._inputs[activation] = x, prepare(self.program, self.buffer, x, activation)
         return self._inputs[activation][1]
-
-    def _prepare(self, x: Rows, activation: Activation) -> np.ndarray:
-        if isinstance(activation, Float32):
-            out = self.buffer("float16", x.stride, x.capacity).view(np.float32)
-            self.program.add(round_rows, count=x.count, x=x.array, out=out, stride=x.stride, vectors=x.vectors)
-            return out
-        out = self.buffer(str(activation), activation.row_bytes(x.width), x.capacity)
-        if isinstance(activation, BFloat16Pairs):
-            self.program.add(round_to_bf16, count=x.count, x=x.array, x_stride=x.stride, out=out,
-                             out_stride=out.strides[0], vectors=x.vectors)
-        elif isinstance(activation, Int8Rows):
-            self.program.add(quantize_rows, count=x.count, x=x.array, x_stride=x.stride, out=out,
-                             out_stride=out.strides[0], vectors=x.vectors, offset=activation.offset)
-        elif isinstance(activation, LargeInt8Blocks):
-            self.program.add(quantize_large, count=x.count, x=x.array, x_stride=x.stride, out=out,
-                             blocks=x.width // LARGE_BLOCK)
-        else:
-            self.program.add(quantize, count=x.count, x=x.array, x_stride=x.stride, out=out,
-                             block_bytes=activation.block_bytes, blocks=x.width // BLOCK, offset=activation.offset,
-                             group=activation.group, summed=activation.summed)
-        return out
 
     def rms_norm_heads(self, x: Rows, name: str, heads: int) -> Rows:
         """Norm each head of a row on its own, in place."""
@@ -273,6 +242,7 @@ class Builder:
         """
         h, pool, heads = self.h, self.pool, self.h.head_count_kv
         first = pool.add_layer()
+        self.windows.append(window)
         pages: dict[str, Any] = {"tables": self.batch.tables, "table_bytes": self.batch.tables.strides[0],
                                  "pages": lambda: address_of(pool.pages) + first, "page_bytes": lambda: pool.page_bytes,
                                  "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes,
@@ -303,16 +273,21 @@ class Builder:
         def vector(name: str, width: int) -> np.ndarray | None:
             return self.tensors.vector(layer + name, width)[:width] if self.has(layer + name) else None
 
+        norm, info = None, self.file.tensors.get(f"{layer}attn_k_norm.weight")  # of a head, of all, or of each of them
+        if info is not None:
+            norm = self.tensors.flat(info.name, *info.shape)
+            if len(norm) not in (head_dim, heads * head_dim):
+                norm = self.tensors.vector(info.name, head_dim)  # which raises
         factors = np.ones((heads, 2, head_dim), np.float32)
         matrix = self.matrix(f"{layer}attn_k.weight", heads * head_dim, width)
         pairs, step, distance = self._pairs.get(k.memory, (0, 1, 0))
         self.balances.append(KeyBalance(factors, matrix, vector("attn_norm.weight", width),
-                                        vector("attn_k.bias", heads * head_dim), vector("attn_k_norm.weight", head_dim),
+                                        vector("attn_k.bias", heads * head_dim), norm,
                                         pairs, step, distance))
         return factors
 
     def gate(self, gate: Rows, up: Rows, activation: str = "silu") -> Rows:
-        """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.ACTIVATIONS`."""
+        """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.GATES`."""
         self.program.add(elementwise.GATES[activation], count=gate.count, gate=gate.array, up=up.array, out=gate.array,
                          stride=gate.stride, vectors=gate.vectors)
         return gate.changed()
@@ -347,9 +322,17 @@ class Builder:
                          factor=float(factor))
         return x.changed()
 
-    def add(self, x: Rows, y: Rows) -> Rows:
-        """x + y, in x's place."""
-        self.program.add(elementwise.add, count=x.count, x=x.array, y=y.array, stride=x.stride, vectors=x.vectors)
+    def add(self, x: Rows, y: Rows, factor: float = 1.0) -> Rows:
+        """x + factor * y, in x's place."""
+        self.program.add(elementwise.add, count=x.count, x=x.array, y=y.array, stride=x.stride, vectors=x.vectors,
+                         factor=float(factor))
+        return x.changed()
+
+    def add_sigmoid_gated(self, x: Rows, y: Rows, source: Rows, name: str) -> Rows:
+        """x + y * sigmoid(weight . source), in x's place. name: of the weight, a vector."""
+        self.program.add(elementwise.add_sigmoid_gated, name=role(name), count=x.count, x=x.array, y=y.array,
+                         stride=x.stride, vectors=x.vectors, source=source.array, source_stride=source.stride,
+                         weight=self.tensors.vector(name, source.width), source_vectors=source.vectors)
         return x.changed()
 
     def outputs(self, x: Rows) -> Rows:

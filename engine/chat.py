@@ -30,6 +30,7 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # names of fields of messages
 _PROBES = ("lcpusystem", "lcpuuser")  # words that no template writes by itself
 
 Message = Mapping[str, Any]
@@ -39,22 +40,27 @@ logger = logging.getLogger("lcpu")
 
 def render(
     template: str | None,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Message],
     *,
     add_generation_prompt: bool = True,
     bos_token: str = "",
     eos_token: str = "",
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of a conversation, for `Tokenizer.encode(text, add_bos=False, parse_special=True)`.
 
-    `messages` have "role" and "content", a text. With `add_generation_prompt`, the text ends where the model's answer
-    begins. Without a template (None or empty), `CHATML` is used. `bos_token` and `eos_token` are the texts of these
-    tokens, for templates that write them. For a template without a system role, the system prompt stands before the
-    first user message, as in llama.cpp. Raises LcpuError if the template is not valid, refuses the conversation, or
-    does what the sandbox forbids.
+    `messages` have "role" and "content", a text, and what else a template knows, such as "reasoning_content" or
+    "tool_calls". With `add_generation_prompt`, the text ends where the model's answer begins. Without a template (None
+    or empty), `CHATML` is used. `bos_token` and `eos_token` are the texts of these tokens, for templates that write
+    them. `tools` describe functions that the model may call, as in OpenAI's API. `variables` set what else a template
+    asks for, such as "enable_thinking" or "reasoning_effort". For a template without a system role, the system prompt
+    stands before the first user message, as in llama.cpp. Raises LcpuError if the template is not valid, refuses the
+    conversation, or does what the sandbox forbids.
     """
-    variables = {"add_generation_prompt": add_generation_prompt, "bos_token": bos_token, "eos_token": eos_token}
-    conversation: list[Message] = [dict(message) for message in messages]
+    own = {"add_generation_prompt": add_generation_prompt, "bos_token": bos_token, "eos_token": eos_token}
+    given = {"tools": list(tools)} if tools else {}
+    conversation = [_with_reasoning(message) for message in messages]
     try:
         with Budget():
             compiled = _compiled(template or CHATML)
@@ -63,7 +69,7 @@ def render(
                 conversation = _without_system(conversation)
             if abilities.parts_only:
                 conversation = [_in_parts(message) for message in conversation]
-            return _render(compiled, conversation, variables)
+            return _render(compiled, conversation, {**(variables or {}), **own, **given})
     except Exception as error:  # a template is a program: it can fail in any way
         cause = " ".join(str(error).split()) or type(error).__name__
         line = f" in line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
@@ -115,6 +121,12 @@ def _without_system(messages: Sequence[Message]) -> list[Message]:
     return [*others[:first], {**user, "content": f"{system}\n{user['content']}"}, *others[first + 1 :]]
 
 
+def _with_reasoning(message: Message) -> Message:
+    """What the model thought, by both names that templates have for it, as in transformers."""
+    found = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+    return dict(message) if found is None else {"thinking": found, **message, "reasoning_content": found}
+
+
 def _in_parts(message: Message) -> Message:
     return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
@@ -126,7 +138,7 @@ def _render(template: Template, messages: Sequence[Message], variables: Mapping[
     """
     variables = {"messages": [dict(message) for message in messages], **variables}
     try:
-        return "".join(_bounded(template.generate({**variables, "tools": None, "documents": None})))
+        return "".join(_bounded(template.generate({"tools": None, "documents": None, **variables})))
     except TypeError as refused:
         try:
             return "".join(_bounded(template.generate(variables)))

@@ -14,5 +14,6 @@ def describe(file: GGUFFile) -> str:
     for info in file.tensors.values():
         sizes[info.type_name] += math.prod(info.shape)
     count = sum(sizes.values())
-    unit, name = next((u for u in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if count >= u[0]), (1, ""))
+    rounded = round(count, 3 - len(str(count)))  # to the three digits that are shown
+    unit, name = next((u for u in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if rounded >= u[0]), (1, ""))
     return f"{file.metadata['general.architecture']} {count / unit:.3g}{name} {sizes.most_common(1)[0][0]}"

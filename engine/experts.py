@@ -44,20 +44,18 @@ class _Routing:
         return address_of(self.groups)
 
 
-def add_experts(b: Builder, x: Rows, normed: Rows, name: str, *, count: int, used: int, width: int,
-                scoring: Scoring = "softmax", renormalize: bool = False, factor: float = 1.0,
-                activation: str = "silu") -> Rows:
+def add_experts(b: Builder, x: Rows, normed: Rows, name: str, *, scoring: Scoring = "softmax",
+                renormalize: bool = False, factor: float = 1.0, activation: str = "silu") -> Rows:
     """x + the weighted sum of down . (activation(gate . normed) * up . normed) over the experts of each token.
 
-    name: what the layer's tensors begin with, "blk.0.". count, used: experts, and how many of them a token has.
-    width: of an expert's hidden values. scoring: what a token's router scores become: weights of all experts, of which
-    the highest are chosen, or of those chosen by the scores themselves. renormalize: divide weights by their sum.
-    factor: multiplies weights. activation: of the gate.
+    name: what the layer's tensors begin with, "blk.0.". scoring: what a token's router scores become: weights of all
+    experts, of which the highest are chosen, or of those chosen by the scores themselves. renormalize: divide weights
+    by their sum. factor: multiplies weights. activation: of the gate.
 
     Where the file has exp_probs_b.bias, it is added for choosing alone; the router and all experts may have biases.
     Results of a token do not depend on other tokens. Raises LcpuError for tensors that are missing or wrong.
     """
-    assert 0 < used <= count
+    count, used, width = b.h.expert_count, b.h.expert_used_count, b.h.expert_feed_forward_length
     gate, up, down = (f"{name}ffn_{part}_exps" for part in ("gate", "up", "down"))
     b.split(f"{name}ffn_gate_up_exps", [(gate, width), (up, width)])
     routing = _route(b, normed, name, count, used, scoring, renormalize, factor)

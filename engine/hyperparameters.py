@@ -24,15 +24,17 @@ class RopeScaling:
     """How rotary angles are stretched for contexts longer than those of training.
 
     "linear" divides every angle by `factor`; "yarn" (arXiv:2309.00071) blends divided and plain angles by frequency.
+    "longrope" (arXiv:2402.13753) divides each by a factor of its own, from tensors.
     """
 
-    type: str  # "none", "linear" or "yarn"
+    type: str  # "none", "linear", "yarn" or "longrope"
     factor: float  # 1 without scaling
     original_context_length: int  # of training, before scaling
     attention_factor: float  # multiplies cos and sin, whatever the type
     yarn_extrapolation_factor: float  # how much of the blend to use: 0 = all angles divided, 1 = YaRN
     yarn_beta_fast: float  # turns within the original context from which an angle stays plain
     yarn_beta_slow: float  # turns within the original context up to which an angle is divided whole
+    yarn_truncate: bool = True  # whether the blend begins and ends at whole pairs
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ class Hyperparameters:
     rope_dimension_count: int  # of a head's values, how many rotate; even
     rope_freq_base: float
     rope_scaling: RopeScaling
-    norm_epsilon: float  # of the RMS norms
+    norm_epsilon: float  # of the RMS or layer norms
     vocab_size: int
     expert_count: int = 0  # 0: feed-forwards are dense
     expert_used_count: int = 0  # of the experts, how many a token has
+    expert_feed_forward_length: int = 0  # of each expert
+    expert_shared_feed_forward_length: int = 0  # of the expert that every token has
 
 
 # The most that a count may be: generous for any model, and safe to multiply.
@@ -66,23 +70,35 @@ _LIMITS = {
     "attention.head_count_kv": 2**12,
     "attention.key_length": 2**12,
     "attention.value_length": 2**12,
+    "attention.sliding_window": 2**27,
+    "attention.sliding_window_pattern": 2**12,
     "rope.dimension_count": 2**12,
     "rope.scaling.original_context_length": 2**27,
     "vocab_size": 2**24,
     "expert_count": 2**12,
     "expert_used_count": 2**12,
+    "expert_feed_forward_length": 2**22,
+    "expert_shared_feed_forward_length": 2**22,
 }
-_WITH_EXPERTS = ("llama",)  # architectures whose mixtures of experts are computed
+# Architectures whose mixtures of experts are computed, and those of which llama.cpp takes a dense width to be that of
+# all experts of a token, where the file does not say how wide one is.
+_WITH_EXPERTS = ("llama", "gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "granitemoe")
+_WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
+_LARGEST = 2**27  # of counts that few architectures have
 
+_EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")  # a model has one
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
-class _Keys:
-    """The keys of one architecture, by their names without the `<architecture>.` prefix."""
+class Keys:
+    """The keys of one architecture, by their names without the `<architecture>.` prefix. Methods raise LcpuError.
 
-    def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int]):
+    `read` reads those that all architectures have, and the files in architectures/ what theirs have besides.
+    """
+
+    def __init__(self, metadata: Mapping[str, Value], source: str | Path, told: Mapping[str, int] | None = None):
         self.metadata = metadata
-        self.told = told  # what counts instead
+        self.told = told or {}  # what counts instead
         self.source = source
         architecture = metadata.get("general.architecture")
         if not (isinstance(architecture, str) and architecture.isprintable() and 0 < len(architecture) <= 64):
@@ -96,8 +112,8 @@ class _Keys:
     def get(self, name: str) -> Value | None:
         return self.told.get(name) or self.metadata.get(f"{self.architecture}.{name}")
 
-    def count(self, name: str, default: int | None = None) -> int:
-        """A whole number from 1 to its limit, or equal ones for all layers. Without a default it must be there."""
+    def count(self, name: str, default: int | None = None, *, least: int = 1) -> int:
+        """A whole number up to its limit, or equal ones for all layers. Without a default it must be there."""
         value = self.get(name)
         if value is None:
             if default is None:
@@ -109,8 +125,9 @@ class _Keys:
             value = int(value[0])
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
-        if not 1 <= value <= _LIMITS[name]:
-            raise self.error(name, f"is {value}, not 1 to {_LIMITS[name]}: damaged")
+        most = _LIMITS.get(name, _LARGEST)
+        if not least <= value <= most:
+            raise self.error(name, f"is {value}, not {least} to {most}: damaged")
         return value
 
     def real(self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
@@ -125,6 +142,24 @@ class _Keys:
         if not (math.isfinite(value) and low <= value <= high):
             raise self.error(name, f"is {value}, not {low:g} to {high:g}: damaged")
         return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, (bool, np.bool_)):
+            raise self.error(name, f"is {_shown(value)}, not true or false: damaged")
+        return bool(value)
+
+    def flags(self, name: str, size: int) -> list[bool] | None:
+        """True or false for each of `size` layers; None where the key is no array. Longer arrays are cut."""
+        value = self.get(name)
+        if not isinstance(value, (list, np.ndarray)):
+            return None
+        flags = np.asarray(value)
+        if flags.ndim != 1 or flags.dtype.kind not in "biu" or len(flags) < size:
+            raise self.error(name, f"has {len(flags)} values that are not true or false for {size} layers: damaged")
+        return [bool(flag) for flag in flags[:size]]
 
 
 def _shown(value: Value) -> str:
@@ -179,8 +214,8 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
     `source` names the file in errors; what is `told`, by name without the architecture, counts instead of a key. Raises
     LcpuError for a missing, wrong or unsupported value.
     """
-    keys = _Keys(metadata, source, told or {})
-    expert_count, expert_used_count = _experts(keys)
+    keys = Keys(metadata, source, told)
+    experts = _experts(keys)
     context_length = keys.count("context_length")
     embedding_length = keys.count("embedding_length")
     head_count = keys.count("attention.head_count")
@@ -201,35 +236,48 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         context_length=context_length,
         embedding_length=embedding_length,
         block_count=keys.count("block_count"),
-        feed_forward_length=keys.count("feed_forward_length"),
+        feed_forward_length=_feed_forward(keys),
         head_count=head_count,
         head_count_kv=head_count_kv,
         head_dim=head_dim,
         rope_dimension_count=rope_dimension_count,
         rope_freq_base=keys.real("rope.freq_base", default=10000.0, low=2.0),
         rope_scaling=_rope_scaling(keys, context_length),
-        norm_epsilon=keys.real("attention.layer_norm_rms_epsilon", high=1.0),
+        norm_epsilon=keys.real(_EPSILONS[keys.get(_EPSILONS[0]) is None and keys.get(_EPSILONS[1]) is not None],
+                               high=1.0),
         vocab_size=vocab_size,
-        expert_count=expert_count,
-        expert_used_count=expert_used_count,
+        **experts,
     )
 
 
-def _experts(keys: _Keys) -> tuple[int, int]:
-    """How many experts there are, and how many of them a token has."""
+def _feed_forward(keys: Keys) -> int:
+    """Of a dense layer. Files of models that have none may leave it out."""
+    missing = keys.get("feed_forward_length") is None and keys.get("expert_feed_forward_length") is not None
+    return keys.count("expert_feed_forward_length" if missing else "feed_forward_length")
+
+
+def _experts(keys: Keys) -> dict[str, int]:
+    """How many experts there are, how many of them a token has, and how wide they are. Empty for dense models."""
     stated = keys.get("expert_count")
     if stated is None or (isinstance(stated, int) and stated == 0):
-        return 0, 0
+        if keys.architecture in _WITH_EXPERTS[1:]:
+            raise keys.error("expert_count", _MISSING)
+        return {}
     if keys.architecture not in _WITH_EXPERTS:
         raise keys.error("expert_count", f"is {_shown(stated)}: mixture-of-experts models of this architecture are not "
                          "supported; take a dense model")
     count, used = keys.count("expert_count"), keys.count("expert_used_count")
     if used > count:
         raise keys.error("expert_used_count", f"is {used}, but there are {count} experts: damaged")
-    return count, used
+    dense = _feed_forward(keys)
+    width = max(1, dense // used) if keys.architecture in _WIDTH_OF_ALL else dense
+    return {"expert_count": count, "expert_used_count": used,
+            "expert_feed_forward_length": keys.count("expert_feed_forward_length", width),
+            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense,
+                                                                         least=0)}
 
 
-def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:
+def _head_dim(keys: Keys, embedding_length: int, head_count: int) -> int:
     if keys.get("attention.key_length") is None and embedding_length % head_count:
         cause = f"is {head_count}, which does not divide the embedding length {embedding_length}: damaged"
         raise keys.error("attention.head_count", cause)
@@ -245,25 +293,29 @@ def _head_dim(keys: _Keys, embedding_length: int, head_count: int) -> int:
     return head_dim
 
 
-def _rope_scaling(keys: _Keys, context_length: int) -> RopeScaling:
+def _rope_scaling(keys: Keys, context_length: int) -> RopeScaling:
     kind = keys.get("rope.scaling.type")
     if kind is None:
         kind = "linear"
-    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
-        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear and yarn; take another "
-                         "model")
+    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn", "longrope"):
+        raise keys.error("rope.scaling.type", f"is {_shown(kind)}: lcpu supports none, linear, yarn and longrope; take "
+                         "another model")
     name = "rope.scale_linear" if keys.get("rope.scaling.factor") is None else "rope.scaling.factor"  # the old name
     factor = keys.real(name, default=1.0, high=1e6)
     if kind == "none" or factor == 0.0:  # as in llama.cpp, 0 means no scaling
         factor = 1.0
     if factor < 1e-3:
         raise keys.error(name, f"is {factor}, not 0 or 0.001 to 1e+06: damaged")
+    log_multiplier = keys.real("rope.scaling.yarn_log_multiplier", default=0.0) if kind == "yarn" else 0.0
+    own = 1.0 + 0.1 * log_multiplier * math.log(factor) if factor > 1.0 else 1.0  # takes YaRN's own factor away again
     return RopeScaling(
         type="none" if kind == "linear" and factor == 1.0 else kind,
         factor=factor,
         original_context_length=keys.count("rope.scaling.original_context_length", default=context_length),
-        attention_factor=keys.real("rope.scaling.attn_factor", default=1.0, low=1e-3, high=1e3),
+        attention_factor=keys.real("rope.scaling.attn_factor", default=1.0, low=1e-3, high=1e3) / own,
         yarn_extrapolation_factor=keys.real("rope.scaling.yarn_ext_factor", default=1.0, high=1.0),
         yarn_beta_fast=keys.real("rope.scaling.yarn_beta_fast", default=32.0, low=1e-3, high=1e6),
         yarn_beta_slow=keys.real("rope.scaling.yarn_beta_slow", default=1.0, low=1e-3, high=1e6),
+        # Of gpt-oss, no model was trained with it. It is lcpu's key: llama.cpp takes whole pairs for all models.
+        yarn_truncate=keys.flag("rope.scaling.yarn_truncate", keys.architecture != "gpt-oss"),
     )

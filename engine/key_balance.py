@@ -25,7 +25,7 @@ class KeyBalance:
     """What keys of a layer are made of, and their factors.
 
     gain: the weight of the norm before the projection, [k]. bias: [kv_heads * head_dim]. norm: of each head of a key,
-    [head_dim]. pairs, step, distance: of the rotation, as in `kernels.rope`.
+    [head_dim], or of whole keys, [kv_heads * head_dim]. pairs, step, distance: of the rotation, as in `kernels.rope`.
     """
 
     factors: np.ndarray = field(repr=False)  # float32 [kv_heads][2][head_dim]: for queries, and for keys
@@ -44,10 +44,11 @@ def fill(balance: KeyBalance, team: Team, file: GGUFFile) -> None:
     center, spread = np.zeros((heads, head_dim)), np.ones((heads, head_dim))
     if balance.bias is not None:
         center[:] = balance.bias.reshape(heads, head_dim)
-    if balance.norm is not None:
-        spread[:] = balance.norm
-    elif not has_tail(balance.matrix.stored):  # such a matrix is ternary, and its rows are alike
+    whole = balance.norm is None or len(balance.norm) > head_dim  # a norm of whole keys leaves their dimensions unlike
+    if whole and not has_tail(balance.matrix.stored):  # such a matrix is ternary, and its rows are alike
         spread[:] = _row_norms(balance, team, file).reshape(heads, head_dim)
+    if balance.norm is not None:
+        spread *= balance.norm.reshape(-1, head_dim)
     first = np.arange(balance.pairs) * balance.step
     for values in (spread, center):  # a pair turns, so that either value comes in the other's place
         both = np.hypot(values[:, first], values[:, first + balance.distance])

@@ -255,7 +255,7 @@ class LLM:
 
     @cached_property
     def _origin(self) -> prompt_cache.Origin:
-        return prompt_cache.origin_of(self._file, self._model.pool)
+        return prompt_cache.origin_of(self._file, self._model.h, self._model.pool)
 
     def close(self) -> None:
         """Give back threads and memory. What is called later raises LcpuError."""

@@ -116,6 +116,11 @@ class Model:
         return self._logits.array[: sum(piece.outputs for piece in pieces), : self.h.vocab_size]
 
     @property
+    def windows(self) -> list[int]:
+        """Of each layer with attention, how many positions a token sees; 0: all."""
+        return self._builder.windows
+
+    @property
     def output(self) -> Matrix:
         """The output layer."""
         return next(reversed(self.matrices.values()))

@@ -23,6 +23,7 @@ class PagePool:
                  values: str = "f16") -> None:
         """context: the most positions of a sequence. tokens: of all sequences together, if more."""
         self.keys, self.values = page_type(keys, h.head_dim), page_type(values, h.head_dim)
+        self.context = context
         self.most = -(-context // POSITIONS)  # pages of a sequence
         self.count = max(self.most, -(-tokens // POSITIONS))
         self.key_bytes, self.value_bytes = self.keys.key_bytes(h.head_dim), self.values.value_bytes(h.head_dim)

@@ -22,7 +22,7 @@ from .benchmark import Benchmark, Case, Steps
 from .benchmark_parallel import ParallelBenchmark
 from .model import Model
 from .tensors import Matrix
-from .work import attention_operations, is_output_layer, weight_bytes, weight_operations
+from .work import attention_bytes, attention_operations, is_output_layer, weight_bytes, weight_operations
 
 Phase = Literal["prompt", "generation"]
 
@@ -81,19 +81,22 @@ class Profiler:
         self._model = model
         self._timed = timed(model.program, model.team.threads)
         self._elapsed, self._work = np.zeros_like(self._timed.elapsed), np.zeros_like(self._timed.work)
+        self._barriers = np.zeros_like(self._elapsed)
         self._shapes: Counter[tuple[int, int]] = Counter()  # (tokens, outputs) of steps
-        self._ends = self._seen = 0  # positions, by sequences and by tokens
+        self._attention_bytes = self._attention_operations = 0  # of all layers
         self.samples_ns: list[int] = []
 
     def run(self, steps: Iterable[list[Piece]]) -> None:
         """Run steps. Their time, without what is between them, is a sample."""
         sample = 0
         for pieces in steps:
+            self._timed.clear()
             start = time.perf_counter_ns()
             self._model.step(pieces, self._timed.program)
             sample += time.perf_counter_ns() - start
             self._elapsed += self._timed.elapsed
             self._work += self._timed.work
+            self._barriers += self._timed.times.all(axis=(0, 2))  # one thread alone meets nobody
             self._count(pieces)
         self.samples_ns.append(sample)
 
@@ -114,7 +117,8 @@ class Profiler:
         instructions = [instruction for number in numbers for instruction in self._timed.operations[number]]
         loads = [known for instruction in instructions if (known := self._load(instruction))]
         ticks = clock_rate() * self.steps
-        return Operation(name, len(instructions), len(numbers), float(self._elapsed[numbers].sum() / ticks),
+        barriers = round(self._barriers[numbers].sum() / self.steps)
+        return Operation(name, len(instructions), barriers, float(self._elapsed[numbers].sum() / ticks),
                          tuple((self._work[:, numbers].sum(axis=1) / ticks).tolist()),
                          bytes=sum(each for each, _ in loads) / self.steps if loads else None,
                          arithmetic=sum(each for _, each in loads) / self.steps if loads else None)
@@ -123,15 +127,15 @@ class Profiler:
         self._shapes[sum(len(piece.tokens) for piece in pieces), sum(piece.outputs for piece in pieces)] += 1
         for piece in pieces:
             end = piece.start + len(piece.tokens)
-            self._ends += end
-            self._seen += sum(range(piece.start + 1, end + 1))
+            self._attention_bytes += attention_bytes(self._model, [end], len(piece.tokens))
+            self._attention_operations += attention_operations(self._model, range(piece.start + 1, end + 1))
 
     def _load(self, instruction: Instruction) -> tuple[float, float] | None:
         """The bytes and the arithmetic of an instruction in all steps, if they are known."""
         model = self._model
         if instruction.name == "attention":
             layers = model.h.block_count
-            return model.pool.position_bytes * self._ends / layers, attention_operations(model, self._seen) / layers
+            return self._attention_bytes / layers, self._attention_operations / layers  # the mean: some have windows
         loads = [self._load_of(matrix) for matrix in model.matrices.values()
                  if any(operand is matrix.panels for operand in instruction.operands.values())]
         return (sum(each for each, _ in loads), sum(each for _, each in loads)) if loads else None

@@ -30,10 +30,12 @@ from ..kernels.kernel_cache import state
 from ..kernels.pages import POSITIONS
 from ..kernels.simd import LANES
 from .gguf_file import GGUFFile
+from .hyperparameters import Hyperparameters
 from .page_pool import PagePool
+from .rope import rope_factors_name
 from .whole_file import remove_dead_parts, target_of, whole_file
 
-VERSION = 1
+VERSION = 2
 _MAGIC = b"lcpu prompt cache"
 _NUMBERS = struct.Struct("<II")
 _DIGEST = 32
@@ -49,10 +51,12 @@ class Origin:
     keys: str  # types of pages
     values: str
     page_bytes: int
+    angles: str  # the tensor of factors that rotate keys: the context may choose it
 
 
-def origin_of(file: GGUFFile, pool: PagePool) -> Origin:
-    return Origin(file.fingerprint(), _code(), pool.keys.name, pool.values.name, pool.page_bytes)
+def origin_of(file: GGUFFile, h: Hyperparameters, pool: PagePool) -> Origin:
+    return Origin(file.fingerprint(), _code(), pool.keys.name, pool.values.name, pool.page_bytes,
+                  rope_factors_name(file, h, pool.context) or "")
 
 
 @cache
@@ -172,6 +176,9 @@ def _checked(path: Path, description: bytearray, origin: Origin) -> int:
     if (theirs.keys, theirs.values) != (origin.keys, origin.values):
         raise LcpuError(f"{path}: has keys and values in {theirs.keys} and {theirs.values}, and this run has them in "
                         f"{origin.keys} and {origin.values}: {_WAY_OUT}")
+    if theirs.code == origin.code and theirs.angles != origin.angles:
+        raise LcpuError(f"{path}: was computed for a context of another length (-c), for which the model rotates keys "
+                        f"otherwise: {_WAY_OUT}")
     if theirs != origin:
         raise LcpuError(f"{path}: was computed by another processor or version of lcpu: {_WAY_OUT}")
     if not 0 < tokens < 2**31:

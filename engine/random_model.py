@@ -24,7 +24,7 @@ from .memory import room
 
 @dataclass(frozen=True)
 class Shape:
-    """The hyperparameters of a llama."""
+    """The hyperparameters of a model, by default a llama."""
 
     layers: int
     embedding: int
@@ -35,6 +35,15 @@ class Shape:
     context: int
     rope_base: float
     tied: bool = False  # the output layer is the embedding table
+    architecture: str = "llama"
+    head_dim: int = 0  # of each head; 0: the embedding is cut into heads
+    experts: int = 0
+    experts_used: int = 0  # by a token
+    keys: tuple[tuple[str, str | int | float], ...] = ()  # more metadata, without "<architecture>."
+
+    @property
+    def head(self) -> int:
+        return self.head_dim or self.embedding // self.heads
 
 
 SHAPES = {
@@ -44,7 +53,21 @@ SHAPES = {
     "llama3.2-3b": Shape(28, 3072, 8192, 24, 8, 128256, 131072, 5e5, tied=True),
     "llama2-7b": Shape(32, 4096, 11008, 32, 32, 32000, 4096, 1e4),
     "llama3-8b": Shape(32, 4096, 14336, 32, 8, 128256, 8192, 5e5),
+    "gemma3-1b": Shape(26, 1152, 6912, 4, 1, 262144, 32768, 1e6, tied=True, architecture="gemma3", head_dim=256,
+                       keys=(("attention.sliding_window", 512),)),
+    "gemma3-4b": Shape(34, 2560, 10240, 8, 4, 262144, 131072, 1e6, tied=True, architecture="gemma3", head_dim=256,
+                       keys=(("attention.sliding_window", 1024), ("rope.scaling.type", "linear"),
+                             ("rope.scaling.factor", 8.0))),
+    "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3",
+                       keys=(("rope.dimension_count", 96), ("rope.scaling.original_context_length", 4096))),
     "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
+    # An eighth of the layers: 6 of 48, and 3 of 24.
+    "qwen3-30b-a3b-eighth": Shape(6, 2048, 768, 32, 4, 151936, 40960, 1e6, architecture="qwen3moe", head_dim=128,
+                                  experts=128, experts_used=8),
+    "gpt-oss-20b-eighth": Shape(3, 2880, 2880, 64, 8, 201088, 131072, 1.5e5, architecture="gpt-oss", head_dim=64,
+                                experts=32, experts_used=4, keys=(
+                                    ("attention.sliding_window", 128), ("rope.scaling.type", "yarn"),
+                                    ("rope.scaling.factor", 32.0), ("rope.scaling.original_context_length", 4096))),
 }
 
 
@@ -112,6 +135,8 @@ SCALES = {
 _OUTPUT_TYPES = {"q8_0": "q8_0", "i2_s": "f16"}
 _OTHER_OUTPUT_TYPE = "q6_k"
 _FALLBACK = "q8_0"  # for rows whose length is not a multiple of the type's block
+_ROUTER = "ffn_gate_inp"
+_FLOAT = (_ROUTER, "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias")  # float32 in every file
 _POOL_BLOCKS = 4093  # a prime: rows do not repeat each other
 _FLOATS = {"f32": np.float32, "f16": np.float16}
 
@@ -165,39 +190,68 @@ class RandomModel(GGUFFile):
 
 
 def _metadata(shape: Shape) -> dict[str, str | int | float]:
-    return {
-        "general.architecture": "llama",
-        "llama.context_length": shape.context,
-        "llama.embedding_length": shape.embedding,
-        "llama.block_count": shape.layers,
-        "llama.feed_forward_length": shape.feed_forward,
-        "llama.attention.head_count": shape.heads,
-        "llama.attention.head_count_kv": shape.kv_heads,
-        "llama.rope.freq_base": shape.rope_base,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.vocab_size": shape.vocab,
+    keys: dict[str, str | int | float] = {
+        "context_length": shape.context,
+        "embedding_length": shape.embedding,
+        "block_count": shape.layers,
+        "feed_forward_length": shape.feed_forward,
+        "attention.head_count": shape.heads,
+        "attention.head_count_kv": shape.kv_heads,
+        "rope.freq_base": shape.rope_base,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "vocab_size": shape.vocab,
     }
+    if shape.head_dim:
+        keys |= {"attention.key_length": shape.head_dim, "attention.value_length": shape.head_dim}
+    if shape.experts:
+        keys |= {"expert_count": shape.experts, "expert_used_count": shape.experts_used,
+                 "expert_feed_forward_length": shape.feed_forward}
+    keys |= dict(shape.keys)
+    return {"general.architecture": shape.architecture} | {
+        f"{shape.architecture}.{key}": value for key, value in keys.items()}
+
+
+def _layer(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layer."""
+    width, q_width, kv_width = shape.embedding, shape.heads * shape.head, shape.kv_heads * shape.head
+    norm, hidden, down = (width,), (shape.feed_forward, width), (width, shape.feed_forward)
+    if shape.architecture == "phi3":
+        return {"attn_norm": norm, "attn_qkv": (q_width + 2 * kv_width, width), "attn_output": (width, q_width),
+                "ffn_norm": norm, "ffn_up": (2 * shape.feed_forward, width), "ffn_down": down}
+    made = {"attn_norm": norm, "attn_q": (q_width, width), "attn_k": (kv_width, width), "attn_v": (kv_width, width),
+            "attn_output": (width, q_width), "ffn_norm": norm}
+    if shape.architecture == "gemma3":
+        made |= {"post_attention_norm": norm, "post_ffw_norm": norm}
+    if shape.architecture in ("qwen3moe", "gemma3"):
+        made |= {"attn_q_norm": (shape.head,), "attn_k_norm": (shape.head,)}
+    if not shape.experts:
+        return made | {"ffn_gate": hidden, "ffn_up": hidden, "ffn_down": down}
+    each = (shape.experts,)
+    made |= {_ROUTER: (shape.experts, width), "ffn_gate_exps": each + hidden, "ffn_up_exps": each + hidden,
+             "ffn_down_exps": each + down}
+    if shape.architecture == "gpt-oss":
+        made["post_attention_norm"] = made.pop("ffn_norm")
+        made |= {f"{name}.bias": matrix[:-1] for name, matrix in made.items() if len(matrix) > 1}
+        made["attn_sinks"] = (shape.heads,)
+    return made
 
 
 def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
-    width, kv_width = shape.embedding, shape.embedding // shape.heads * shape.kv_heads
+    width = shape.embedding
     quantized = _formats()[weights].block > 1
+    experts = weights
+    if weights == "mxfp4" and shape.experts:  # as gpt-oss is distributed
+        weights = "q8_0"
     output = _OUTPUT_TYPES.get(weights, _OTHER_OUTPUT_TYPE) if quantized else weights
     plain = weights == "i2_s"  # ternary numbers are for the layers alone
     infos = [_info("token_embd", (shape.vocab, width), output if shape.tied or plain else weights)]
+    if shape.architecture == "phi3":
+        pairs = int(dict(shape.keys).get("rope.dimension_count", shape.head)) // 2
+        infos += [_info(f"rope_factors_{name}", (pairs,), "f32") for name in ("long", "short")]
     for layer in range(shape.layers):
-        name = f"blk.{layer}."
-        infos += [
-            _info(name + "attn_norm", (width,), "f32"),
-            _info(name + "attn_q", (width, width), weights),
-            _info(name + "attn_k", (kv_width, width), weights),
-            _info(name + "attn_v", (kv_width, width), weights),
-            _info(name + "attn_output", (width, width), weights),
-            _info(name + "ffn_norm", (width,), "f32"),
-            _info(name + "ffn_gate", (shape.feed_forward, width), weights),
-            _info(name + "ffn_up", (shape.feed_forward, width), weights),
-            _info(name + "ffn_down", (width, shape.feed_forward), weights),
-        ]
+        for name, each in _layer(shape).items():
+            kind = experts if len(each) > 2 else weights
+            infos.append(_info(f"blk.{layer}.{name}", each, "f32" if len(each) == 1 or name in _FLOAT else kind))
     infos.append(_info("output_norm", (width,), "f32"))
     if not shape.tied:
         infos.append(_info("output", (shape.vocab, width), output))
@@ -207,7 +261,8 @@ def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
 def _info(name: str, shape: tuple[int, ...], wanted: str) -> TensorInfo:
     formats = _formats()
     format = formats[wanted if shape[-1] % formats[wanted].block == 0 else _FALLBACK]
-    return TensorInfo(f"{name}.weight", shape, format.type_id, TENSOR_TYPES[format.type_id].nbytes(shape), 0, 0)
+    name = name if name.endswith(".bias") else f"{name}.weight"
+    return TensorInfo(name, shape, format.type_id, TENSOR_TYPES[format.type_id].nbytes(shape), 0, 0)
 
 
 def _formats() -> dict[str, Format]:
@@ -216,6 +271,8 @@ def _formats() -> dict[str, Format]:
 
 def _pool(info: TensorInfo, random: np.random.Generator) -> np.ndarray:
     """Some blocks of a tensor. Values are about as large as those of a trained model; those of norms are 1."""
+    if info.name.endswith((".bias", "sinks.weight")):
+        return random.standard_normal(info.shape, np.float32) / 10
     if len(info.shape) == 1:
         return np.ones(info.shape, np.float32)
     name = info.type_name.lower()

@@ -1,8 +1,8 @@
 """Rotary position embedding: the angle of every position and pair, as tables of cosines and sines.
 
 Source: Su et al., "RoFormer" (arXiv:2104.09864). Scaling for long contexts: linear, YaRN (arXiv:2309.00071), and
-Llama 3.1's factors for each frequency (tensor `rope_freqs`). Angles follow llama.cpp's recurrence in float32, so that
-rotated keys round to the same float16 values as in llama.cpp.
+factors for each frequency, from tensors: Llama 3.1's, and LongRoPE's two sets (arXiv:2402.13753). Angles follow
+llama.cpp's recurrence in float32, so that rotated keys round to the same float16 values as in llama.cpp.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from ..kernels.memory import zeros
+from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters
 
 _ROWS = 256  # positions that are computed at once
@@ -35,6 +36,17 @@ class RopeTable:
             self.array[self.filled : end, :, 0] = np.cos(angles, dtype=np.float64) * magnitude
             self.array[self.filled : end, :, 1] = np.sin(angles, dtype=np.float64) * magnitude
             self.filled = end
+
+
+def rope_factors_name(file: GGUFFile, h: Hyperparameters, context: int) -> str | None:
+    """The tensor of what divides the angles of each pair, if there is one.
+
+    Of LongRoPE's two it is, as in llama.cpp, the one for long contexts if the context is longer than that of training
+    before scaling: keys in the cache are rotated once, so that a text cannot change from one to the other.
+    """
+    is_long = context > h.rope_scaling.original_context_length
+    names = ("rope_freqs.weight", f"rope_factors_{'long' if is_long else 'short'}.weight")
+    return next((name for name in names if name in file.tensors), None)
 
 
 def angles_of(h: Hyperparameters, positions: np.ndarray, factors: np.ndarray | None) -> tuple[np.ndarray, float]:
@@ -63,7 +75,9 @@ def _yarn_blend(h: Hyperparameters) -> np.ndarray:
         wavelength = scaling.original_context_length / (turns * 2 * math.pi)
         return dimensions * math.log(wavelength) / (2 * math.log(h.rope_freq_base))
 
-    low = max(0.0, math.floor(pair_with(scaling.yarn_beta_fast)))
-    high = min(dimensions - 1.0, math.ceil(pair_with(scaling.yarn_beta_slow)))
+    low, high = pair_with(scaling.yarn_beta_fast), pair_with(scaling.yarn_beta_slow)
+    if scaling.yarn_truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(0.0, low), min(dimensions - 1.0, high)
     ramp = np.clip((np.arange(dimensions // 2) - low) / max(0.001, high - low), 0.0, 1.0)
     return ((1.0 - ramp) * scaling.yarn_extrapolation_factor).astype(np.float32)

@@ -65,13 +65,14 @@ class Tensors:
     def split(self, fused: str, outputs: list[tuple[str, int]]) -> None:
         """Where the file has the tensors `fused` instead of the `outputs`, take these from its rows, in order.
 
-        Names are without ".weight" and ".bias"; widths are numbers of rows.
+        Names are without ".weight" and ".bias"; widths are numbers of rows. One of the outputs may be named like
+        `fused`: then it is a part of that.
         """
         total = sum(width for _, width in outputs)
         for kind in (".weight", ".bias", ".scale"):
             first = 0
             for name, width in outputs:
-                if fused + kind in self._file.tensors and name + kind not in self._file.tensors:
+                if fused + kind in self._file.tensors and (name == fused or name + kind not in self._file.tensors):
                     self._parts[name + kind] = Part(fused + kind, first, total)
                 first += width
 
@@ -149,6 +150,11 @@ class Tensors:
     def vector(self, name: str, width: int) -> np.ndarray:
         """A tensor of one dimension as float32, padded with zeros to whole vectors. Raises LcpuError."""
         return self.vectors(name, width)[0]
+
+    def flat(self, name: str, *shape: int) -> np.ndarray:
+        """All numbers of a tensor of this shape, float32. Raises LcpuError."""
+        self._check_shape(name, *shape)
+        return self._numbers(name).reshape(-1)
 
     def vectors(self, name: str, width: int, experts: int = 0) -> np.ndarray:
         """A vector of each expert, or one: float32 [experts or 1][width padded to whole vectors]. Raises LcpuError."""

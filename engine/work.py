@@ -5,6 +5,9 @@ A multiplication and an addition are two operations.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from ..kernels.simd import LANES
 from .model import Model
 from .tensors import Matrix
@@ -30,9 +33,21 @@ def weight_operations(model: Model, matrix: Matrix, tokens: int) -> int:
     return 2 * _used(model, matrix) * matrix.rows * matrix.k * tokens
 
 
-def attention_operations(model: Model, seen: int) -> int:
-    """Of all layers: queries times keys, and probabilities times values. seen: positions, by all tokens together."""
-    return 2 * 2 * model.h.block_count * model.h.head_count * model.h.head_dim * seen
+def attention_operations(model: Model, contexts: Iterable[int]) -> int:
+    """Of all layers: queries times keys, and probabilities times values. contexts: the positions up to each token."""
+    return 2 * 2 * model.h.head_count * model.h.head_dim * _seen(model, contexts, 1)
+
+
+def attention_bytes(model: Model, ends: Iterable[int], tokens: int) -> int:
+    """Keys and values that steps of so many tokens read, in all layers. ends: the positions up to each one's last."""
+    return model.pool.position_bytes // max(1, len(model.windows)) * _seen(model, ends, tokens)
+
+
+def _seen(model: Model, contexts: Iterable[int], tokens: int) -> int:
+    """Positions, of all layers together: where a layer has a window, those in it, of the first of `tokens` and on."""
+    contexts = list(contexts)
+    return sum(layers * sum(min(context, window + tokens - 1) if window else context for context in contexts)
+               for window, layers in Counter(model.windows).items())
 
 
 def _used(model: Model, matrix: Matrix) -> int:

@@ -9,13 +9,24 @@ from numba import float32
 
 from .jit import bind, device, hole, inlined, kernel, row_kernel, template
 from .math import exp, tanh
-from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, put_f32, reduce_add
-from .simd import splat_f32, store_f32
+from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, maximum, minimum, put_f32
+from .simd import reduce_add, splat_f32, store_f32
 
 _VECTOR = 4 * LANES
+_CLAMP = float32(7.0)
 _PIECE = 32  # vectors that a thread takes at a time
 
-activation = hole()
+activation = beside = hole()
+
+
+@device
+def _inverse_norm(x, vectors, width, epsilon):
+    """1 / sqrt(mean(x ** 2) + epsilon) of a row with `width` values."""
+    squares = splat_f32(float32(0.0))
+    for i in range(vectors):
+        value = load_f32(x + _VECTOR * i)
+        squares = fma(value, value, squares)
+    return float32(1.0) / float32(sqrt(reduce_add(squares) / float32(width) + epsilon))
 
 
 @row_kernel
@@ -23,15 +34,21 @@ def rms_norm(work, thread, threads, count, x, weight, out, stride, vectors, widt
     """out = x / sqrt(mean(x ** 2) + epsilon) * weight, for each row. width: values of a row, without padding."""
     for token in range(thread, get_i64(count), threads):
         source, target = x + token * stride, out + token * stride
-        squares = splat_f32(float32(0.0))
-        for i in range(vectors):
-            value = load_f32(source + _VECTOR * i)
-            squares = fma(value, value, squares)
-        mean = reduce_add(squares) / float32(width)
-        scale = splat_f32(float32(1.0) / float32(sqrt(mean + bits_to_float(epsilon))))
+        scale = splat_f32(_inverse_norm(source, vectors, width, bits_to_float(epsilon)))
         for i in range(vectors):
             store_f32(target + _VECTOR * i,
                       load_f32(source + _VECTOR * i) * scale * load_f32(weight + _VECTOR * i))
+
+
+@row_kernel
+def add_rms_norm(work, thread, threads, count, x, y, weight, stride, vectors, width, epsilon):
+    """x += y / sqrt(mean(y ** 2) + epsilon) * weight, for each row. width: values of a row, without padding."""
+    for token in range(thread, get_i64(count), threads):
+        source, target = y + token * stride, x + token * stride
+        scale = splat_f32(_inverse_norm(source, vectors, width, bits_to_float(epsilon)))
+        for i in range(vectors):
+            at = target + _VECTOR * i
+            store_f32(at, load_f32(at) + load_f32(source + _VECTOR * i) * scale * load_f32(weight + _VECTOR * i))
 
 
 @inlined
@@ -55,9 +72,40 @@ def _gelu(x):
     return splat_f32(float32(0.5)) * x * (splat_f32(float32(1.0)) + tanh(inner))
 
 
+@inlined
+def _gelu_erf(x):
+    """x / 2 * (1 + erf(x / sqrt 2)), within 1e-7 |x|: Abramowitz, Stegun, "Handbook", 7.1.26."""
+    size = maximum(x, splat_f32(float32(0.0)) - x)
+    one = splat_f32(float32(1.0))
+    t = one / fma(size, splat_f32(float32(0.23164189)), one)  # 0.3275911 / sqrt 2
+    p = fma(t, splat_f32(float32(1.061405429)), splat_f32(float32(-1.453152027)))
+    p = fma(t, p, splat_f32(float32(1.421413741)))
+    p = fma(t, p, splat_f32(float32(-0.284496736)))
+    p = fma(t, p, splat_f32(float32(0.254829592)))
+    tail = t * p * exp(x * x * splat_f32(float32(-0.5)))
+    return maximum(x, splat_f32(float32(0.0))) - splat_f32(float32(0.5)) * size * tail
+
+
+@inlined
+def _same(x):
+    return x
+
+
+@inlined
+def _clamped_swish(x):
+    """y / (1 + e ** -1.702 y), where y is x or at most 7 (gpt-oss)."""
+    one, y = splat_f32(float32(1.0)), minimum(x, splat_f32(_CLAMP))
+    return y / (one + exp(splat_f32(float32(-1.702)) * y))
+
+
+@inlined
+def _clamped_plus_one(x):
+    return maximum(minimum(x, splat_f32(_CLAMP)), splat_f32(-_CLAMP)) + splat_f32(float32(1.0))
+
+
 @template
 def _gated(work, thread, threads, count, gate, up, out, stride, vectors):
-    """out = activation(gate) * up."""
+    """out = activation(gate) * beside(up)."""
     pieces = (vectors + _PIECE - 1) // _PIECE
     total = get_i64(count) * pieces
     item = atomic_add(work, 1)
@@ -65,12 +113,28 @@ def _gated(work, thread, threads, count, gate, up, out, stride, vectors):
         row, first = item // pieces * stride, item % pieces * _PIECE
         for i in range(first, min(first + _PIECE, vectors)):
             at = row + _VECTOR * i
-            store_f32(out + at, activation(load_f32(gate + at)) * load_f32(up + at))
+            store_f32(out + at, activation(load_f32(gate + at)) * beside(load_f32(up + at)))
         item = atomic_add(work, 1)
 
 
-ACTIVATIONS = {"silu": _silu, "relu_squared": _relu_squared, "gelu": _gelu}
-GATES = {name: kernel(bind(_gated, f"gate_{name}", activation=function)) for name, function in ACTIVATIONS.items()}
+@template
+def _activate(work, thread, threads, count, x, stride, vectors):
+    """x = activation(x), in place."""
+    pieces = (vectors + _PIECE - 1) // _PIECE
+    total = get_i64(count) * pieces
+    item = atomic_add(work, 1)
+    while item < total:
+        row, first = x + item // pieces * stride, item % pieces * _PIECE
+        for i in range(first, min(first + _PIECE, vectors)):
+            store_f32(row + _VECTOR * i, activation(load_f32(row + _VECTOR * i)))
+        item = atomic_add(work, 1)
+
+
+ACTIVATIONS = {"silu": _silu, "relu_squared": _relu_squared, "gelu": _gelu, "gelu_erf": _gelu_erf}
+ACTIVATES = {name: kernel(bind(_activate, name, activation=function)) for name, function in ACTIVATIONS.items()}
+GATES = {name: kernel(bind(_gated, f"gate_{name}", activation=function, beside=other)) for name, function, other in (
+    *((name, function, _same) for name, function in ACTIVATIONS.items()),
+    ("clamped_swish", _clamped_swish, _clamped_plus_one))}
 
 
 @kernel
@@ -99,12 +163,38 @@ def scale(work, thread, threads, count, x, stride, vectors, factor):
 
 
 @row_kernel
-def add(work, thread, threads, count, x, y, stride, vectors):
-    """x += y, for each row."""
+def scale_by_position(work, thread, threads, count, positions, factors, x, stride, vectors):
+    """x *= factors[position], for each row. factors: float32 [context]."""
+    for token in range(thread, get_i64(count), threads):
+        times = splat_f32(get_f32(factors + 4 * get_i64(positions + 8 * token)))
+        for i in range(vectors):
+            at = x + token * stride + _VECTOR * i
+            store_f32(at, load_f32(at) * times)
+
+
+@row_kernel
+def add(work, thread, threads, count, x, y, stride, vectors, factor):
+    """x += factor * y, for each row."""
+    times = splat_f32(bits_to_float(factor))
     for token in range(thread, get_i64(count), threads):
         for i in range(vectors):
             at = token * stride + _VECTOR * i
-            store_f32(x + at, load_f32(x + at) + load_f32(y + at))
+            store_f32(x + at, fma(load_f32(y + at), times, load_f32(x + at)))
+
+
+@row_kernel
+def add_sigmoid_gated(work, thread, threads, count, x, y, stride, vectors, source, source_stride, weight,
+                      source_vectors):
+    """x += y / (1 + e ** -(weight . source)), for each row. weight: float32 [source_vectors], padded with zeros."""
+    one, zero = splat_f32(float32(1.0)), splat_f32(float32(0.0))
+    for token in range(thread, get_i64(count), threads):
+        sum = zero
+        for i in range(source_vectors):
+            sum = fma(load_f32(source + token * source_stride + _VECTOR * i), load_f32(weight + _VECTOR * i), sum)
+        share = one / (one + exp(zero - splat_f32(reduce_add(sum))))
+        for i in range(vectors):
+            at = token * stride + _VECTOR * i
+            store_f32(x + at, fma(load_f32(y + at), share, load_f32(x + at)))
 
 
 @device

@@ -48,7 +48,6 @@ class Isa:
     prefetch: Prefetch = Prefetch()
     tile_registers: str = ""  # "amx", or "emulated" in plain vectors: products of 16 tokens with 16 rows; "" has none
     bf16: bool = False  # whether pairs of bfloat16 are multiplied and added in one instruction
-    on_request: bool = False  # only LCPU_ISA chooses it
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
 
     def runs_on(self, features: frozenset[str]) -> bool:
@@ -72,8 +71,7 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 ISAS = {  # best first
     isa.name: isa
     for isa in (
-        Isa("avx512-amx", 16, "vnni", (2, 4, 4, 4), ((*_AVX512, "amx-tile", "amx-int8"),), tile_registers="amx",
-            on_request=True),
+        Isa("avx512-amx", 16, "vnni", (2, 4, 4, 4), ((*_AVX512, "amx-tile", "amx-int8"),), tile_registers="amx"),
         Isa("avx512-vnni", 16, "vnni", (2, 4, 4, 4), (_AVX512,)),
         Isa("avx-vnni", 8, "vnni", (1, 2, 2, 4), ((*_AVX2, "avxvnni"), _AVX512)),
         Isa("avx2", 8, "maddubs", (1, 2, 2, 4), (_AVX2,)),
@@ -125,8 +123,8 @@ def active() -> Isa:
     if not available():
         raise LcpuError("this processor has no F16C instructions (x86 before 2012): lcpu cannot run on it")
     if not wanted:
-        best = next(ISAS[name] for name in available() if not ISAS[name].on_request)
-        return _chosen(best, f"the best of what {llvm.get_host_cpu_name()} offers: {', '.join(available())}")
+        best, processor = available()[0], llvm.get_host_cpu_name()
+        return _chosen(ISAS[best], f"the best of what {processor} offers: {', '.join(available())}")
     if wanted not in ISAS:
         raise LcpuError(f"LCPU_ISA={wanted} is unknown; this machine can run: {', '.join(available())}")
     if wanted not in available() and not os.environ.get("NUMBA_CPU_NAME"):

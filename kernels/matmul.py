@@ -12,11 +12,11 @@ from .simd import ISA, LANES, atomic_add, get_i64, load_tile, panels_of, select_
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 WIDE_TOKENS = 16  # of a tile in registers of their own, where the path has these (`wide`)
-LEAST_WIDE = 9  # of such a tile: fewer are faster in others
+LEAST_WIDE = 9  # of such a tile after others: fewer are faster in other tiles
 # tokens of the largest tile: x and out must have as many rows of padding after the last token
 MAX_TOKENS = WIDE_TOKENS if ISA.tile_registers else 8
 PIECES = 8  # of a matmul for each thread, at least: the other threads take over the pieces of a slow one
-_LEAST_TOKENS = 32  # of a piece, where there are more
+_LEAST_TOKENS = 64 if ISA.tile_registers else 32  # of a piece, where there are more
 _RUN = 75  # percent of an even share of a matrix, which each thread takes as one run
 GROUPS, GROUP_BYTES = 24, 24  # of a table of groups: bytes before the first, and of each
 PANEL_GROUP = 4  # panels of the largest tile: matrices, their results and shares are padded to a multiple

@@ -27,7 +27,9 @@ _WINDOW = 128 << 20  # bytes that are timed together: another program may distur
 _PIECE = 1 << 20  # bytes that a thread reads at a time
 _STREAMS = 8  # places that it reads from in turn: some processors are faster with several streams, others with one
 _PANELS, _TOKENS = 2, 6  # 12 sums hide the latency of every processor's multiply-add, and fit in 16 registers
+_MOST_TOKENS = 8  # what memory has room for: as many bytes as registers of 16 rows are read from and written to
 _STEPS = 64  # of 4 int8, 2 bfloat16 or 1 float32 products for each sum: their operands stay in the first-level cache
+_RESULTS = _PANELS * _MOST_TOKENS * _VECTOR  # bytes of a thread's
 _SWEEPS = 16  # passes over these operands before a thread takes more work
 _PASSES = 2  # measurements of reading each window
 _SHORT_PASSES = 10  # measurements of computing ...
@@ -94,7 +96,7 @@ def _multiply(work, thread, threads, weights, x, x_stride, panel_stride, shares,
             for step in range(_STEPS):
                 panel = load(sums, weights + step * _VECTOR, panel_stride)
                 sums = dot(sums, panel, x + 4 * step, x_stride)
-    store_tile(sums, out + thread * _PANELS * _TOKENS * _VECTOR, _VECTOR, _PANELS * _VECTOR)
+    store_tile(sums, out + thread * _RESULTS, _VECTOR, _PANELS * _VECTOR)
 
 
 multiply_int8 = kernel(bind(_multiply, "multiply_int8", start=_whole_numbers, load=panel_bytes, dot=dot4))
@@ -117,7 +119,7 @@ def multiply_int8_tiles(work, thread, threads, weights, x, x_stride, panel_strid
             multiply_tiles(tiles, 1, 4, 7)
             multiply_tiles(tiles, 2, 5, 6)
             multiply_tiles(tiles, 3, 5, 7)
-    write_tile(tiles, 0, out + thread * _PANELS * _TOKENS * _VECTOR, 64)
+    write_tile(tiles, 0, out + thread * _RESULTS, 64)
     end_tiles()
 
 
@@ -160,8 +162,8 @@ def _bandwidth(team: Team) -> float:
 def _rate(team: Team, multiply: Kernel, share_operations: int) -> float:
     """Operations per second of a kernel. share_operations: how many operations one share of its work has."""
     weights = np.ones((_PANELS, _STEPS * LANES), np.float32)
-    x = np.ones((_TOKENS, _STEPS), np.float32)
-    out = np.zeros((team.threads, _PANELS * _TOKENS * _VECTOR), np.uint8)
+    x = np.ones((_MOST_TOKENS, _STEPS), np.float32)
+    out = np.zeros((team.threads, _RESULTS), np.uint8)
     shares = 16 * team.threads
     while True:
         program = Program()

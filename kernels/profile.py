@@ -3,6 +3,7 @@
 An operation is all that lies between two barriers. The timed copy of a program has two more instructions for each, in
 which every thread writes down the time: when it begins an operation, and when its share is done, before the barrier. A
 barrier is over when the last thread has come, however long others need to notice: this time is the next operation's.
+Where one thread executes an operation before it lets the others go on, only that thread's times are written.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class TimedProgram:
     operations: tuple[tuple[Instruction, ...], ...]  # the other's instructions, from barrier to barrier
     times: np.ndarray  # int64 [threads][operations][2]: begin and end of each; the clocks of all processors agree
 
+    def clear(self) -> None:
+        """Forget the times, which a run writes only where threads work."""
+        self.times[:] = 0
+
     @property
     def elapsed(self) -> np.ndarray:
         """int64 [operations], ticks: from the barrier before each one, or the program's begin, to the one after it."""
@@ -60,10 +65,12 @@ def timed(program: Program, threads: int) -> TimedProgram:
 
     for number, operation in enumerate(operations):
         begin, end = times[:, number, 0], times[:, number, 1]
-        copy.add(write_time, barrier=False, times=begin, thread_bytes=times.strides[0])
+        row_count = operation[0].row_count
+        copy.add(write_time, barrier=False, row_count=row_count, times=begin, thread_bytes=times.strides[0])
         for instruction in operation:
-            copy.add(instruction.kernel, barrier=False, name=instruction.name, **instruction.operands)
-        copy.add(write_time, barrier=True, times=end, thread_bytes=times.strides[0])
+            copy.add(instruction.kernel, barrier=False, name=instruction.name, row_count=row_count,
+                     **instruction.operands)
+        copy.add(write_time, barrier=True, row_count=row_count, times=end, thread_bytes=times.strides[0])
     return TimedProgram(copy.finish(), operations, times)
 
 

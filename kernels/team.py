@@ -16,14 +16,17 @@ import numpy as np
 
 from .errors import LcpuError
 from .jit import OPERANDS, address_of, device, native
-from .program import COUNTER_BYTES, RECORD_BYTES, Program
+from .program import BARRIER_AT, COUNTER_BYTES, OPERANDS_AT, RECORD_BYTES, ROWS_AT, Program
 from .simd import atomic_add, atomic_get, atomic_put, call_kernel, get_i64, pause, processor_of, sleep_while
 from .simd import wake_sleepers
 
 # Byte offsets in the control block: a cache line each, so that spinning on one does not slow the others.
-_EPOCH, _PROGRAM, _LENGTH, _COUNTERS, _ARRIVED, _GENERATION, _SLEEPERS, _PLACES = (64 * i for i in range(8))
+_EPOCH, _PROGRAM, _LENGTH, _COUNTERS, _STOPPED, _ARRIVED, _GENERATION, _SINGLES, _SLEEPERS, _PLACES = (
+    64 * i for i in range(10))
 _CPUS = 1 << 16  # _PLACES [threads]: the generation of the barrier that a thread reached last * _CPUS + its processor
+_PLACE = 64  # bytes from one to the next
 _PATIENCE = 2_000  # spins at a barrier before a thread goes to sleep: about a tenth of a millisecond
+_LOOKS = 64  # spins before it looks whether it is in the way, and again: most waits are shorter
 _IDLE_SPINS = 30_000  # spins between steps before a thread goes to sleep: about a millisecond
 
 
@@ -31,7 +34,7 @@ _IDLE_SPINS = 30_000  # spins between steps before a thread goes to sleep: about
 def _in_the_way(control, threads, generation, processor):
     """Whether a thread that has yet to reach this barrier was last seen on this processor: it waits for us to leave."""
     for other in range(threads):
-        place = atomic_get(control + _PLACES + 8 * other)
+        place = atomic_get(control + _PLACES + _PLACE * other)
         if place % _CPUS == processor and place // _CPUS != generation:
             return True
     return False
@@ -40,10 +43,10 @@ def _in_the_way(control, threads, generation, processor):
 @device
 def _wait(control, threads, generation, processor):
     """Spin until the generation changes, then sleep: at once where spinning keeps another thread from running."""
-    for spin in range(_PATIENCE):
+    for spin in range(1, _PATIENCE):
         if atomic_get(control + _GENERATION) != generation:
             return
-        if spin % 64 == 0 and _in_the_way(control, threads, generation, processor):
+        if spin % _LOOKS == 0 and _in_the_way(control, threads, generation, processor):
             break
         pause()
     atomic_add(control + _SLEEPERS, 1)
@@ -53,35 +56,52 @@ def _wait(control, threads, generation, processor):
 
 
 @device
-def _barrier(control, thread, threads):
+def _call(record, work, thread, threads):
+    call_kernel(get_i64(record), record + OPERANDS_AT, OPERANDS, work, thread, threads)
+
+
+@device
+def _execute_singles(record, work, end):
+    """Execute the instructions from here on that have a single row. Returns how many."""
+    count = 0
+    while record < end and get_i64(record + ROWS_AT) != 0 and get_i64(get_i64(record + ROWS_AT)) == 1:
+        _call(record, work, 0, 1)
+        record += RECORD_BYTES
+        work += COUNTER_BYTES
+        count += 1
+    return count
+
+
+@device
+def _barrier(control, thread, threads, record, work, end):
+    """Meet all threads. Returns how many instructions the last one has executed before it let the others go on."""
     generation, processor = atomic_get(control + _GENERATION), processor_of(thread)
-    atomic_put(control + _PLACES + 8 * thread, generation * _CPUS + processor)
+    atomic_put(control + _PLACES + _PLACE * thread, generation * _CPUS + processor)
     if atomic_add(control + _ARRIVED, 1) < threads - 1:
         _wait(control, threads, generation, processor)
-        return
+        return atomic_get(control + _SINGLES)
+    singles = _execute_singles(record, work, end)
+    atomic_put(control + _SINGLES, singles)
     atomic_put(control + _ARRIVED, 0)
     atomic_add(control + _GENERATION, 1)  # not a plain store, which the next line could overtake
     if atomic_get(control + _SLEEPERS) != 0:
         wake_sleepers(control + _GENERATION)
+    return singles
 
 
 @device
 def _execute(control, thread, threads):
-    record = get_i64(control + _PROGRAM)
-    work = get_i64(control + _COUNTERS)
-    for _ in range(get_i64(control + _LENGTH)):
-        call_kernel(get_i64(record), record + 16, OPERANDS, work, thread, threads)
-        if get_i64(record + 8) != 0:
-            _barrier(control, thread, threads)
+    record, work = get_i64(control + _PROGRAM), get_i64(control + _COUNTERS)
+    end = record + RECORD_BYTES * get_i64(control + _LENGTH)
+    while record < end:
+        _call(record, work, thread, threads)
+        barrier = get_i64(record + BARRIER_AT)
         record += RECORD_BYTES
         work += COUNTER_BYTES
-
-
-@native
-def _walk(control, thread, threads):
-    """Execute the program that the control block names, as one thread of the team."""
-    _execute(control, thread, threads)
-    return 0
+        if barrier != 0:
+            singles = _barrier(control, thread, threads, record, work, end)
+            record += singles * RECORD_BYTES
+            work += singles * COUNTER_BYTES
 
 
 @native
@@ -92,17 +112,31 @@ def _lead(control, threads):
     return 0
 
 
-@native
-def _await_step(control, thread, seen):
-    """Spin until a step other than `seen` begins: 1; 0 if none came soon or the first thread needs this processor."""
+@device
+def _step_began(control, thread, seen):
+    """Spin until a step other than `seen` begins; False if none came soon or the first thread needs this processor."""
     processor = processor_of(thread)
     for _ in range(_IDLE_SPINS):
         if atomic_get(control + _EPOCH) != seen:
-            return 1
+            return True
         if atomic_get(control + _PLACES) % _CPUS == processor:
-            return 0
+            return False
         pause()
-    return 0
+    return False
+
+
+@native
+def _follow(control, thread, threads, seen):
+    """Execute the steps after `seen` as they begin. Returns the last one seen, once none came soon or the team ends.
+
+    In between, no thread returns to Python, where many would wait for the GIL, one after another.
+    """
+    while _step_began(control, thread, seen):
+        seen += 1
+        if atomic_get(control + _STOPPED) != 0:
+            break
+        _execute(control, thread, threads)
+    return seen
 
 
 class _Workers:
@@ -111,15 +145,14 @@ class _Workers:
     def __init__(self, threads: int) -> None:
         """Raises LcpuError if the system has no room for so many threads."""
         self.threads = threads
-        self._control = np.zeros((_PLACES + 64) // 8 + threads, np.int64)
+        self._control = np.zeros((_PLACES + 64 + _PLACE * threads) // 8, np.int64)
         self._address = -(-address_of(self._control) // 64) * 64
         self._slots = self._control[(self._address - address_of(self._control)) // 8 :]
         # What ends sleep must be whole or not at all when a Ctrl-C comes: a Condition could keep its lock for ever.
         self._calls: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(threads)]
         self.sleeping = [False] * threads
         self._due = 0  # the last step that threads should be awake for
-        self._stopped = False
-        _walk.call, _lead.call, _await_step.call  # noqa: B018  compile before threads race to it
+        _lead.call, _follow.call  # noqa: B018  compile before threads race to it
         self.started: list[threading.Thread] = []
         for i in range(1, threads):
             worker = threading.Thread(target=self._work, args=(i,), name=f"lcpu-{i}", daemon=True)
@@ -149,6 +182,10 @@ class _Workers:
     def _epoch(self) -> int:
         return int(self._slots[_EPOCH // 8])
 
+    @property
+    def _stopped(self) -> bool:
+        return bool(self._slots[_STOPPED // 8])
+
     def wake(self) -> None:
         # `_due` changes before `sleeping` is read, a sleeper does it the other way round: no wake-up is lost.
         self._due = self._epoch + 1
@@ -159,12 +196,10 @@ class _Workers:
     def _work(self, thread: int) -> None:
         seen = 0
         while True:
-            while not _await_step.call(self._address, thread, seen):
-                self._sleep(thread, seen)
-            seen += 1
+            seen = _follow.call(self._address, thread, self.threads, seen)
             if self._stopped:
                 return
-            _walk.call(self._address, thread, self.threads)
+            self._sleep(thread, seen)
 
     def _sleep(self, thread: int, seen: int) -> None:
         """Sleep until a step other than `seen` is due; a call that came too late for the last sleep ends this one."""
@@ -176,7 +211,7 @@ class _Workers:
     def stop(self) -> None:
         """Tell the threads to end, and do not wait for it."""
         if not self._stopped:
-            self._stopped = True
+            self._slots[_STOPPED // 8] = 1
             self.wake()
             self._slots[_EPOCH // 8] += 1
 

@@ -19,12 +19,13 @@ from .simd import HIGH_SHIFT, ISA, LANES, alloca, begin_tiles, clear_tile, end_t
 from .simd import low_plane, multiply_tiles, panel_bytes, read_tile, scale_add, select_or_zero, splat_i32, store_f32
 from .simd import store_tile, write_tile, zeros, zeros_i32
 
+_FROM = 33  # tokens: for fewer, unpacking codes to memory costs more than it saves (Emerald Rapids)
 _MOST = 256  # tokens that share unpacked codes
 _VECTOR = 4 * LANES
-_CODES = 36 << 10  # bytes of unpacked codes and scales
+_CODES = 36 << 10  # bytes of unpacked codes and scales, of all panels that are multiplied together
 _SUMS = WIDE_TOKENS * _VECTOR  # bytes of the sums of a panel and 16 tokens
 _PANEL_SUMS = _MOST // WIDE_TOKENS * _SUMS
-_ALL_SUMS = 2 * _PANEL_SUMS  # of as many panels as are multiplied together, at most
+_ALL_SUMS = 4 * _PANEL_SUMS  # of as many panels as are multiplied together, at most
 _HALF = WIDE_TOKENS // 2
 _X, _X2, _W, _W2 = 4, 5, 6, 7  # registers of tokens and of weights; those of sums are 0 to 3
 
@@ -53,10 +54,10 @@ def _multiply_panels(tiles, weights, panel_stride, x, x_stride, tokens, blocks, 
 @template
 def _wide(weights, x, out, x_stride, out_stride, tokens, first, last, panel_stride, blocks, accumulate):
     """As matmul's `_multiply`, for all tokens but a last few. Returns how many."""
+    if tokens < _FROM:
+        return 0
     left = tokens % WIDE_TOKENS
     taken = tokens if left >= LEAST_WIDE else tokens - left
-    if taken == 0:
-        return 0
     tiles, codes, sums = begin_tiles(depth), alloca(_CODES), alloca(_ALL_SUMS)
     for start in range(0, taken, _MOST):
         count, source = min(taken - start, _MOST), x + start * x_stride
@@ -107,6 +108,8 @@ def _multiplier(name: str, *, block_bytes: int, values_bytes: int, unpack: Calla
 _HALF_CODES = 32 * LANES  # bytes of the codes of a block
 _BLOCK_CODES = _HALF_CODES + _VECTOR  # and of their scales
 _ACTIVATION_BYTES = Int8Blocks().block_bytes
+_PANELS, _BLOCKS = 4, 16  # panels that are multiplied together, and blocks of each
+_PRODUCTS = 4 * _SUMS  # bytes of the sums of so many blocks
 
 unpack_block = hole()
 
@@ -119,23 +122,62 @@ def _unpack_blocks(source, codes, count):
         codes += _BLOCK_CODES
 
 
+@inlined
+def _multiply_block(tiles, sums, tokens, codes, weights, x, x_stride):
+    """The sums of a block for 16 tokens, in registers that are named by literal numbers."""
+    clear_tile(tiles, sums)
+    read_tile(tiles, tokens, x, x_stride)
+    read_tile(tiles, codes, weights, _VECTOR)
+    multiply_tiles(tiles, sums, tokens, codes)
+
+
+@inlined
+def _add_block(acc, products, weights, x, x_stride):
+    dots = load_tile(zeros_i32(acc), products, 0, _VECTOR)
+    return scale_add(acc, dots, load_f32(weights + _HALF_CODES), x + SCALE, x_stride)
+
+
+@device
+def _add_blocks(tiles, acc, weights, x, x_stride, products, count):
+    """acc + the part of `count` blocks of a panel in the results of 16 tokens. Four products hide their latency."""
+    whole = count // 4 * 4
+    for _ in range(0, whole, 4):
+        second, third, fourth = weights + _BLOCK_CODES, weights + 2 * _BLOCK_CODES, weights + 3 * _BLOCK_CODES
+        x2, x3, x4 = x + _ACTIVATION_BYTES, x + 2 * _ACTIVATION_BYTES, x + 3 * _ACTIVATION_BYTES
+        _multiply_block(tiles, 0, _X, _W, weights, x, x_stride)
+        _multiply_block(tiles, 1, _X2, _W2, second, x2, x_stride)
+        _multiply_block(tiles, 2, _X, _W, third, x3, x_stride)
+        _multiply_block(tiles, 3, _X2, _W2, fourth, x4, x_stride)
+        write_tile(tiles, 0, products, _VECTOR)
+        write_tile(tiles, 1, products + _SUMS, _VECTOR)
+        write_tile(tiles, 2, products + 2 * _SUMS, _VECTOR)
+        write_tile(tiles, 3, products + 3 * _SUMS, _VECTOR)
+        acc = _add_block(acc, products, weights, x, x_stride)
+        acc = _add_block(acc, products + _SUMS, second, x2, x_stride)
+        acc = _add_block(acc, products + 2 * _SUMS, third, x3, x_stride)
+        acc = _add_block(acc, products + 3 * _SUMS, fourth, x4, x_stride)
+        weights += 4 * _BLOCK_CODES
+        x += 4 * _ACTIVATION_BYTES
+    for _ in range(whole, count):
+        _multiply_block(tiles, 0, _X, _W, weights, x, x_stride)
+        write_tile(tiles, 0, products, _VECTOR)
+        acc = _add_block(acc, products, weights, x, x_stride)
+        weights += _BLOCK_CODES
+        x += _ACTIVATION_BYTES
+    return acc
+
+
 @device
 def _multiply_blocks(tiles, source, codes, x, x_stride, sums, groups, count):
-    products = alloca(_SUMS)
+    """Four panels for each group of tokens, whose values stay in the first-level cache meanwhile."""
+    products = alloca(_PRODUCTS)
     for group in range(groups):
-        weights, values = codes, x + group * WIDE_TOKENS * x_stride
-        acc = load_tile(zeros(1, WIDE_TOKENS), sums + group * _SUMS, 0, _VECTOR)
-        for _ in range(count):
-            clear_tile(tiles, 0)
-            read_tile(tiles, _X, values, x_stride)
-            read_tile(tiles, _W, weights, _VECTOR)
-            multiply_tiles(tiles, 0, _X, _W)
-            write_tile(tiles, 0, products, _VECTOR)
-            dots = load_tile(zeros_i32(acc), products, 0, _VECTOR)
-            acc = scale_add(acc, dots, load_f32(weights + _HALF_CODES), values + SCALE, x_stride)
-            weights += _BLOCK_CODES
-            values += _ACTIVATION_BYTES
-        store_tile(acc, sums + group * _SUMS, 0, _VECTOR)
+        for panel in range(_PANELS):
+            target = sums + group * _SUMS + panel * _PANEL_SUMS
+            acc = load_tile(zeros(1, WIDE_TOKENS), target, 0, _VECTOR)
+            acc = _add_blocks(tiles, acc, codes + panel * _BLOCKS * _BLOCK_CODES, x + group * WIDE_TOKENS * x_stride,
+                              x_stride, products, count)
+            store_tile(acc, target, 0, _VECTOR)
 
 
 def wide_blocks(name: str, block_bytes: int, unpack_block: Callable[..., Any]) -> Callable[..., Any] | None:
@@ -145,7 +187,7 @@ def wide_blocks(name: str, block_bytes: int, unpack_block: Callable[..., Any]) -
     """
     unpack = bind(_unpack_blocks, f"unpack_{name}", block_bytes=block_bytes, unpack_block=unpack_block)
     return _multiplier(name, block_bytes=block_bytes, values_bytes=_ACTIVATION_BYTES, unpack=device(unpack),
-                       multiply=_multiply_blocks, codes_bytes=_BLOCK_CODES, depth=32)
+                       multiply=_multiply_blocks, codes_bytes=_BLOCK_CODES, depth=32, panels=_PANELS, run=_BLOCKS)
 
 
 # ---- blocks of 256 values with integer scales for groups of them: LargeInt8Blocks ----

@@ -16,11 +16,11 @@ import pytest
 from lcpu.kernels import isa
 
 ROOT = Path(__file__).parents[1]
-VECTORS = ("activations", "attention", "elementwise", "experts", "formats", "gated", "math", "matmul", "pages", "rope",
-           "simd", "wide")
+VECTORS = ("activations", "attention", "elementwise", "experts", "formats", "gated", "layer_norm", "math", "matmul",
+           "pages", "rope", "simd", "wide")
 QUANTIZERS = ("quantize_blocks", "weighted_blocks")
 # Two paths have the vectors of one that is tested in full, and the dot products of another.
-IN_PARTS = {"avx512-amx", "avx-vnni"}
+IN_PARTS = {"avx512-amx", "avx-vnni"} | ({"avx512-vnni"} if isa.active().name == "avx512-amx" else set())
 PARTS = ("activations", "attention", "matmul", "simd", "wide")
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import gguf
+import numpy as np
 
 from ...engine.gguf_metadata import Value
 from ..json_file import Config
 from .rope import rope_metadata
 
 # The shape of a tensor is written in the names of sizes: "embed", "ffn", "q" (query heads times head size), "kv",
-# "head", "vocab", "experts".
+# "head", "vocab", "experts", "expert ffn", "shared ffn", "qkv" (q, k and v in one), "gate and up" (in one).
 Shape = tuple[str, ...]
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # keys of config.json
@@ -47,11 +49,26 @@ class Architecture:
     block: Mapping[str, Shape]  # the tensors of each block
     optional: Mapping[str, Shape] = field(default_factory=dict)  # tensors that a block may have
     other_names: Mapping[str, str] = field(default_factory=dict)  # endings the gguf package does not know: GGUF's name
-    activation: str = "silu"  # hidden_act
+    activation: str = "silu"  # hidden_act or hidden_activation
+    activation_aliases: tuple[str, ...] = ()  # what else means the same
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensors of all experts, by the ends of their
+    # names: those whose rows they have in turn. Floats are [experts, k, rows], quantized ones [experts, rows, k].
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensors, by the ends of their names, that have
+    # the rows of others one after the other
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
     has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
+    ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": angles have two sets of
+    # factors; "growing": queries grow with their position
+    row_order: Callable[[str, Mapping[str, int]], np.ndarray | None] = lambda name, size: None  # where the rows of a
+    # block's tensor come from, if they change places; its name without "blk.N."
     is_ternary: bool = False  # block matrices are ternary whatever config.json says
+    epsilon: tuple[str, str] = ("rms_norm_eps", "layer_norm_rms_epsilon")  # of norms, in config.json and in metadata
+    norm_bias: bool = False  # the last norm has a bias
+    norm_offset: float = 0.0  # what the model adds to the weights of its norms: in GGUF, they have it already
+    prefixes: tuple[tuple[str, str], ...] = ()  # how names begin, where it is otherwise, and how they should
+    parts: tuple[str, ...] = ()  # how names of tensors begin that are not the language model's: they are left out
     context_length: int = 2048  # of models that do not say
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict  # config.json with defaults, in the older form
     metadata: Callable[[Config], dict[str, Value]] = lambda config: {}  # further keys, without "<architecture>."
 
 
@@ -65,16 +82,21 @@ def sizes(config: Config) -> dict[str, int]:
     kv_heads = config.count("num_key_value_heads", heads)
     if heads % kv_heads:
         raise config.error("num_key_value_heads", f"is {kv_heads}, which does not divide the {heads} heads")
+    feed_forward = config.count("intermediate_size")
     experts = next((config.count(key, most=2**16) for key in _EXPERTS if config.get(key) is not None), 0)
     return {
         "embed": embed,
-        "ffn": config.count("intermediate_size"),
+        "ffn": feed_forward,
         "heads": heads,
         "kv heads": kv_heads,
         "head": head,
         "q": heads * head,
         "kv": kv_heads * head,
+        "qkv": (heads + 2 * kv_heads) * head,
+        "gate and up": 2 * feed_forward,
         "experts": experts,
+        "expert ffn": config.count("moe_intermediate_size", feed_forward),
+        "shared ffn": config.count("shared_expert_intermediate_size", feed_forward),
         "vocab": config.count("vocab_size", most=2**24),
         "blocks": config.count("num_hidden_layers", most=2**12),
     }
@@ -83,10 +105,11 @@ def sizes(config: Config) -> dict[str, int]:
 def hyperparameters(architecture: Architecture, config: Config) -> dict[str, Value]:
     """The metadata under the name of the architecture, as llama.cpp's converter writes it."""
     size = sizes(config)
-    activation = config.get("hidden_act") or architecture.activation
-    if activation != architecture.activation:
+    key = "hidden_act" if config.get("hidden_activation") is None else "hidden_activation"
+    activation = config.get(key) or architecture.activation
+    if activation not in (architecture.activation, *architecture.activation_aliases):
         cause = f"is {activation!r}; lcpu converts {architecture.name} models with {architecture.activation!r}"
-        raise config.error("hidden_act", cause)
+        raise config.error(key, cause)
     keys: dict[str, Value] = {
         "block_count": size["blocks"],
         "context_length": config.count("max_position_embeddings", architecture.context_length),
@@ -94,11 +117,10 @@ def hyperparameters(architecture: Architecture, config: Config) -> dict[str, Val
         "feed_forward_length": size["ffn"],
         "attention.head_count": size["heads"],
         "attention.head_count_kv": size["kv heads"],
-        "attention.layer_norm_rms_epsilon": config.real("rms_norm_eps", 1e-6),
+        f"attention.{architecture.epsilon[1]}": config.real(architecture.epsilon[0], 1e-6),
         "vocab_size": size["vocab"],
-        "rope.dimension_count": size["head"],
     }
     if config.get("head_dim") is not None:
         keys |= {"attention.key_length": size["head"], "attention.value_length": size["head"]}
-    keys |= rope_metadata(config) | architecture.metadata(config)
+    keys |= rope_metadata(config, size["head"], architecture.ropes) | architecture.metadata(config)
     return {f"{architecture.name}.{key}": value for key, value in keys.items()}

@@ -14,9 +14,12 @@ _KEYS = {
     "default": set(),
     "linear": set(),
     "dynamic": set(),
-    "yarn": {"attention_factor", "beta_fast", "beta_slow"},
+    "yarn": {"attention_factor", "beta_fast", "beta_slow", "truncate", "mscale", "mscale_all_dim"},
     "llama3": {"low_freq_factor", "high_freq_factor"},
+    "longrope": {"short_factor", "long_factor", "attention_factor"},
 }
+_LEAST, _MOST = 1e-6, 1e6  # of factors: the engine refuses others
+_GROWING = {"llama_4_scaling_beta", "max_position_embeddings"}  # what queries that grow with their position have
 _COMMON = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor"}
 
 
@@ -25,48 +28,99 @@ def rope_base(config: Config) -> float:
     return config.section("rope_parameters").real("rope_theta", config.real("rope_theta", 10000.0))
 
 
-def rope_scaling(config: Config) -> tuple[str, Config]:
-    """The kind of scaling, a key of _KEYS, and its numbers. Raises LcpuError for another kind."""
+def rope_scaling(config: Config, ropes: tuple[str, ...]) -> tuple[str, Config]:
+    """The kind of scaling, a key of _KEYS, and its numbers. Raises LcpuError for another kind.
+
+    ropes: those of "partial", "longrope" and "growing" that the architecture has.
+    """
     name = "rope_parameters" if config.get("rope_parameters") is not None else "rope_scaling"
     scaling = config.section(name)
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    if not isinstance(kind, str) or kind not in _KEYS:
-        raise config.error(name, f"is of the type {kind!r}; lcpu converts {', '.join(_KEYS)}")
+    kind = "longrope" if kind == "su" else kind  # the old name
+    known = [key for key in _KEYS if key != "longrope" or key in ropes]
+    if kind not in known:
+        raise config.error(name, f"is of the type {kind!r}; lcpu converts {', '.join(known)}")
     unknown = {key for key, value in scaling.values.items() if value is not None} - _KEYS[kind] - _COMMON
-    if unknown:
+    if unknown - (_GROWING if "growing" in ropes else set()):
         raise config.error(name, f"of the type {kind!r} has {sorted(unknown)[0]!r}, which lcpu cannot convert")
-    if scaling.real("partial_rotary_factor", config.real("partial_rotary_factor", 1.0)) != 1.0:
+    if _rotated_part(config, scaling) != 1.0 and "partial" not in ropes:
         raise config.error("partial_rotary_factor", "is not 1: heads that rotate in part are not supported")
     return kind, scaling
 
 
-def rope_metadata(config: Config) -> dict[str, Value]:
+def _rotated_part(config: Config, scaling: Config) -> float:
+    return scaling.real("partial_rotary_factor", config.real("partial_rotary_factor", 1.0))
+
+
+def rope_metadata(config: Config, head_dim: int, ropes: tuple[str, ...]) -> dict[str, Value]:
     """Keys of metadata. llama3 scaling is a tensor instead, and dynamic scaling begins after the context length."""
-    keys: dict[str, Value] = {"rope.freq_base": rope_base(config)}
-    kind, scaling = rope_scaling(config)
+    kind, scaling = rope_scaling(config, ropes)
+    keys: dict[str, Value] = {"rope.freq_base": rope_base(config),
+                              "rope.dimension_count": int(head_dim * _rotated_part(config, scaling))}
     if kind in ("linear", "yarn"):
         keys |= {"rope.scaling.type": kind, "rope.scaling.factor": scaling.real("factor")}
     if kind == "yarn":
         length = scaling.count("original_max_position_embeddings", config.count("max_position_embeddings"))
         keys["rope.scaling.original_context_length"] = length
-        if scaling.get("attention_factor") is not None:  # GGUF's comes on top of YaRN's own
-            own = 1 + 0.1 * math.log(scaling.real("factor"))
-            keys["rope.scaling.attn_factor"] = scaling.real("attention_factor") / own
+        if (wanted := _yarn_attention(scaling)) is not None:  # GGUF's comes on top of YaRN's own
+            keys["rope.scaling.attn_factor"] = wanted / _yarn_magnitude(scaling.real("factor"), 1.0)
+        if scaling.get("truncate") is not None:
+            keys["rope.scaling.yarn_truncate"] = scaling.flag("truncate")
         for key in ("beta_fast", "beta_slow"):
             if scaling.get(key) is not None:
                 keys[f"rope.scaling.yarn_{key}"] = scaling.real(key)
+    if kind == "longrope":
+        keys |= _longrope_metadata(config, scaling)
     return keys
 
 
-def rope_factors(config: Config, head_dim: int) -> np.ndarray | None:
-    """What divides the frequency of each pair: float32 [head_dim / 2], the tensor `rope_freqs` of Llama 3.1.
-
-    Waves much shorter than the original context stay, those much longer are stretched by `factor`, and in between the
-    two are blended.
-    """
-    kind, scaling = rope_scaling(config)
-    if kind != "llama3":
+def _yarn_attention(scaling: Config) -> float | None:
+    """The factor of cos and sin where it is not YaRN's own."""
+    if scaling.get("attention_factor") is not None:
+        return scaling.real("attention_factor")
+    if scaling.get("mscale") is None or scaling.get("mscale_all_dim") is None:
         return None
+    above, below = (_yarn_magnitude(scaling.real("factor"), scaling.real(key)) for key in ("mscale", "mscale_all_dim"))
+    return above / below
+
+
+def _yarn_magnitude(factor: float, share: float) -> float:
+    return 1 + 0.1 * share * math.log(factor) if factor > 1 else 1.0
+
+
+def _longrope_metadata(config: Config, scaling: Config) -> dict[str, Value]:
+    length = config.count("max_position_embeddings")
+    original = scaling.count("original_max_position_embeddings",
+                             config.count("original_max_position_embeddings", length))
+    ratio = scaling.real("factor", length / original)
+    own = math.sqrt(1 + math.log(ratio) / math.log(original)) if ratio > 1 else 1.0
+    return {"rope.scaling.type": "longrope", "rope.scaling.original_context_length": original,
+            "rope.scaling.attn_factor": scaling.real("attention_factor", own)}
+
+
+def rope_factors(config: Config, head_dim: int, ropes: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """What divides the frequency of each pair: float32 [pairs], by the names of tensors.
+
+    LongRoPE has two lists of them. Of Llama 3.1, waves much shorter than the original context stay, those much longer
+    are stretched by `factor`, and in between the two are blended.
+    """
+    kind, scaling = rope_scaling(config, ropes)
+    if kind == "longrope":
+        pairs = int(head_dim * _rotated_part(config, scaling)) // 2
+        return {f"rope_factors_{name}.weight": _list(config, scaling, f"{name}_factor", pairs)
+                for name in ("long", "short")}
+    return {"rope_freqs.weight": _llama3_factors(config, scaling, head_dim)} if kind == "llama3" else {}
+
+
+def _list(config: Config, scaling: Config, name: str, count: int) -> np.ndarray:
+    values = scaling.get(name)
+    if not (isinstance(values, list) and len(values) == count
+            and all(type(value) in (int, float) and _LEAST <= value <= _MOST for value in values)):
+        raise config.error(name, f"is not a list of {count} numbers from {_LEAST:g} to {_MOST:g}")
+    return np.array(values, np.float32)
+
+
+def _llama3_factors(config: Config, scaling: Config, head_dim: int) -> np.ndarray:
     factor, low, high = (scaling.real(key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     if low >= high:
         raise config.error("rope_scaling", f"has low_freq_factor {low:g}, which is not below high_freq_factor {high:g}")
@@ -74,6 +128,6 @@ def rope_factors(config: Config, head_dim: int) -> np.ndarray | None:
     turns = scaling.count("original_max_position_embeddings", 8192) / wavelengths
     smooth = np.clip((turns - low) / (high - low), 0, 1)
     factors = 1 / ((1 - smooth) / factor + smooth)
-    if not np.all((factors >= 1e-6) & (factors <= 1e6)):  # which the engine would refuse
+    if not np.all((factors >= _LEAST) & (factors <= _MOST)):
         raise config.error("rope_scaling", f"has the factor {factor:g}, which is not 1e-06 to 1e+06")
     return factors.astype(np.float32)

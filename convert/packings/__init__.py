@@ -15,7 +15,7 @@ from .gptq import GPTQ
 from .integers import Integers, integer_weight
 from .mxfp4 import MXFP4
 from .packing import Packing, Parts
-from .weight import Weight, weight_values
+from .weight import Weight, every, weight_values
 
 PACKINGS: Mapping[str, Packing] = {
     "gptq": GPTQ,
@@ -58,4 +58,5 @@ def _method_without_name(section: str, settings: Config) -> str:
     return "bitsandbytes" if loads else "compressed-tensors" if section == "compression_config" else "an unknown method"
 
 
-__all__ = ["PACKINGS", "Integers", "Packing", "Parts", "Weight", "integer_weight", "packing_of", "weight_values"]
+__all__ = ["PACKINGS", "Integers", "Packing", "Parts", "Weight", "every", "integer_weight", "packing_of",
+           "weight_values"]

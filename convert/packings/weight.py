@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,17 @@ class Weight:
     is_scattered: bool = False  # no types, since columns that share scales are not neighbours
     scale: float | None = None  # of ternary values, which are -scale, 0 or scale
     release: Callable[[], None] = lambda: None
+
+
+def every(weight: Weight, first: int, step: int) -> Weight:
+    """Of each matrix of a stack, every so many rows from the `first` on."""
+    *stack, rows, k = weight.shape
+
+    def number(wanted: np.ndarray) -> np.ndarray:
+        return first + step * wanted  # matrices have whole steps of rows
+
+    return replace(weight, shape=(*stack, rows // step, k), rows=lambda wanted: weight.rows(number(wanted)),
+                   blocks=lambda type, wanted: weight.blocks(type, number(wanted)))
 
 
 def weight_values(weight: Weight, order: np.ndarray | None = None) -> Values:

@@ -15,6 +15,9 @@ from .vocabulary import Vocabulary
 
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 _PREPEND = {"type": "Prepend", "prepend": "▁"}
+# Gemma's pre-tokenizer cuts at spaces, of which the normalizer has left none.
+_NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+_TAB, _TAB_BYTE = "\t", "<0x09>"
 
 
 def read_byte_fallback(content: dict[str, Any], source: Path) -> Vocabulary:
@@ -27,6 +30,7 @@ def read_byte_fallback(content: dict[str, Any], source: Path) -> Vocabulary:
     if not model.get("byte_fallback") or model.get("ignore_merges"):
         wrong = "no byte_fallback" if not model.get("byte_fallback") else "ignore_merges"
         raise LcpuError(f"{source}: the model has {wrong}, which engines do not know of a vocabulary of this kind")
+    model = _with_tab_byte(model)
     vocabulary = Vocabulary("llama", "default")
     vocabulary.add_space_prefix, vocabulary.prepend_scheme = _space_rules(content, source)
     types = {text: TokenType.NORMAL if byte_value(text) is None else TokenType.BYTE for text in model["vocab"]}
@@ -42,6 +46,13 @@ def read_byte_fallback(content: dict[str, Any], source: Path) -> Vocabulary:
     return vocabulary
 
 
+def _with_tab_byte(model: dict[str, Any]) -> dict[str, Any]:
+    """A "model" with the byte token of the tab under its own name: Gemma 1 and 2 call it a tab."""
+    if _TAB not in model["vocab"] or _TAB_BYTE in model["vocab"]:
+        return model
+    return model | {"vocab": {_TAB_BYTE if text == _TAB else text: token for text, token in model["vocab"].items()}}
+
+
 def check_byte_tokens(vocabulary: Vocabulary, source: Path) -> None:
     """Raises LcpuError for a vocabulary that cannot express every text."""
     values = {byte_value(vocabulary.tokens[token]) for token, type in vocabulary.types.items()
@@ -55,7 +66,7 @@ def _space_rules(content: Mapping[str, Any], source: Path) -> tuple[bool, str | 
     """Where spaces go that are not in a text: GGUF's `add_space_prefix` and `prepend_scheme`."""
     normalizer, pretokenizer = content.get("normalizer"), content.get("pre_tokenizer")
     steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
-    if pretokenizer is None and steps == [_REPLACE]:
+    if pretokenizer in (None, _NO_SPLIT) and steps == [_REPLACE]:
         return False, None
     if pretokenizer is None and steps == [_PREPEND, _REPLACE]:
         return True, None

@@ -27,6 +27,8 @@ class Recognised(NamedTuple):
 def recognise(definition: Any, ignore_merges: bool, source: Path) -> Recognised:
     """The pre-tokenizer that "pre_tokenizer" of a tokenizer.json is. Raises LcpuError if it is none of the table."""
     steps = definition.get("pretokenizers", [definition]) if isinstance(definition, dict) else []
+    if _is_falcon(steps):
+        return Recognised("falcon", False)
     if any(isinstance(step, dict) and step.get("type") == "ByteLevel" for step in steps[:-1]):
         raise LcpuError(f"{source}: the pre-tokenizer cuts texts after its step ByteLevel, which lcpu cannot do: "
                         "take another checkpoint")
@@ -44,6 +46,22 @@ def recognise(definition: Any, ignore_merges: bool, source: Path) -> Recognised:
         raise LcpuError(f"{source}: the pre-tokenizer puts a space before every word, which lcpu cannot do: "
                         "take another checkpoint")
     return Recognised((preferred or matching)[0], prefix)
+
+
+def _is_falcon(steps: list[Any]) -> bool:
+    """Falcon cuts out punctuation, then words, and threes of digits at last, when bytes have become characters.
+
+    Digits are bytes of their own, so that these cuts may come first. It may cut between digits and others before: its
+    merges, made so, join nothing there.
+    """
+    kinds = [step.get("type") if isinstance(step, dict) else None for step in steps]
+    if kinds not in (["Punctuation", "ByteLevel", "Split"], ["Punctuation", "ByteLevel", "Digits", "Split"]):
+        return False
+    punctuation, byte_level, *digits, split = steps
+    return (punctuation.get("behavior") == "Contiguous" and byte_level.get("use_regex", True)
+            and not byte_level.get("add_prefix_space") and not any(step.get("individual_digits") for step in digits)
+            and split.get("pattern") == {"Regex": PRETOKENIZERS["falcon"].patterns[-1]}
+            and split.get("behavior") == "Isolated")
 
 
 def _patterns(step: Any, source: Path) -> list[str]:

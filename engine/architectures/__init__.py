@@ -6,22 +6,48 @@ from ...kernels.errors import LcpuError
 from ..builder import Builder
 from ..gguf_file import GGUFFile
 from ..rows import Rows
-from . import bitnet, llama, qwen2, qwen3
+from . import (
+    bitnet,
+    falcon,
+    gemma,
+    gemma2,
+    gemma3,
+    gpt_oss,
+    granite,
+    llama,
+    mistral3,
+    olmo2,
+    olmoe,
+    phi3,
+    qwen2,
+    qwen2moe,
+    qwen3,
+    smollm3,
+    stablelm,
+    starcoder2,
+)
 
-ARCHITECTURES: dict[str, Callable[[Builder], Rows]] = {
-    "llama": llama.build,
-    "qwen2": qwen2.build,
-    "qwen3": qwen3.build,
-    "bitnet": bitnet.build,
-    "bitnet-25": bitnet.build,
-    "bitnet-b1.58": bitnet.build,
+FAMILIES: dict[str, dict[str, Callable[[Builder], Rows]]] = {
+    "BitNet": {"bitnet": bitnet.build, "bitnet-25": bitnet.build, "bitnet-b1.58": bitnet.build},
+    "Falcon": {"falcon": falcon.build},
+    "Gemma": {"gemma": gemma.build, "gemma2": gemma2.build, "gemma3": gemma3.build},
+    "gpt-oss": {"gpt-oss": gpt_oss.build},
+    "Granite": {"granite": granite.build, "granitemoe": granite.build},
+    "Llama and Mistral": {"llama": llama.build, "mistral3": mistral3.build},
+    "OLMo": {"olmo2": olmo2.build, "olmoe": olmoe.build},
+    "Phi": {"phi3": phi3.build},
+    "Qwen": {"qwen2": qwen2.build, "qwen2moe": qwen2moe.build, "qwen3": qwen3.build, "qwen3moe": qwen3.build},
+    "SmolLM": {"smollm3": smollm3.build},
+    "StableLM": {"stablelm": stablelm.build},
+    "StarCoder": {"starcoder2": starcoder2.build},
 }
+ARCHITECTURES = {name: build for family in FAMILIES.values() for name, build in family.items()}
 
 
 def builder_of(file: GGUFFile) -> Callable[[Builder], Rows]:
     """What records the program of a model. Raises LcpuError for an architecture that is not in the table."""
     architecture = file.metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
+        known = "; ".join(f"{family} ({', '.join(names)})" for family, names in FAMILIES.items())
         raise LcpuError(f"{file.path}: architecture {str(architecture)[:64]!r} is not supported; lcpu runs {known}")
     return ARCHITECTURES[architecture]

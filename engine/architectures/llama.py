@@ -33,8 +33,7 @@ def feed_forward(b: Builder, x: Rows, name: str) -> Rows:
     width = b.h.feed_forward_length
     normed = b.rms_norm(x, name + "ffn_norm.weight")
     if b.h.expert_count:
-        return add_experts(b, x, normed, name, count=b.h.expert_count, used=b.h.expert_used_count, width=width,
-                           renormalize=True)
+        return add_experts(b, x, normed, name, renormalize=True)
     hidden = b.gated(normed, name + "ffn_gate", name + "ffn_up", width)
     return b.linear(hidden, name + "ffn_down", b.h.embedding_length, add_to=x)
 

@@ -1,4 +1,4 @@
-"""Qwen 3: like Qwen 2, with norms on each head of queries and keys instead of biases."""
+"""Qwen 3, dense or with experts: like Qwen 2, with norms on each head of queries and keys instead of biases."""
 
 from ..builder import Builder
 from ..rows import Rows

@@ -73,6 +73,20 @@ _DEEPSEEK_V3_WORDS = (
 )
 _DEEPSEEK_V3 = Pretokenizer((r"\p{N}{1,3}", _CJK_AND_KANA + "+", _DEEPSEEK_V3_WORDS + r"[\r\n]*|" + _SPACES))
 
+_AFMOE_SCRIPTS = _character_class(
+    "4E00-9FFF 3400-4DBF F900-FAFF 3040-309F 30A0-30FF FF65-FF9F 2F00-2FDF 0E40-0E7F 0E80-0EFF 1780-17FF 1000-109F "
+    "AA60-AA7F A9E0-A9FF AC00-D7AF 1100-11FF"
+)
+
+_KIMI_K2 = "|".join((
+    r"\p{Han}+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+    + _CONTRACTIONS + "?",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+    + _CONTRACTIONS + "?",
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES,
+))  # fmt: skip
+
 # Words that end at a space, a bar or a punctuation mark: "( | . , ! ?", and those of Chinese, Devanagari, Urdu, Arabic.
 _BLOOM = r" ?[^(\s|.,!?\x{2026}\x{3002}\x{FF0C}\x{3001}\x{0964}\x{06D4}\x{060C})]+"
 
@@ -96,7 +110,8 @@ _DIGITS_FROM_THE_END = (r"(?<!\d)\d++\b", r"\A\d{1,2}(?=(?:\d{3})+\z)")
 _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
     ("default", Pretokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))),
     (
-        "gpt-2 phi-2 mpt olmo jais gigachat a.x-4.0 mellum exaone4 trillion granite-docling",
+        "gpt-2 phi-2 mpt olmo jais gigachat a.x-4.0 mellum exaone4 trillion granite-docling modern-bert "
+        "jina-es jina-de jina-v2-es jina-v2-de",
         Pretokenizer((_GPT2,)),
     ),
     (
@@ -105,7 +120,8 @@ _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
     ),
     ("falcon", Pretokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"))),
     (
-        "llama3 llama-v3 llama-bpe falcon3 falcon_e falcon-h1 pixtral midm-2.0 lfm2",
+        "llama3 llama-v3 llama-bpe falcon3 falcon_e falcon-h1 pixtral midm-2.0 lfm2 "
+        "jina-v5-nano",
         Pretokenizer((_cl100k(r"\p{N}{1,3}"),), ignore_merges=True, add_bos=True),
     ),
     ("dbrx smaug-bpe chatglm-bpe", Pretokenizer((_cl100k(r"\p{N}{1,3}"),))),
@@ -148,6 +164,8 @@ _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
     ),
     ("tekken", Pretokenizer((_o200k(r"\p{N}", contractions=""),), ignore_merges=True, add_bos=True)),
     ("gpt-4o llama4 kanana2 talkie minimax-m2", Pretokenizer((_o200k(r"\p{N}{1,3}"),))),
+    ("granite-embed-multi-97m", Pretokenizer((_o200k(r"\p{N}{1,3}"),), ignore_merges=True)),
+    ("kimi-k2", Pretokenizer((_KIMI_K2,))),
     ("tiny_aya cohere2moe", Pretokenizer((*_DIGITS_FROM_THE_END, _o200k(r"\p{N}{1,3}")))),
     ("youtu", Pretokenizer((_YOUTU_SCRIPTS, _o200k(r"\p{N}")), ignore_merges=True)),
     (
@@ -165,6 +183,13 @@ _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
     ),
     ("deepseek-coder", Pretokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK + "+", r"\p{N}"))),
     ("deepseek-v3 hunyuan-dense joyai-llm hy_v4", _DEEPSEEK_V3),
+    (
+        "afmoe",
+        Pretokenizer(
+            (r"\p{N}+", r"\A\p{N}{1,2}(?=(?:\p{N}{3})+\z)", r"\p{N}{1,3}", _AFMOE_SCRIPTS + "+",
+             _DEEPSEEK_V3.patterns[2]),
+        ),
+    ),
     (
         "spark2_5",
         Pretokenizer(
@@ -192,10 +217,23 @@ _TABLE: tuple[tuple[str, Pretokenizer], ...] = (
 PRETOKENIZERS: dict[str, Pretokenizer] = {name: entry for names, entry in _TABLE for name in names.split()}
 
 
+# What llama.cpp has besides, and why lcpu does not.
+_CHARACTERS = "merges characters, not bytes"
+_ENCODER = "puts a token behind every text, for models that make embeddings"
+REFUSED = {
+    "gemma4": _CHARACTERS, "granite-embed-multi-311m": _CHARACTERS, "sarvam-moe": _CHARACTERS,
+    "whitespace": _CHARACTERS,
+    "jina-v1-en": _ENCODER, "jina-v2-code": _ENCODER, "roberta-bpe": _ENCODER,
+    "superbpe": "cuts long numbers in a time that grows with the square of their length",
+}  # fmt: skip
+
+
 def find(name: str) -> Pretokenizer:
     """The pre-tokenizer that a file calls `name`. Raises LcpuError if there is none of that name."""
     if name in PRETOKENIZERS:
         return PRETOKENIZERS[name]
+    if name in REFUSED:
+        raise LcpuError(f"tokenizer.ggml.pre = {name!r} {REFUSED[name]}, which lcpu does not do: take another model")
     raise LcpuError(
         f"tokenizer.ggml.pre = {name!r} is a pre-tokenizer lcpu does not have; use a model with one of: "
         + ", ".join(sorted(PRETOKENIZERS))

@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+import numpy as np
 
 from ...kernels.errors import LcpuError
 from .vocabulary import BYTE_TOKENS, TokenType, Vocabulary
@@ -89,26 +92,36 @@ def _model_proto(vocabulary: Vocabulary, missing: list[int]) -> bytes:
     unknown = vocabulary.of_type(TokenType.UNKNOWN)
     types[unknown[1:]] = TokenType.CONTROL
     assert vocabulary.scores is not None
-    pieces = list(zip(vocabulary.tokens, vocabulary.scores.tolist(), types.tolist(), strict=True))
-    pieces += [(f"<0x{byte:02X}>", 0.0, int(TokenType.BYTE)) for byte in missing]
+    pieces = _pieces(vocabulary.tokens, vocabulary.scores, types)
+    more = [(f"<0x{byte:02X}>", TokenType.BYTE) for byte in missing]
     if not unknown:
         name = "<unknown>"
         while name in vocabulary.ids:
             name += ">"
-        pieces.append((name, 0.0, int(TokenType.UNKNOWN)))
+        more.append((name, TokenType.UNKNOWN))
+    pieces += _pieces([text for text, _ in more], np.zeros(len(more)), np.array([type for _, type in more]))
 
     trainer = _varint_field(3, _BPE) + _varint_field(35, bool(bytes_there))  # model_type, byte_fallback
     # No dummy prefix (the caller decides where it goes), no removal of extra spaces; spaces are escaped.
     normalizer = _bytes_field(1, b"identity") + b"".join(_varint_field(n, v) for n, v in ((3, 0), (4, 0), (5, 1)))
-    return b"".join(_piece(*piece) for piece in pieces) + _bytes_field(2, trainer) + _bytes_field(3, normalizer)
+    return pieces + _bytes_field(2, trainer) + _bytes_field(3, normalizer)
 
 
-def _piece(text: str, score: float, token_type: int) -> bytes:
-    """A field `pieces` of ModelProto, a SentencePiece: piece, score, type."""
-    return _bytes_field(
-        1,
-        _bytes_field(1, text.encode()) + _tag(2, _FIXED32) + struct.pack("<f", score) + _varint_field(3, token_type),
-    )
+def _pieces(texts: Sequence[str], scores: np.ndarray, types: np.ndarray) -> bytes:
+    """The fields `pieces` of ModelProto, each a SentencePiece: piece, score, type.
+
+    What comes before a text depends on its length alone, and what comes after it has a fixed size: so a vocabulary of
+    262,144 tokens takes 0.1 s, not 0.5.
+    """
+    ends = np.zeros(len(texts), [("score_tag", "u1"), ("score", "<f4"), ("type_tag", "u1"), ("type", "u1")])
+    ends["score_tag"], ends["type_tag"] = _tag(2, _FIXED32), _tag(3, _VARINT)
+    ends["score"], ends["type"] = scores, types
+    size = ends.itemsize
+    encoded = [text.encode() for text in texts]
+    texts_at = {length: _before_bytes(1, length) for length in set(map(len, encoded))}
+    starts = {length: _before_bytes(1, len(at) + length + size) + at for length, at in texts_at.items()}
+    after = (end for end, in struct.iter_unpack(f"{size}s", ends.tobytes()))
+    return b"".join(chain.from_iterable(zip(map(starts.__getitem__, map(len, encoded)), encoded, after, strict=True)))
 
 
 def _varint(value: int) -> bytes:
@@ -121,13 +134,17 @@ def _varint(value: int) -> bytes:
     return bytes(digits)
 
 
-def _tag(field: int, wire_type: int) -> bytes:
-    return _varint(field << 3 | wire_type)
+def _tag(field: int, wire_type: int) -> int:
+    return field << 3 | wire_type
 
 
 def _varint_field(field: int, value: int) -> bytes:
-    return _tag(field, _VARINT) + _varint(value)
+    return _varint(_tag(field, _VARINT)) + _varint(value)
 
 
 def _bytes_field(field: int, data: bytes) -> bytes:
-    return _tag(field, _LENGTH) + _varint(len(data)) + data
+    return _before_bytes(field, len(data)) + data
+
+
+def _before_bytes(field: int, length: int) -> bytes:
+    return _varint(_tag(field, _LENGTH)) + _varint(length)

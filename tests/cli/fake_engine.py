@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 from lcpu.engine.options import GenerationOptions
 from lcpu.engine.speculation import Figures
@@ -142,8 +142,9 @@ def silence() -> Iterator[str]:
 
 
 def render(template: str | None, messages: list[dict[str, str]], *, add_generation_prompt: bool = True,
-           bos_token: str = "", eos_token: str = "") -> str:
-    return bos_token + "".join(f"{message['role']}:{message['content']}\n" for message in messages)
+           bos_token: str = "", eos_token: str = "", variables: Mapping[str, Any] | None = None) -> str:
+    told = "".join(f"[{name}: {value}]\n" for name, value in sorted((variables or {}).items()))
+    return bos_token + told + "".join(f"{message['role']}:{message['content']}\n" for message in messages)
 
 
 def modules() -> dict[str, ModuleType]:

@@ -123,6 +123,16 @@ def test_messages(batch: Batch, write_tiny: Callable[..., Path], capsys: pytest.
         assert json.loads(capsys.readouterr().out)["text"] == text
 
 
+def test_what_the_template_is_told(batch: Batch, write_tiny: Callable[..., Path]) -> None:
+    template = "{{ word }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    path = str(write_tiny(**{"tokenizer.chat_template": template}))
+    reply = "<|channel|>final<|message|>up"
+    messages = [{"role": "user", "content": "on"}, {"role": "assistant", "content": reply}]
+    _, (told, plain), _ = batch([{"messages": messages, "chat_template_kwargs": {"word": "Once "}, "max_tokens": 9},
+                                 {"prompt": "Once onup", "max_tokens": 9}], f"-m {path} --temp 0")
+    assert told["text"] == plain["text"]
+
+
 def test_openai_s_form(batch: Batch) -> None:
     body = {"model": "some-model", "prompt": "abc", "max_tokens": 4, "seed": 3}
     _, (own, answer, failed), _ = batch([

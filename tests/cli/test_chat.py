@@ -51,6 +51,35 @@ def test_bos_is_the_template_s_or_the_tokenizer_s_but_never_twice(engine, monkey
     assert [ids for ids, _, _ in engine.LLM.streams] == [[engine.BOS, *b"user:hi\n"]] * 2
 
 
+@pytest.mark.parametrize(("flags", "told"), [
+    ([], ""),
+    (["--reasoning", "off"], "[enable_thinking: False]\n[thinking: False]\n"),
+    (["-rea", "on"], "[enable_thinking: True]\n[thinking: True]\n"),
+    (["--chat-template-kwargs", '{"reasoning_effort": "low", "enable_thinking": true}', "--reasoning", "off"],
+     "[enable_thinking: False]\n[reasoning_effort: low]\n[thinking: False]\n"),
+])
+def test_switches_of_the_template(engine, stdin, flags, told):
+    stdin("one\ntwo")
+    assert exit_code(["run", "--chat", *flags]) == 0
+    assert exit_code(["run", "--chat", "-p", "hi", *flags]) == 0
+    assert asked(engine) == [f"{told}user:one\n", f"{told}user:one\nassistant:{REPLY}\nuser:two\n", f"{told}user:hi\n"]
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON: Expecting"), ("[1]", "is no JSON object, such as")])
+def test_wrong_switches(engine, capsys, text, message):
+    assert exit_code(["run", "--chat", "-p", "hi", "--chat-template-kwargs", text]) == 2
+    assert f"--chat-template-kwargs {message}" in capsys.readouterr().err
+
+
+def test_a_reply_of_gpt_oss_is_taken_apart(engine, stdin, monkeypatch, capsys):
+    reply = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes."
+    monkeypatch.setattr(engine, "TEXT", [reply])
+    stdin("one\ntwo")
+    assert exit_code(["run", "--chat"]) == 0
+    assert capsys.readouterr().out == f"{reply}\n{reply}\n"
+    assert asked(engine)[1] == "user:one\nassistant:Yes.\nuser:two\n"
+
+
 def test_commands(engine, stdin):
     stdin("/system be brief\none\n/reset\ntwo\n/system\n/reset\n/etc is a folder\n/exit\nnever\n")
     assert exit_code(["run", "--chat"]) == 0

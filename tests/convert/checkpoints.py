@@ -50,10 +50,10 @@ It's not that we'll have found what they'd hidden; I'M sure YOU'RE not. Tabs\tan
 empty lines!!! (See "here"?) Größe, naïve, 日本語, Ελλάδα, 🙂."""
 
 
-def llama_tensors(seed: int = 0, **changes: tuple[int, ...] | None) -> dict[str, np.ndarray]:
+def llama_tensors(seed: int = 0, blocks: int = BLOCKS, **changes: tuple[int, ...] | None) -> dict[str, np.ndarray]:
     """Random float32 weights of a Llama; `changes` replace or add shapes by names with dots written "__"."""
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, EMBED)}
-    for block in range(BLOCKS):
+    for block in range(blocks):
         name = f"model.layers.{block}."
         shapes |= {f"{name}self_attn.{part}.weight": shape for part, shape in _ATTENTION.items()}
         shapes |= {f"{name}mlp.{part}.weight": shape for part, shape in _MLP.items()}
@@ -73,12 +73,20 @@ def llama_tensors(seed: int = 0, **changes: tuple[int, ...] | None) -> dict[str,
 
 def mixtral_tensors(experts: int) -> dict[str, np.ndarray]:
     """Random weights of a Mixtral."""
-    shapes: dict[str, tuple[int, ...] | None] = {}
-    for part, name in (("gate", "w1"), ("down", "w2"), ("up", "w3")):
-        shapes |= block_shapes(f"mlp.{part}_proj.weight", None)
+    return llama_tensors(**expert_shapes(experts, FFN, "block_sparse_moe", ("w1", "w3", "w2")))
+
+
+def expert_shapes(experts: int, ffn: int, place: str = "mlp", names: tuple[str, str, str] = ("gate_proj", "up_proj",
+                  "down_proj")) -> dict[str, tuple[int, ...] | None]:
+    """Changes for `llama_tensors`: a router and experts instead of a dense feed-forward. names: of a gate's matrix, of
+    that beside it, and of the one after both."""
+    shapes = block_shapes(f"{place}.gate.weight", (experts, EMBED))
+    for name, part in zip(names, _MLP, strict=True):
+        shapes |= block_shapes(f"mlp.{part}.weight", None)
         for expert in range(experts):
-            shapes |= block_shapes(f"block_sparse_moe.experts.{expert}.{name}.weight", _MLP[f"{part}_proj"])
-    return llama_tensors(**shapes, **block_shapes("block_sparse_moe.gate.weight", (experts, EMBED)))
+            shapes |= block_shapes(f"{place}.experts.{expert}.{name}.weight",
+                                   (EMBED, ffn) if part == "down_proj" else (ffn, EMBED))
+    return shapes
 
 
 def block_shapes(ending: str, shape: tuple[int, ...] | None) -> dict[str, tuple[int, ...] | None]:
@@ -90,6 +98,13 @@ QKV_BIASES = (
     block_shapes("self_attn.q_proj.bias", (HEADS * HEAD,))
     | block_shapes("self_attn.k_proj.bias", (KV_HEADS * HEAD,))
     | block_shapes("self_attn.v_proj.bias", (KV_HEADS * HEAD,))
+)
+FUSED = (
+    block_shapes("self_attn.q_proj.weight", None) | block_shapes("self_attn.k_proj.weight", None)
+    | block_shapes("self_attn.v_proj.weight", None) | block_shapes("mlp.gate_proj.weight", None)
+    | block_shapes("mlp.up_proj.weight", None)
+    | block_shapes("self_attn.qkv_proj.weight", ((HEADS + 2 * KV_HEADS) * HEAD, EMBED))
+    | block_shapes("mlp.gate_up_proj.weight", (2 * FFN, EMBED))
 )
 HEAD_NORMS = block_shapes("self_attn.q_norm.weight", (HEAD,)) | block_shapes("self_attn.k_norm.weight", (HEAD,))
 

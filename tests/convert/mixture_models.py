@@ -30,9 +30,11 @@ class Shape:
     def metadata(self) -> dict[str, object]:
         keys = {"block_count": self.layers, "context_length": 512, "embedding_length": self.embedding,
                 "feed_forward_length": self.feed_forward, "attention.head_count": _HEADS,
-                "attention.head_count_kv": self.kv_heads, "attention.layer_norm_rms_epsilon": 1e-5, "vocab_size": 300}
+                "attention.head_count_kv": self.kv_heads, "attention.layer_norm_rms_epsilon": 1e-5, "vocab_size": 300,
+                "attention.layer_norm_epsilon": 1e-5, "logit_scale": 8.0}
         if self.experts:
-            keys |= {"expert_count": self.experts, "expert_used_count": 2}
+            keys |= {"expert_count": self.experts, "expert_used_count": 2,
+                     "expert_feed_forward_length": self.feed_forward, "attention.sliding_window": 128}
         return {"general.architecture": self.arch, "tokenizer.ggml.model": "no_vocab"} | {
             f"{self.arch}.{key}": value for key, value in keys.items()}
 
@@ -44,21 +46,32 @@ class Shape:
             shapes["output"] = (2, self.embedding)
         for layer in range(self.layers):
             shapes |= {f"blk.{layer}.{name}": shape for name, shape in self._layer().items()}
-        return {f"{name}.weight": TensorInfo(f"{name}.weight", shape, TYPE_IDS["F32"],
-                                             TENSOR_TYPES[TYPE_IDS["F32"]].nbytes(shape), 0, 0)
-                for name, shape in shapes.items()}
+        named = {name if name.endswith(".bias") else f"{name}.weight": shape for name, shape in shapes.items()}
+        return {name: TensorInfo(name, shape, TYPE_IDS["F32"], TENSOR_TYPES[TYPE_IDS["F32"]].nbytes(shape), 0, 0)
+                for name, shape in named.items()}
 
     def _layer(self) -> dict[str, tuple[int, ...]]:
         width, inner = self.embedding, self.feed_forward
         shapes: dict[str, tuple[int, ...]] = {"attn_norm": (width,), "ffn_norm": (width,)}
         shapes |= {f"attn_{name}": (2, width) for name in ("q", "k", "v", "output")}
-        if self.arch == "qwen3":
+        if self.arch in ("phi3", "falcon"):
+            shapes = {name: shape for name, shape in shapes.items() if name not in ("attn_q", "attn_k", "attn_v")}
+            shapes["attn_qkv"] = (2, width)
+        if self.arch in ("phi3", "falcon", "starcoder2"):
+            return shapes | {"ffn_up": (2, width), "ffn_down": (2, inner)}
+        if self.arch in ("gemma2", "gemma3"):
+            shapes |= {"post_attention_norm": (width,), "post_ffw_norm": (width,)}
+        if self.arch in ("qwen3", "qwen3moe", "olmoe", "gemma3"):
             shapes |= {"attn_q_norm": (8,), "attn_k_norm": (8,)}
         if self.arch == "bitnet":
             shapes |= {"attn_sub_norm": (width,), "ffn_sub_norm": (inner,)}
         if self.experts:
             stacks = {"gate": width, "up": width, "down": inner}
             shapes |= {f"ffn_{name}_exps": (self.experts, 2, k) for name, k in stacks.items()}
+            if self.arch == "gpt-oss":
+                shapes |= {f"ffn_{name}_exps.bias": (self.experts, 2) for name in stacks} | {"attn_sinks": (_HEADS,)}
+            if self.arch == "qwen2moe":
+                shapes |= {f"ffn_{name}_shexp": (2, k) for name, k in stacks.items()} | {"ffn_gate_inp_shexp": (width,)}
             return shapes | {"ffn_gate_inp": (self.experts, width)}
         return shapes | {"ffn_gate": (2, width), "ffn_up": (2, width), "ffn_down": (2, inner)}
 
@@ -77,5 +90,22 @@ MODELS = {
     "qwen2": Shape("qwen2", layers=24, kv_heads=4, tied=True),
     "qwen2, 80 layers, 32 / 32": Shape("qwen2", layers=80, kv_heads=32),
     "qwen3": Shape("qwen3", layers=36),
+    "gemma": Shape("gemma", layers=18, kv_heads=1, tied=True),
+    "gemma2": Shape("gemma2", layers=42, kv_heads=16, tied=True),
+    "gemma3, rows of 288": Shape("gemma3", layers=26, tied=True, embedding=288),
+    "gemma3, 62 layers, 32 / 16": Shape("gemma3", layers=62, kv_heads=16, tied=True),
+    "phi3": Shape("phi3", layers=32, tied=True),
+    "granite": Shape("granite", layers=40),
+    "smollm3": Shape("smollm3", layers=36, kv_heads=4, tied=True),
+    "olmo2": Shape("olmo2", layers=16, kv_heads=32),
+    "mistral3": Shape("mistral3", layers=26, tied=True),
+    "starcoder2": Shape("starcoder2", layers=30, kv_heads=2, tied=True),
+    "stablelm": Shape("stablelm", layers=24, kv_heads=32),
+    "falcon": Shape("falcon", layers=32, kv_heads=1),
+    "falcon, 60 layers, tied": Shape("falcon", layers=60, kv_heads=8, tied=True),
+    "qwen2moe": Shape("qwen2moe", layers=24, kv_heads=32, experts=60),
+    "qwen3moe": Shape("qwen3moe", layers=48, kv_heads=4, experts=128),
+    "olmoe": Shape("olmoe", layers=16, kv_heads=32, experts=64),
+    "gpt-oss": Shape("gpt-oss", layers=24, experts=32, embedding=288, feed_forward=288),
     "bitnet": Shape("bitnet", layers=24, kv_heads=32, tied=True),
 }

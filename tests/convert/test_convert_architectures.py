@@ -16,6 +16,7 @@ from lcpu.kernels.errors import LcpuError
 
 from .checkpoints import (
     BLOCKS,
+    CONFIG,
     EMBED,
     FFN,
     HEAD,
@@ -139,6 +140,121 @@ def test_rope_scaling_of_llama_3(convert):
     wanted = [llama3_factor(frequency) for frequency in frequencies]
     assert len({round(factor, 3) for factor in wanted}) > 2
     assert np.allclose(factors, wanted, rtol=1e-6)
+
+
+# ---- Gemma ----
+
+
+POST_NORMS = block_shapes("pre_feedforward_layernorm.weight", (EMBED,)) | block_shapes(
+    "post_feedforward_layernorm.weight", (EMBED,))
+GEMMA3: dict[str, Any] = {
+    "architectures": ["Gemma3ForCausalLM"], "hidden_act": None, "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": None, "head_dim": HEAD, "query_pre_attn_scalar": HEAD, "sliding_window": 32,
+}  # fmt: skip
+
+
+def gemma3_tensors() -> dict[str, np.ndarray]:
+    return llama_tensors(lm_head__weight=None, **POST_NORMS, **HEAD_NORMS)
+
+
+def gemma3_keys(convert: Any, **config: Any) -> dict[str, Any]:
+    """The keys of the architecture that its checkpoints alone have, without the prefix."""
+    with convert(gemma3_tensors(), **GEMMA3 | config) as file:
+        prefix = "gemma3."
+        keys = {key.removeprefix(prefix): file.metadata[key] for key in file.metadata if key.startswith(prefix)}
+    return {key: value for key, value in keys.items() if key.startswith(("rope.freq", "rope.scaling", "final", "attn"))
+            or key in ("attention.scale", "attention.sliding_window", "attention.sliding_window_pattern")}
+
+
+def test_norms_of_gemma_have_their_one(convert):
+    tensors = gemma3_tensors()
+    with convert({name: bfloat16(values) for name, values in tensors.items()}, **GEMMA3) as file:
+        for name, module in (("attn_norm", "input_layernorm"), ("post_attention_norm", "post_attention_layernorm"),
+                             ("ffn_norm", "pre_feedforward_layernorm"), ("post_ffw_norm", "post_feedforward_layernorm"),
+                             ("attn_q_norm", "self_attn.q_norm"), ("attn_k_norm", "self_attn.k_norm")):
+            source = bfloat16(tensors[f"model.layers.1.{module}.weight"]).astype(np.uint32) << 16
+            assert np.array_equal(values_of(file, f"blk.1.{name}.weight"), source.view(np.float32) + np.float32(1))
+        assert values_of(file, "output_norm.weight") == pytest.approx(tensors["model.norm.weight"] + 1, rel=1e-2)
+        assert "output.weight" not in file.tensors
+        assert {info.type_name for info in file.tensors.values() if len(info.shape) == 1} == {"F32"}
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        ({}, {}),
+        ({"query_pre_attn_scalar": 64}, {"attention.scale": 0.125}),
+        ({"final_logit_softcapping": 30.0}, {"final_logit_softcapping": 30.0}),
+        ({"rope_theta": 5e5, "rope_local_base_freq": 2e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+         {"rope.freq_base": 5e5, "rope.freq_base_swa": 2e4, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0}),
+        ({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5},
+                              "sliding_attention": {"rope_type": "default", "rope_theta": 2e4}}},
+         {"rope.freq_base": 5e5, "rope.freq_base_swa": 2e4, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0}),
+        ({"sliding_window": None}, {"attention.sliding_window": 4096}),  # the default of those who leave it out
+        ({"layer_types": ["sliding_attention"] * BLOCKS}, {}),  # as with a period of six
+        ({"layer_types": ["sliding_attention", "full_attention"]}, {"attention.sliding_window_pattern": 2}),
+        ({"layer_types": ["full_attention", "full_attention"]}, {"attention.sliding_window_pattern": 1}),
+        ({"sliding_window_pattern": 1}, {"attention.sliding_window_pattern": 1}),
+    ],
+)  # fmt: skip
+def test_keys_of_gemma_3(convert, config, keys):
+    usual = {"rope.freq_base": 1e6, "rope.freq_base_swa": 1e4, "attention.sliding_window": 32}
+    without_theta = {"rope_theta": None}
+    wanted = {key: pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+              for key, value in (usual | keys).items()}
+    assert gemma3_keys(convert, **without_theta | config) == wanted
+
+
+def test_layers_without_a_period(convert):
+    found = gemma3_keys(convert, layer_types=["full_attention", "sliding_attention"])
+    assert found["attention.sliding_window_pattern"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"layer_types": ["full_attention"]}, r"layer_types is \['full_attention'\]; lcpu converts a list of 2 layers"),
+        ({"layer_types": ["chunked", "full_attention"]}, "layer_types is .*; lcpu converts a list of 2 layers"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is given"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention is true"),
+        ({"hidden_activation": "gelu"}, "hidden_activation is 'gelu'; lcpu converts gemma3 models with 'gelu_pytorch"),
+    ],
+)
+def test_what_gemma_3_cannot_be(convert, config, message):
+    with pytest.raises(LcpuError, match=message):
+        convert(gemma3_tensors(), **GEMMA3 | config)
+
+
+def test_keys_of_gemma_2(convert):
+    tensors = llama_tensors(lm_head__weight=None, **POST_NORMS)
+    with convert(tensors, **GEMMA3 | {"architectures": ["Gemma2ForCausalLM"], "sliding_window": None,
+                                      "attn_logit_softcapping": 20.0}) as file:
+        found = {key: file.metadata[f"gemma2.{key}"] for key in
+                 ("attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window")}
+        assert "gemma2.attention.sliding_window_pattern" not in file.metadata
+    assert found == {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 30.0, "attention.sliding_window": 4096}
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_the_language_model_of_one_that_sees(convert, tmp_path, is_old):
+    """Under the names of old and of new checkpoints; what config.json says of it is in a section of its own."""
+    tensors = gemma3_tensors()
+    with convert(tensors, **GEMMA3) as file:
+        expected = {name: file.data(name).tobytes() for name in file.tensors}
+        metadata = {key: value for key, value in file.metadata.items() if key.startswith("gemma3.")}
+    first, parts = ("language_model.model.", "") if is_old else ("model.language_model.", "model.")
+    renamed = {name.replace("model.", first, 1): values for name, values in tensors.items()}
+    renamed |= {f"{parts}vision_tower.vision_model.embeddings.patch_embedding.bias": np.zeros(8, np.float32),
+                f"{parts}multi_modal_projector.mm_input_projection_weight": np.zeros((8, EMBED), np.float32)}
+    text = {key: value for key, value in (CONFIG | GEMMA3).items() if value is not None and key != "architectures"}
+    nothing = dict.fromkeys(CONFIG | GEMMA3)
+    how = nothing | {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "vision_config": {}}
+    with convert(renamed, **how) as file:
+        assert {name: file.data(name).tobytes() for name in file.tensors} == expected
+        assert {key: value for key, value in file.metadata.items() if key.startswith("gemma3.")} == metadata
+    with open_checkpoint(tmp_path / "Tiny") as checkpoint:
+        notes = plan(checkpoint, "auto", "Tiny").notes
+    assert notes == ("the model sees or hears besides: the file is the language model alone",)
 
 
 # ---- types ----

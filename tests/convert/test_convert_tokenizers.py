@@ -121,6 +121,7 @@ def byte_level(**how: Any) -> Any:
     return pre_tokenizers.ByteLevel(**{"add_prefix_space": False, "use_regex": False} | how)
 
 
+THREES = pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")
 LLAMA3, GPT2, O200K = (PRETOKENIZERS[name].patterns[0] for name in ("llama-bpe", "gpt-2", "gpt-4o"))
 
 
@@ -132,6 +133,9 @@ LLAMA3, GPT2, O200K = (PRETOKENIZERS[name].patterns[0] for name in ("llama-bpe",
         ([pre_tokenizers.Split(Regex(O200K), "removed", invert=True), byte_level()], False, "gpt-4o"),
         ([pre_tokenizers.Digits(individual_digits=True), byte_level(use_regex=True)], False, "smollm"),
         ([byte_level(use_regex=True)], False, "gpt-2"),
+        ([pre_tokenizers.Punctuation("contiguous"), byte_level(use_regex=True), THREES], False, "falcon"),
+        ([pre_tokenizers.Punctuation("contiguous"), byte_level(use_regex=True), pre_tokenizers.Digits(), THREES], False,
+         "falcon"),
     ],
 )
 def test_definitions(steps, ignore_merges, name):
@@ -153,6 +157,7 @@ def test_a_space_in_front():
         ([pre_tokenizers.Split(Regex(r"[a-z]+"), "removed", invert=True), byte_level()], "has the step .*Removed"),
         ([pre_tokenizers.Split(" ", "isolated"), byte_level()], "has the step .*'String': ' '"),
         ([pre_tokenizers.Whitespace(), byte_level()], "has the step {'type': 'Whitespace'}, which lcpu cannot do"),
+        ([pre_tokenizers.Punctuation("isolated"), byte_level(use_regex=True), THREES], "cuts texts after its step"),
         ([byte_level()], r"the pre-tokenizer \(\) \(without ignore_merges\) is none"),
     ],
 )
@@ -239,6 +244,7 @@ def model() -> bytes:
 SPACES = {
     "prepend": (normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]), None, True),
     "replace": (normalizers.Sequence([normalizers.Replace(" ", "▁")]), None, False),
+    "replace and split": (normalizers.Replace(" ", "▁"), pre_tokenizers.Split(" ", "merged_with_previous"), False),
     "metaspace": (None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False), True),
     "metaspace, never": (None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False), False),
 }
@@ -274,6 +280,25 @@ def test_tokenizer_json_made_of_a_tokenizer_model(convert, model, spaces):
         # `tokenizers` leaves an empty text empty, and Metaspace puts no space before a space, unlike SentencePiece.
         if text and not (text.startswith(" ") and spaces == "metaspace"):
             assert ours.encode(text, add_bos=False) == tokenizer.encode(text).ids, repr(text)
+
+
+def test_a_tab_in_the_place_of_its_byte_token(convert, model):
+    """As the tokenizer.json of Gemma 1 and 2 has it, with runs of line breaks, tabs and spaces as added tokens."""
+    content = json.loads(as_tokenizer_json(model).to_str())
+    content["model"]["merges"] = [pair for pair in content["model"]["merges"] if "\t" not in "".join(pair)]
+    ids = content["model"]["vocab"] = {f"<unused{token}>" if "\t" in text else text: token
+                                       for text, token in content["model"]["vocab"].items()}
+    ids["\t"] = ids.pop("<0x09>")
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, _ = SPACES["replace and split"]
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in ("\n\n", "\t\t", "\t\t\t")])
+    metadata, _ = convert({"tokenizer.json": tokenizer}, tokenizer.get_vocab_size())
+    assert type_of(metadata, "<0x09>") == BYTE
+    ours = from_metadata(metadata)
+    for text in (*TEXTS, "\t", "a\tb\t\tc\t\t\t\td", "\n\n\n  \t \n"):
+        ids = ours.encode(text, add_bos=False)
+        assert ids == tokenizer.encode(text).ids, repr(text)
+        assert ours.decode(ids) == text.encode("utf-8", "replace").decode() or not text
 
 
 def test_tokenizer_json_wins_over_the_tokenizer_model_that_it_was_made_of(convert, model):

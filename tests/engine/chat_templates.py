@@ -227,10 +227,15 @@ content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
         {%- endif %}
         {%- if message.tool_calls %}
             {%- for tool_call in message.tool_calls %}
-                {{- tool_call.arguments | tojson }}
+                {%- if tool_call.function %}
+                    {%- set tool_call = tool_call.function %}
+                {%- endif %}
+                {{- '<tool_call>\\n' + tool_call.name + (tool_call.arguments | tojson) + '\\n</tool_call>' }}
             {%- endfor %}
         {%- endif %}
         {{- '<|im_end|>\\n' }}
+    {%- elif message.role == "tool" %}
+        {{- '<|im_start|>user\\n<tool_response>\\n' + content + '\\n</tool_response><|im_end|>\\n' }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
@@ -289,6 +294,40 @@ GRANITE_3 = """\
 {%- endfor %}"""
 
 GPT_OSS = """\
+{%- macro type_of(spec) -%}
+    {%- if spec.type == "array" -%}
+        {{- type_of(spec['items']) + "[]" }}
+    {%- elif spec.enum -%}
+        {{- '"' + spec.enum | join('" | "') + '"' }}
+    {%- elif spec.type is iterable and spec.type is not string -%}
+        {{- spec.type | join(" | ") }}
+    {%- else -%}
+        {{- spec.type }}
+    {%- endif -%}
+{%- endmacro -%}
+{%- macro functions(tools) -%}
+    {%- for tool in tools %}
+        {%- set tool = tool.function %}
+        {{- "// " + tool.description + "\\ntype " + tool.name + " = " }}
+        {%- if tool.parameters and tool.parameters.properties %}
+            {{- "(_: {\\n" }}
+            {%- for name, spec in tool.parameters.properties.items() %}
+                {{- name }}
+                {%- if name not in (tool.parameters.required or []) -%}
+                    {{- "?" }}
+                {%- endif -%}
+                {{- ": " + type_of(spec) }}
+                {%- if spec.default is defined -%}
+                    {{- ", // default: " + spec.default | tojson }}
+                {%- endif -%}
+                {{- ",\\n" }}
+            {%- endfor %}
+            {{- "}) => any;\\n" }}
+        {%- else -%}
+            {{- "() => any;\\n" }}
+        {%- endif -%}
+    {%- endfor %}
+{%- endmacro -%}
 {%- macro build_system_message() -%}
     {%- if model_identity is not defined %}
         {%- set model_identity = "You are ChatGPT, a large language model trained by OpenAI." %}
@@ -298,7 +337,19 @@ GPT_OSS = """\
         {%- set reasoning_effort = "medium" %}
     {%- endif %}
     {{- "Reasoning: " + reasoning_effort + "\\n\\n" }}
+    {%- if builtin_tools %}
+        {%- set found = namespace(python=false) %}
+        {%- for tool in builtin_tools %}
+            {%- if tool == "python" %}
+                {%- set found.python = true %}
+            {%- endif %}
+        {%- endfor %}
+        {{- "# Tools\\n\\n## python\\n\\n" if found.python }}
+    {%- endif -%}
     {{- "# Valid channels: analysis, commentary, final." }}
+    {%- if tools -%}
+        {{- "\\nCalls go to the commentary channel: 'functions'." }}
+    {%- endif -%}
 {%- endmacro -%}
 {{- "<|start|>system<|message|>" }}
 {{- build_system_message() }}
@@ -316,22 +367,54 @@ GPT_OSS = """\
         {{- "# Instructions\\n\\n" }}
         {{- developer_message }}
     {%- endif %}
+    {%- if tools -%}
+        {{- "\\n\\n# Tools\\n\\n" + functions(tools) }}
+    {%- endif -%}
     {{- "<|end|>" }}
 {%- endif %}
 {%- set last_tool_call = namespace(name=none) %}
 {%- for message in loop_messages -%}
     {%- if message.role == 'assistant' -%}
-        {%- if "content" in message %}
-            {%- if "<|channel|>analysis<|message|>" in message.content %}
+        {%- for field in ("content", "thinking") if field in message %}
+            {%- if "<|channel|>analysis<|message|>" in message[field] %}
                 {{- raise_exception("Pass the thinking in another field.") }}
             {%- endif %}
-        {%- endif %}
-        {%- if loop.last and not add_generation_prompt %}
+        {%- endfor %}
+        {%- if "tool_calls" in message %}
+            {%- set later = namespace(answer=false) %}
+            {%- for other in loop_messages[loop.index:] %}
+                {%- if other.role == 'assistant' and "tool_calls" not in other %}
+                    {%- set later.answer = true %}
+                {%- endif %}
+            {%- endfor %}
+            {%- set call = message.tool_calls[0] %}
+            {%- if call.function %}
+                {%- set call = call.function %}
+            {%- endif %}
+            {%- if message.content and message.thinking %}
+                {{- raise_exception("Pass the thinking in one field.") }}
+            {%- elif (message.content or message.thinking) and not later.answer %}
+                {{- "<|start|>assistant<|channel|>analysis<|message|>" + (message.content or message.thinking) \
++ "<|end|>" }}
+            {%- endif %}
+            {{- "<|start|>assistant to=functions." + call.name + "<|channel|>commentary json<|message|>" }}
+            {{- call.arguments | tojson + "<|call|>" }}
+            {%- set last_tool_call.name = call.name %}
+        {%- elif loop.last and not add_generation_prompt %}
+            {%- if "thinking" in message %}
+                {{- "<|start|>assistant<|channel|>analysis<|message|>" + message.thinking + "<|end|>" }}
+            {%- endif %}
             {{- "<|start|>assistant<|channel|>final<|message|>" + message.content + "<|return|>" }}
         {%- else %}
             {{- "<|start|>assistant<|channel|>final<|message|>" + message.content + "<|end|>" }}
             {%- set last_tool_call.name = none %}
         {%- endif %}
+    {%- elif message.role == 'tool' -%}
+        {%- if last_tool_call.name is none %}
+            {{- raise_exception("No tool was called.") }}
+        {%- endif %}
+        {{- "<|start|>functions." + last_tool_call.name }}
+        {{- " to=assistant<|channel|>commentary<|message|>" + message.content | tojson + "<|end|>" }}
     {%- elif message.role == 'user' -%}
         {{- "<|start|>user<|message|>" + message.content + "<|end|>" }}
     {%- endif -%}
@@ -339,6 +422,21 @@ GPT_OSS = """\
 {%- if add_generation_prompt -%}
 <|start|>assistant
 {%- endif -%}"""
+
+QWEN_MOE = """\
+{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
+{{ '<|im_start|>system\\nYou are a helpful assistant<|im_end|>\\n' }}{% endif %}\
+{{'<|im_start|>' + message['role'] + '\\n' + message['content']}}\
+{% if (loop.last and add_generation_prompt) or not loop.last %}{{ '<|im_end|>' + '\\n'}}{% endif %}{% endfor %}\
+{% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+
+OLMOE = """\
+{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}\
+{{ '<|system|>\\n' + message['content'] + '\\n' }}{% elif message['role'] == 'user' %}\
+{{ '<|user|>\\n' + message['content'] + '\\n' }}{% elif message['role'] == 'assistant' %}{% if not loop.last %}\
+{{ '<|assistant|>\\n' + message['content'] + eos_token + '\\n' }}{% else %}\
+{{ '<|assistant|>\\n' + message['content'] + eos_token }}{% endif %}{% endif %}\
+{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}{% endfor %}"""
 
 LLAVA = """\
 {% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}\
@@ -360,3 +458,84 @@ TOOLS_UNASKED = """\
 {%- for tool in tools %}{{ tool | tojson }}{% endfor %}\
 {%- for document in documents %}{{ document.title }}{% endfor %}\
 {%- for message in messages %}[{{ message.role }}] {{ message.content }}\\n{% endfor %}"""
+
+PHI_4 = """\
+{% for message in messages %}{% if message['role'] in ['system', 'user', 'assistant'] %}\
+{{ '<|im_start|>' + message['role'] + '<|im_sep|>' + message['content'] + '<|im_end|>' }}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"""
+
+PHI_4_MINI = """\
+{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message \
+and message['tools'] is not none %}\
+{{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' }}\
+{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"""
+
+SMOLLM_3 = """\
+{%- if enable_thinking is not defined %}{% set enable_thinking = true %}{% endif -%}
+{%- set mode = "/think" if enable_thinking else "/no_think" -%}
+{{- "<|im_start|>system\\n" -}}
+{%- if messages[0].role == "system" -%}
+    {%- set system = messages[0].content -%}
+    {%- if "/no_think" in system %}{% set mode = "/no_think" %}{% endif -%}
+    {%- set custom = system.replace("/no_think", "").replace("/think", "").rstrip() -%}
+{%- endif -%}
+{{- "## Metadata\\n\\nReasoning Mode: " + mode + "\\n\\n## Custom Instructions\\n\\n" -}}
+{{- (custom if custom else "You are SmolLM.") + "\\n\\n<|im_end|>\\n" -}}
+{%- for message in messages -%}
+    {%- set content = message.content if message.content is string else "" -%}
+    {%- if message.role == "user" -%}
+        {{ "<|im_start|>user\\n" + content + "<|im_end|>\\n" }}
+    {%- elif message.role == "assistant" -%}
+        {% generation %}
+        {{- "<|im_start|>assistant\\n" + ("" if mode == "/think" else "<think>\\n\\n</think>\\n") -}}
+        {{- content.lstrip("\\n") + "<|im_end|>\\n" -}}
+        {% endgeneration %}
+    {%- elif message.role == "tool" -%}
+        {{ "<|im_start|>user\\n" + content + "<|im_end|>\\n" }}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{ "<|im_start|>assistant\\n" + ("" if mode == "/think" else "<think>\\n\\n</think>\\n") }}
+{%- endif -%}"""
+
+GRANITE_3_3 = """\
+{%- if tools and not available_tools -%}
+    {%- set available_tools = tools -%}
+{%- endif -%}
+{%- if messages[0]['role'] == 'system' %}
+     {%- set system_message = messages[0]['content'] %}
+     {%- set loop_messages = messages[1:] %}
+ {%- else %}
+     {%- set system_message = "You are Granite." %}
+     {%- if available_tools %}
+         {%- set system_message = system_message + " Call tools with <|tool_call|>." %}
+     {%- elif thinking %}
+         {%- set system_message = system_message + " Write your thoughts between <think></think>." %}
+     {%- endif %}
+     {%- set loop_messages = messages %}
+ {%- endif %}
+ {{- '<|start_of_role|>system<|end_of_role|>' + system_message + '<|end_of_text|>\\n' }}
+ {%- if available_tools %}
+     {{- '<|start_of_role|>available_tools<|end_of_role|>' }}
+     {{- available_tools | tojson(indent=4) }}
+     {{- '<|end_of_text|>\\n' }}
+ {%- endif %}
+ {%- for message in loop_messages %}
+     {{- '<|start_of_role|>' + message['role'] + '<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+     {%- if loop.last and add_generation_prompt %}
+         {{- '<|start_of_role|>assistant' }}
+         {%- if controls %}
+             {{- ' ' + controls | tojson()}}
+         {%- endif %}
+         {{- '<|end_of_role|>' }}
+     {%- endif %}
+ {%- endfor %}"""
+
+OLMO_2 = """\
+{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}\
+{{ '<|system|>\\n' + message['content'] + '\\n' }}{% elif message['role'] == 'user' %}\
+{{ '<|user|>\\n' + message['content'] + '\\n' }}{% elif message['role'] == 'assistant' %}{% if not loop.last %}\
+{{ '<|assistant|>\\n' + message['content'] + eos_token + '\\n' }}{% else %}\
+{{ '<|assistant|>\\n' + message['content'] + eos_token }}{% endif %}{% endif %}\
+{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}{% endfor %}"""

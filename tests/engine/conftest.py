@@ -42,12 +42,18 @@ def _encoded(values: np.ndarray, kind: str) -> np.ndarray:
     return random_blocks(kind, count, scale, np.random.default_rng(values.size))
 
 
-def vectors_of(architecture: str, feed_forward: int, q_width: int, kv_width: int, head_dim: int) -> dict[str, int]:
+def vectors_of(architecture: str, embedding: int, feed_forward: int, q_width: int, kv_width: int,
+               head_dim: int) -> dict[str, int]:
     """What a layer of an architecture has more than one of a llama."""
+    post_norms = {"post_attention_norm.weight": embedding, "post_ffw_norm.weight": embedding}
     return {
         "llama": {},
+        "gemma": {},
+        "gemma2": post_norms,
+        "gemma3": post_norms | {"attn_q_norm.weight": head_dim, "attn_k_norm.weight": head_dim},
         "qwen2": {"attn_q.bias": q_width, "attn_k.bias": kv_width, "attn_v.bias": kv_width},
         "qwen3": {"attn_q_norm.weight": head_dim, "attn_k_norm.weight": head_dim},
+        "olmoe": {"attn_q_norm.weight": q_width, "attn_k_norm.weight": kv_width},
     }.get(architecture, {"attn_sub_norm.weight": q_width, "ffn_sub_norm.weight": feed_forward})
 
 
@@ -96,7 +102,7 @@ def write_llama(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
         }
         q_width, kv_width = heads * head_dim, kv_heads * head_dim
         shapes = shapes_of(embedding, feed_forward, q_width, kv_width, layers, vocab,
-                           vectors_of(architecture, feed_forward, q_width, kv_width, head_dim))
+                           vectors_of(architecture, embedding, feed_forward, q_width, kv_width, head_dim))
         if biases:
             shapes |= {name.replace("weight", "bias"): shape[:1] for name, shape in shapes.items() if "attn_" in name
                        and "norm" not in name}

@@ -31,6 +31,12 @@ class Options:
     head_norms: bool = False  # of queries and keys
     sub_norms: bool = False  # before the output and down projections
     squared_relu: bool = False  # instead of SiLU
+    is_scaled: bool = False  # embeddings, by the square root of their length
+    gelu: bool = False  # instead of SiLU
+    post_norms: bool = False  # of both halves of a layer, before they are added
+    windows: bool = False  # on layers with an even number
+    local_base: bool = False  # of rotations, where there is a window
+    caps: bool = False  # of attention's scores and of logits
     tied: bool = False  # whether the embedding is the output layer even where there is another one
     int8_scale: str = "row"  # what shares the scale of int8 activations: "row" or "block"; "": they are not rounded
 
@@ -39,9 +45,20 @@ OPTIONS = {
     "llama": Options(halves=False),
     "qwen2": Options(biases=True),
     "qwen3": Options(head_norms=True),
+    "gemma": Options(is_scaled=True, gelu=True),
+    "gemma2": Options(is_scaled=True, gelu=True, post_norms=True, windows=True, caps=True),
+    "gemma3": Options(is_scaled=True, gelu=True, post_norms=True, windows=True, head_norms=True, local_base=True),
     "bitnet": Options(sub_norms=True, tied=True),
     "bitnet-25": Options(sub_norms=True, squared_relu=True, tied=True),
     "bitnet-b1.58": Options(sub_norms=True, squared_relu=True, tied=True),
+}
+
+# Metadata with which their options matter in 60 tokens.
+EXTRAS: dict[str, dict[str, Any]] = {
+    "gemma2": {"llama.attention.sliding_window": 9, "llama.attn_logit_softcapping": 2.0,
+               "llama.final_logit_softcapping": 1.5},
+    "gemma3": {"llama.attention.sliding_window": 9, "llama.attention.sliding_window_pattern": 2,
+               "llama.rope.freq_base_swa": 50.0, "llama.attention.scale": 0.4},
 }
 
 Weight = np.ndarray | tuple[np.ndarray, float]  # float64, or of I2_S the signs and their scale
@@ -85,12 +102,15 @@ def rotate(x: np.ndarray, turns: np.ndarray, halves: bool) -> np.ndarray:
     return x
 
 
-def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float | None = None, window: int = 0,
+           cap: float = 0.0) -> np.ndarray:
     """[tokens][heads][head size] -> [tokens][heads * head size]; in float16, what attention keeps in it."""
     count, heads, head_dim = q.shape
     q, k, v = (float16(np.repeat(each, heads // each.shape[1], axis=1)) for each in (q, k, v))
-    scores = np.einsum("qhd,khd->hqk", q, k) / head_dim**0.5
+    scores = np.einsum("qhd,khd->hqk", q, k) * (head_dim**-0.5 if scale is None else scale)
+    scores = cap * np.tanh(scores / cap) if cap else scores
     scores[:, np.triu(np.ones((count, count), bool), 1)] = -np.inf
+    scores[:, np.tril(np.ones((count, count), bool), -(window or count))] = -np.inf
     weights = np.exp(scores - scores.max(axis=2, keepdims=True))
     weights = float16(weights / weights.sum(axis=2, keepdims=True))
     return np.einsum("hqk,khd->qhd", weights, v).reshape(count, -1)
@@ -100,9 +120,15 @@ def reference(path: Path, tokens: list[int], options: Options) -> np.ndarray:
     """The logits after each token, float64 [len(tokens)][vocab]."""
     m, w = read(path)
     head_dim, epsilon = m["attention.key_length"], m["attention.layer_norm_rms_epsilon"]
-    turns = np.array([angles(m, position, 1.0)[0] for position in range(len(tokens))])
-    x = w["token_embd.weight"][tokens]
+    local = m | {"rope.freq_base": m.get("rope.freq_base_swa", 1e4), "rope.scaling.type": "none"}
+    all_turns = [np.array([angles(keys, position, 1.0)[0] for position in range(len(tokens))]) for keys in (m, local)]
+    cap, logit_cap = (m[f"{name}_logit_softcapping"] if options.caps else 0.0 for name in ("attn", "final"))
+    scale = m.get("attention.scale", head_dim**-0.5)
+    x = w["token_embd.weight"][tokens] * (m["embedding_length"] ** 0.5 if options.is_scaled else 1.0)
     for layer in range(m["block_count"]):
+        window = m["attention.sliding_window"] if options.windows and layer % 2 == 0 else 0
+        turns = all_turns[options.local_base and layer % 2 == 0]
+
         def normed(x: np.ndarray, name: str, wanted: bool = True, layer: int = layer) -> np.ndarray:
             return norm(x, w[f"blk.{layer}.{name}.weight"], epsilon) if wanted else x
 
@@ -114,13 +140,18 @@ def reference(path: Path, tokens: list[int], options: Options) -> np.ndarray:
                    .reshape(len(tokens), -1, head_dim) for name in ("attn_q", "attn_k", "attn_v"))
         q, k = (rotate(normed(each, name, options.head_norms), turns, options.halves)
                 for each, name in ((q, "attn_q_norm"), (k, "attn_k_norm")))
-        x = x + linear(normed(attend(q, k, v), "attn_sub_norm", options.sub_norms), "attn_output")
+        attended = normed(attend(q, k, v, scale, window, cap), "attn_sub_norm", options.sub_norms)
+        x = x + normed(linear(attended, "attn_output"), "post_attention_norm", options.post_norms)
         source = normed(x, "ffn_norm")
         gate = linear(source, "ffn_gate")
         active = np.maximum(gate, 0) ** 2 if options.squared_relu else gate / (1 + np.exp(-gate))
-        x = x + linear(normed(active * linear(source, "ffn_up"), "ffn_sub_norm", options.sub_norms), "ffn_down")
+        if options.gelu:
+            active = gate / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (gate + 0.044715 * gate**3)))
+        hidden = normed(active * linear(source, "ffn_up"), "ffn_sub_norm", options.sub_norms)
+        x = x + normed(linear(hidden, "ffn_down"), "post_ffw_norm", options.post_norms)
     output = "token_embd.weight" if options.tied or "output.weight" not in w else "output.weight"
-    return multiply(norm(x, w["output_norm.weight"], epsilon), w[output], options.int8_scale)
+    logits = multiply(norm(x, w["output_norm.weight"], epsilon), w[output], options.int8_scale)
+    return logit_cap * np.tanh(logits / logit_cap) if logit_cap else logits
 
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -140,7 +171,7 @@ OTHERS = [architecture for architecture in OPTIONS if architecture != "llama"]
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("architecture", OTHERS)
 def test_float(write_llama: WriteLlama, architecture: str, shape: dict[str, Any]) -> None:
-    path = write_llama(architecture=architecture, **shape)
+    path = write_llama(architecture=architecture, **EXTRAS.get(architecture, {}) | shape)
     expected = reference(path, TOKENS, OPTIONS[architecture])
     assert expected.std() > 0.2
     with LLM.load(path, threads=2) as llm:
@@ -150,7 +181,7 @@ def test_float(write_llama: WriteLlama, architecture: str, shape: dict[str, Any]
 def flips(architecture: str) -> dict[str, Options]:
     """The options of an architecture with one of them the other way, as far as its tensors serve."""
     options = OPTIONS[architecture]
-    always = ("halves", "squared_relu", "tied")
+    always = ("halves", "tied") if options.gelu else ("halves", "squared_relu", "tied")
     names = [name for name, value in vars(options).items() if value is True or name in always]
     return {name: replace(options, **{name: not getattr(options, name)}) for name in names}
 
@@ -158,7 +189,7 @@ def flips(architecture: str) -> dict[str, Options]:
 @pytest.mark.parametrize(("architecture", "name"), [(a, name) for a in OTHERS for name in flips(a)])
 def test_each_option_matters(write_llama: WriteLlama, architecture: str, name: str) -> None:
     """Else the test above could not tell whether the engine heeds it."""
-    path = write_llama(architecture=architecture)
+    path = write_llama(architecture=architecture, **EXTRAS.get(architecture, {}))
     expected = reference(path, TOKENS, OPTIONS[architecture])
     assert np.abs(reference(path, TOKENS, flips(architecture)[name]) - expected).max() > 0.1
 

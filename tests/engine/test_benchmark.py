@@ -16,6 +16,7 @@ from lcpu.engine.batch import Piece
 from lcpu.engine.benchmark import STEPS, WARM_UP_STEPS, Benchmark, Case, Result, batch_cost, spread, with_shares
 from lcpu.engine.gguf_file import GGUFFile
 from lcpu.engine.model import BATCH, Model
+from lcpu.engine.work import attention_bytes, attention_operations
 from lcpu.kernels.activations import Float32, Int8Blocks
 from lcpu.kernels.probe import Peaks
 from lcpu.kernels.simd import LANES
@@ -41,6 +42,7 @@ class Recorder:
     h = SimpleNamespace(vocab_size=VOCAB, block_count=3, head_count=8, head_count_kv=2, head_dim=16,
                         expert_used_count=3)
     pool = SimpleNamespace(most=64, position_bytes=2 * 2 * 3 * 2 * 16)
+    windows: Sequence[int] = (0, 0, 0)
     matrices = {  # noqa: RUF012
         "blk.0.attn_q.weight": matrix(Int8Blocks(8), 1000, 500, 300),
         "blk.0.ffn_up.weight": matrix(Float32(), 200, 500, 1000),
@@ -173,6 +175,17 @@ def test_the_share_of_the_bandwidth(recorder):
     assert result.bandwidth_share == pytest.approx(0.5)
     assert result.peak_share is None
     assert benchmark.bytes_read(Recorder(), batch_cost(4)) == STEPS * 550_000 + kv * sum(range(4, 4 * STEPS + 1, 4))
+
+
+def test_layers_with_a_window_read_no_more_than_it() -> None:
+    """Two of three layers see 6 positions, or with four tokens at once, 9."""
+    model = Recorder(windows=(6, 0, 6))
+    layer = Recorder.pool.position_bytes // 3
+    weights = benchmark.bytes_read(model, Case(generated=1)) - 3 * layer
+    assert benchmark.bytes_read(model, Case(generated=3, depth=100)) == 3 * weights + layer * (101 + 102 + 103 + 6 * 6)
+    assert attention_bytes(model, [4, 8, 12, 16], 4) == layer * (40 + 2 * (4 + 8 + 9 + 9))
+    operations = attention_operations(Recorder(), [1]) // 3  # of a layer and a position
+    assert attention_operations(model, range(5, 9)) == operations * (5 + 6 + 7 + 8 + 2 * (5 + 6 + 6 + 6))
 
 
 def test_of_experts_only_those_used_count(monkeypatch):

@@ -83,6 +83,11 @@ class Mixture:
                 add(f"blk.{layer}.exp_probs_b.bias", (self.count,), size=1)
         return made
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return {"llama.expert_count": self.count, "llama.expert_used_count": self.used,
+                "llama.expert_feed_forward_length": self.width}
+
     def build(self, b: Builder) -> Rows:
         """A llama's attention, and this as its feed-forward."""
         x = b.embed("token_embd.weight")
@@ -91,8 +96,8 @@ class Mixture:
             q, k, v = llama.projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
             attended = b.attention(b.rope(q, b.h.head_count), b.rope(k, b.h.head_count_kv), v, name)
             x = b.linear(attended, name + "attn_output", b.h.embedding_length, add_to=x)
-            x = add_experts(b, x, b.rms_norm(x, name + "ffn_norm.weight"), name, count=self.count, used=self.used,
-                            width=self.width, scoring=self.scoring, renormalize=self.renormalize, factor=self.factor,
+            x = add_experts(b, x, b.rms_norm(x, name + "ffn_norm.weight"), name, scoring=self.scoring,
+                            renormalize=self.renormalize, factor=self.factor,
                             activation="relu_squared" if self.relu else "silu")
         return llama.logits(b, x)
 
@@ -169,7 +174,7 @@ def write(write_llama: WriteLlama, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def make(mixture: Mixture) -> Path:
         monkeypatch.setitem(architectures.ARCHITECTURES, "llama", mixture.build)
-        return write_llama(embedding=mixture.embedding, tensors=mixture.tensors(), context=512)
+        return write_llama(embedding=mixture.embedding, tensors=mixture.tensors(), context=512, **mixture.metadata)
 
     return make
 
@@ -249,6 +254,26 @@ def test_same_bits_beside_other_sequences(model: Callable[..., Model]) -> None:
     assert same(logits, whole)
 
 
+def test_only_the_chosen_experts_matter(write_llama: WriteLlama) -> None:
+    """A token's logits are the same where the weights of all other experts are not numbers."""
+    mixture = Mixture(count=16, used=3, renormalize=True)
+    tensors = mixture.tensors()
+    seen: Seen = {}
+    path = write_llama(tensors=tensors, **mixture.metadata)
+    mixture.reference(path, TOKENS[:1], seen)
+    broken = dict(tensors)
+    for name, tensor in tensors.items():
+        if tensor and "_exps" in name:
+            values = np.full(tensor.shape, np.nan, np.float32)
+            chosen = [expert for part, expert in seen if name.startswith(f"{part}_exps")]
+            assert len(chosen) == 3
+            values[chosen] = np.asarray(tensor.data).view(np.float32).reshape(tensor.shape)[chosen]
+            broken[name] = tensor_of(name, values, "f32")
+    with LLM.load(path, threads=2) as llm, LLM.load(write_llama(tensors=broken, **mixture.metadata)) as other:
+        assert same(llm.logits(TOKENS[:1]), other.logits(TOKENS[:1]))
+        assert not np.isfinite(other.logits(TOKENS[:20])[-1]).all()
+
+
 def test_fused_and_stacked_and_apart_are_the_same(write_llama: WriteLlama, write: Callable[[Mixture], Path]) -> None:
     """One model in three layouts, with experts of quantized blocks."""
     kinds = {"gate": "q8_0", "up": "q8_0", "down": "q8_0", "gate_up": "q8_0"}
@@ -268,7 +293,7 @@ def test_fused_and_stacked_and_apart_are_the_same(write_llama: WriteLlama, write
     results = []
     write(stacked)
     for changes in ({}, apart, fused):
-        with LLM.load(write_llama(tensors=stacked.tensors() | changes), threads=2) as llm:
+        with LLM.load(write_llama(tensors=stacked.tensors() | changes, **stacked.metadata), threads=2) as llm:
             results.append(llm.logits(TOKENS[:40]))
     assert same(results[0], results[1])
     assert same(results[0], results[2])

@@ -82,14 +82,43 @@ def test_keys_have_the_prefix_of_the_architecture() -> None:
         read({**GOOD, "general.architecture": "qwen2"})
 
 
+def of(architecture: str, **changes: object) -> Hyperparameters:
+    return read({key.replace("llama.", f"{architecture}."): value for key, value in GOOD.items()}
+                | {"general.architecture": architecture}
+                | {f"{architecture}.{key.replace('__', '.')}": value for key, value in changes.items()})
+
+
 def test_experts() -> None:
-    shape = read_with(expert_count=8, expert_used_count=2)
-    assert (shape.expert_count, shape.expert_used_count) == (8, 2)
-    metadata = {key.replace("llama.", "qwen3."): value for key, value in GOOD.items()} | {
-        "general.architecture": "qwen3", "qwen3.expert_count": 8, "qwen3.expert_used_count": 2
-    }
+    shape = read_with(expert_count=8, expert_used_count=2, feed_forward_length=96)
+    assert (shape.expert_count, shape.expert_used_count, shape.expert_feed_forward_length) == (8, 2, 96)
     with pytest.raises(LcpuError, match=r"qwen3\.expert_count' is 8: mixture-of-experts models of this architecture"):
-        read(metadata)
+        of("qwen3", expert_count=8, expert_used_count=2)
+    with pytest.raises(LcpuError, match=r"qwen3moe\.expert_count' is missing"):
+        of("qwen3moe")
+
+
+def test_widths_of_experts() -> None:
+    counts = {"expert_count": 8, "expert_used_count": 2, "feed_forward_length": 96}
+    for architecture, width in (("olmoe", 96), ("qwen2moe", 48), ("qwen3moe", 48)):
+        shape = of(architecture, **counts)
+        assert (shape.expert_feed_forward_length, shape.expert_shared_feed_forward_length) == (width, 96)
+    shape = of("qwen2moe", **counts, expert_feed_forward_length=40, expert_shared_feed_forward_length=56)
+    assert (shape.expert_feed_forward_length, shape.expert_shared_feed_forward_length) == (40, 56)
+    alone = {key: value for key, value in GOOD.items() if key != "llama.feed_forward_length"}
+    metadata = {**alone, "llama.expert_count": 4, "llama.expert_used_count": 1, "llama.expert_feed_forward_length": 40}
+    assert read(metadata).feed_forward_length == 40
+
+
+def test_where_yarn_begins_and_ends() -> None:
+    """At whole pairs, but not with gpt-oss; a key of lcpu's own says otherwise."""
+    yarn = {"rope__scaling__type": "yarn", "rope__scaling__factor": 32.0}
+    experts = {"expert_count": 8, "expert_used_count": 2}
+    assert of("llama", **yarn).rope_scaling.yarn_truncate
+    assert not of("llama", **yarn, rope__scaling__yarn_truncate=False).rope_scaling.yarn_truncate
+    assert not of("gpt-oss", **yarn, **experts).rope_scaling.yarn_truncate
+    assert of("gpt-oss", **yarn, **experts, rope__scaling__yarn_truncate=True).rope_scaling.yarn_truncate
+    with pytest.raises(LcpuError, match=r"yarn_truncate' is 1, not true or false: damaged"):
+        of("llama", **yarn, rope__scaling__yarn_truncate=1)
 
 
 def test_one_value_per_layer() -> None:
@@ -174,8 +203,8 @@ def test_bad_real(name: str, value: Value) -> None:
         ({"rope__freq_base": 0.0}, "rope.freq_base' is 0.0, not 2 to"),
         ({"rope__scaling__factor": 1e-30}, "rope.scaling.factor' is 1e-30, not 0 or 0.001 to"),
         (
-            {"rope__scaling__type": "longrope"},
-            "rope.scaling.type' is str 'longrope': lcpu supports none, linear and yarn",
+            {"rope__scaling__type": "ntk"},
+            "rope.scaling.type' is str 'ntk': lcpu supports none, linear, yarn and longrope",
         ),
         ({"rope__scaling__type": 1}, "rope.scaling.type' is 1: lcpu supports"),
         ({"rope__scaling__yarn_beta_fast": 0.0}, "yarn_beta_fast' is 0.0, not"),

@@ -34,6 +34,12 @@ MODELS = {
     "i2_s": ({"token_embd.weight": "f16", "output.weight": "f32", "": "i2_s"}, GROUPS),
     "mixture": (MIXTURE, SUPERBLOCKS | {"heads": 4, "kv_heads": 2, "head_dim": 64}),
 }
+WINDOWS = {"llama.attention.sliding_window": 37, "llama.attention.sliding_window_pattern": 2}
+MODELS |= {
+    "gemma": ("q8_0", BLOCKS | {"architecture": "gemma"}),
+    "gemma2": ("f16", PLAIN | {"architecture": "gemma2"} | WINDOWS),
+    "gemma3": ("q4_0", BLOCKS | {"architecture": "gemma3"} | WINDOWS),
+}
 TOKENS = np.random.default_rng(1).integers(3, 286, 700).tolist()
 
 WriteLlama = Callable[..., Path]

@@ -11,6 +11,8 @@ import pytest
 from lcpu.engine import key_balance
 from lcpu.engine.llm import LLM
 
+from .test_experts import Mixture
+
 WriteLlama = Callable[..., Path]
 SHAPE = {"embedding": 64, "heads": 4, "kv_heads": 2, "head_dim": 32, "context": 256}
 TOKENS = np.random.default_rng(5).integers(3, 286, 200).tolist()
@@ -54,6 +56,19 @@ def test_keys_that_are_normed_have_the_size_of_the_norm(write_llama: WriteLlama)
     norm = np.repeat([1.0, 4.0], 16).astype(np.float32)
     found = factors_of(write_llama(architecture="qwen3", tensors={"blk.0.attn_k_norm.weight": norm}, **SHAPE))
     np.testing.assert_allclose(found[:, 0], 3 * np.hypot(1, 4), rtol=1e-6)
+
+
+def test_a_norm_of_whole_keys_leaves_their_dimensions_unlike(write_llama: WriteLlama) -> None:
+    random = np.random.default_rng(1)
+    weight, norm = (random.standard_normal(shape).astype(np.float32) for shape in ((64, 64), (64,)))
+    tensors = {"blk.0.attn_k.weight": weight, "blk.0.attn_norm.weight": np.ones(64, np.float32),
+               "blk.0.attn_k_norm.weight": norm}
+    mixture = Mixture(embedding=64)
+    path = write_llama(architecture="olmoe", tensors=mixture.tensors() | tensors, **SHAPE, **mixture.metadata)
+    found = factors_of(path)[:, 0].reshape(2, 2, 16)
+    sizes = (np.linalg.norm(weight, axis=1) * np.abs(norm)).reshape(2, 2, 16)
+    both = 3 * np.hypot(sizes[:, 0], sizes[:, 1])
+    np.testing.assert_allclose(found, np.stack([both, both], axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])

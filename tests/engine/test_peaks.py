@@ -24,7 +24,7 @@ def model(nbytes: int) -> SimpleNamespace:
     panels = np.broadcast_to(np.uint8(0), (1, LANES))
     matrix = SimpleNamespace(rows=nbytes, parts=(None,), panels=panels)
     return SimpleNamespace(matrices={"output.weight": matrix}, pool=SimpleNamespace(position_bytes=0),
-                           h=SimpleNamespace(expert_used_count=0))
+                           h=SimpleNamespace(expert_used_count=0), windows=[])
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,10 +190,14 @@ def test_of_other_page_types(saved: Path, path: Path) -> None:
 def test_of_another_processor_or_version(saved: Path, llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     origin = llm._origin
     with monkeypatch.context() as patch:
-        patch.setattr(llm, "_origin", type(origin)(origin.model, "other", "f16", "f16", origin.page_bytes))
+        patch.setattr(llm, "_origin", replace(origin, code="other"))
         refused(llm, saved, "was computed by another processor or version of lcpu")
     with monkeypatch.context() as patch:
-        patch.setattr(prompt_cache, "VERSION", 2)
+        patch.setattr(llm, "_origin", replace(origin, angles="rope_factors_long.weight"))
+        refused(llm, saved, "was computed for a context of another length (-c), for which the model rotates keys "
+                            "otherwise")
+    with monkeypatch.context() as patch:
+        patch.setattr(prompt_cache, "VERSION", 3)
         refused(llm, saved, "is a prompt cache of another version of lcpu")
 
 

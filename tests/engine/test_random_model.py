@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -23,6 +24,9 @@ SMALL = Shape(layers=2, embedding=512, feed_forward=768, heads=8, kv_heads=2, vo
 PARAMETERS = {  # in millions, as the models' own papers and cards say
     "smollm2-135m": 134.5, "tinyllama-1.1b": 1100, "llama3.2-1b": 1236, "llama3.2-3b": 3213, "llama2-7b": 6738,
     "llama3-8b": 8030, "llama3-70b": 70554,
+    "gemma3-1b": 999.9, "gemma3-4b": 3880, "phi4-mini": 3836,
+    # All of the embedding and of the output layer, and an eighth of the rest.
+    "qwen3-30b-a3b-eighth": (30532 - 622) / 8 + 622, "gpt-oss-20b-eighth": (20915 - 1158) / 8 + 1158,
 }  # fmt: skip
 
 
@@ -30,6 +34,8 @@ PARAMETERS = {  # in millions, as the models' own papers and cards say
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, "small", SMALL)
     monkeypatch.setitem(SHAPES, "small-tied", Shape(**{**vars(SMALL), "tied": True}))
+    monkeypatch.setitem(SHAPES, "small-phi3", Shape(**{**vars(SMALL), "architecture": "phi3",
+                                                       "keys": (("rope.dimension_count", 48),)}))
 
 
 def test_every_shape_has_the_parameters_of_its_model():
@@ -39,13 +45,36 @@ def test_every_shape_has_the_parameters_of_its_model():
         assert sum(math.prod(info.shape) for info in tensors) / 1e6 == pytest.approx(millions, rel=2e-3), name
 
 
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.architecture != "llama"])
+def test_other_architectures_load(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """With fewer and smaller layers."""
+    few = {"layers": 2, "embedding": 256, "feed_forward": 256, "vocab": 500}
+    if not SHAPES[name].head_dim:
+        few["heads"] = few["kv_heads"] = 256 // (SHAPES[name].embedding // SHAPES[name].heads)
+    monkeypatch.setitem(SHAPES, "few", replace(SHAPES[name], **few))
+    with RandomModel("few", "mxfp4") as file:
+        model = Model(file, 64, 1)
+        logits = model.step([Piece([5, 400, 7], 0, [0], outputs=3)])
+        assert np.isfinite(logits).all()
+        assert (logits.std(axis=1) > 0.1).all()
+        model.close()
+
+
+def test_experts_alone_are_mxfp4():
+    types = {name: info.type_name for name, info in RandomModel("gpt-oss-20b-eighth", "mxfp4").tensors.items()}
+    assert {name.split(".", 2)[-1] for name, kind in types.items() if kind == "MXFP4"} == {
+        "ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"}
+    assert {types[name] for name in ("token_embd.weight", "output.weight", "blk.0.attn_q.weight")} == {"Q8_0"}
+    assert types["blk.2.ffn_gate_inp.weight"] == types["blk.0.ffn_up_exps.bias"] == "F32"
+
+
 def test_every_format_can_be_random():
     assert set(random_model.type_names()) == {format.name for format in FORMATS.values()}
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("type_name", random_model.type_names())
-@pytest.mark.parametrize("shape", ["small", "small-tied"])
+@pytest.mark.parametrize("shape", ["small", "small-tied", "small-phi3"])
 def test_logits_are_finite(shape: str, type_name: str) -> None:
     with RandomModel(shape, type_name) as file:
         model = Model(file, 64, 2)
@@ -117,6 +146,7 @@ def test_described_like_a_file():
     file = RandomModel("small", "q4_0")
     assert file.path == Path("random-small-q4_0")
     assert describe(file) == "llama 4.7M Q4_0"
+    assert describe(RandomModel("gemma3-1b", "q4_0")) == "gemma3 1B Q4_0"  # of 999.9 million
 
 
 @pytest.mark.parametrize(("shape", "type_name", "message"), [

@@ -109,6 +109,12 @@ def silu_multiply(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     return gate / (1 + np.exp(-gate)) * up
 
 
+def clamped_swish_multiply(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """float64"""
+    gate, up = np.minimum(gate.astype(np.float64), 7), np.clip(up.astype(np.float64), -7, 7)
+    return gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+
+
 def gelu_multiply(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     gate = gate.astype(np.float64)
     return gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,21 @@ def test_rms_norm(seed, tokens, width, threads):
     np.testing.assert_allclose(out[:tokens, :width], reference.rms_norm(x, weights[0], 1e-5), rtol=2e-6)
     assert not out[:, width:].any()
     assert not out[tokens:].any()
+
+
+@few
+@shapes
+def test_add_rms_norm(seed, tokens, width, threads):
+    x, y, weights = rows_of(seed, tokens, width, 3)
+    rows, others, weight = padded(x), padded(y), padded(weights[:1])
+    before = others.copy()
+    run(elementwise.add_rms_norm, threads=threads, count=int64(tokens), x=rows, y=others, weight=weight,
+        stride=rows.strides[0], vectors=vectors_of(rows), width=width, epsilon=1e-5)
+    wanted = x + reference.rms_norm(y, weights[0], 1e-5)
+    np.testing.assert_allclose(rows[:tokens, :width], wanted, rtol=2e-6, atol=2e-6)
+    assert not rows[:, width:].any()
+    assert not rows[tokens:].any()
+    assert np.array_equal(others, before)
 
 
 def test_rms_norm_of_zeros_is_zero():
@@ -76,6 +93,45 @@ def test_gelu_multiply(seed, tokens, width, threads):
 
 @few
 @shapes
+def test_clamped_swish_multiply(seed, tokens, width, threads):
+    gate, up = (10 * each for each in rows_of(seed, tokens, width, 2))
+    rows, ups = padded(gate), padded(up)
+    run(elementwise.GATES["clamped_swish"], threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
+        stride=rows.strides[0], vectors=vectors_of(rows))
+    wanted = reference.clamped_swish_multiply(gate, up)
+    np.testing.assert_allclose(rows[:tokens, :width], wanted, rtol=2e-6, atol=1e-7)
+    assert not rows[:, width:].any()
+    assert not rows[tokens:].any()
+
+
+def test_clamped_swish_multiply_at_the_ends():
+    gate, up = np.array([[-1e30, -np.inf, 7, 8, np.inf, 1, 1, np.nan, 1]], np.float32), np.ones((1, 9), np.float32)
+    up[0, 5:7], up[0, 8] = (np.inf, -np.inf), np.nan
+    rows = padded(gate)
+    run(elementwise.GATES["clamped_swish"], count=int64(1), gate=rows, up=padded(up), out=rows, stride=rows.strides[0],
+        vectors=vectors_of(rows))
+    swish_7, swish_1 = (x / (1 + np.exp(-1.702 * x)) for x in (7, 1))
+    np.testing.assert_allclose(rows[0, 2:7], [2 * swish_7] * 3 + [8 * swish_1, -6 * swish_1], rtol=1e-6)
+    assert rows[0, 0] == 0
+    assert np.isnan(rows[0, [1, 7, 8]]).all()  # -inf / inf, as in llama.cpp
+
+
+@few
+@shapes
+def test_add_sigmoid_gated(seed, tokens, width, threads):
+    x, y, source = rows_of(seed, tokens, width, 3)
+    weight = np.random.default_rng(seed + 1).standard_normal((1, width), dtype=np.float32)
+    rows, sources = padded(x), padded(source)
+    run(elementwise.add_sigmoid_gated, threads=threads, count=int64(tokens), x=rows, y=padded(y),
+        stride=rows.strides[0], vectors=vectors_of(rows), source=sources, source_stride=sources.strides[0],
+        weight=padded(weight), source_vectors=vectors_of(sources))
+    share = 1 / (1 + np.exp(-(source.astype(np.float64) @ weight[0])))
+    np.testing.assert_allclose(rows[:tokens, :width], x + y * share[:, None], rtol=1e-5, atol=1e-5)
+    assert not rows[tokens:].any()
+
+
+@few
+@shapes
 def test_soft_cap(seed, tokens, width, threads):
     (x,) = rows_of(seed, tokens, width, 1)
     x *= 40
@@ -93,9 +149,44 @@ def test_scale_and_add(seed, tokens, width, threads):
     rows, others = padded(x), padded(y)
     size = {"stride": rows.strides[0], "vectors": vectors_of(rows)}
     run(elementwise.scale, threads=threads, count=int64(tokens), x=rows, factor=0.3, **size)
-    run(elementwise.add, threads=threads, count=int64(tokens), x=rows, y=others, **size)
+    run(elementwise.add, threads=threads, count=int64(tokens), x=rows, y=others, factor=1.0, **size)
     assert same_bits(rows[:tokens, :width].copy(), x * np.float32(0.3) + y)
+    run(elementwise.add, threads=threads, count=int64(tokens), x=rows, y=others, factor=-2.5, **size)
+    np.testing.assert_allclose(rows[:tokens, :width], x * np.float32(0.3) - 1.5 * y, rtol=1e-5, atol=1e-6)
     assert not rows[tokens:].any()
+
+
+@few
+@shapes
+def test_scale_by_position(seed, tokens, width, threads):
+    (x,) = rows_of(seed, tokens, width, 1)
+    random = np.random.default_rng(seed)
+    rows, positions, factors = padded(x), random.integers(0, 50, tokens), random.standard_normal(50, np.float32)
+    run(elementwise.scale_by_position, threads=threads, count=int64(tokens), positions=positions, factors=factors,
+        x=rows, stride=rows.strides[0], vectors=vectors_of(rows))
+    assert same_bits(rows[:tokens, :width].copy(), x * factors[positions][:, None])
+    assert not rows[tokens:].any()
+
+
+@few
+@shapes
+def test_gelu_alone(seed, tokens, width, threads):
+    (x,) = rows_of(seed, tokens, width, 1)
+    x *= 4
+    rows = padded(x)
+    run(elementwise.ACTIVATES["gelu"], threads=threads, count=int64(tokens), x=rows, stride=rows.strides[0],
+        vectors=vectors_of(rows))
+    np.testing.assert_allclose(rows[:tokens, :width], reference.gelu_multiply(x, np.ones_like(x)), rtol=2e-6, atol=2e-6)
+    assert not rows[tokens:].any()
+
+
+def test_gelu_by_the_error_function():
+    x = np.concatenate([np.linspace(-9, 9, 4001), [0, -0.0, 60, -60, 1e30, -1e30]]).astype(np.float32)[None]
+    rows = padded(x)
+    run(elementwise.ACTIVATES["gelu_erf"], count=int64(1), x=rows, stride=rows.strides[0], vectors=vectors_of(rows))
+    expected = [0.5 * value * (1 + math.erf(value / math.sqrt(2))) for value in x[0].astype(float)]
+    np.testing.assert_allclose(rows[0, : x.shape[1]], expected, rtol=1e-6, atol=4e-7)
+    assert not rows[1:].any()
 
 
 @few

@@ -63,7 +63,7 @@ def in_a_new_process(cache: Path, warning: str = "", **environment: str) -> tupl
 def test_a_second_process_compiles_nothing(tmp_path):
     compiled, directory = in_a_new_process(tmp_path)
     assert "dequantize_q8_0" in compiled
-    assert "_walk" in compiled
+    assert "_follow" in compiled
     assert len(compiled) == len(set(compiled))
     assert directory.parent == tmp_path
     assert any(directory.iterdir())

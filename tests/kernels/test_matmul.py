@@ -244,7 +244,7 @@ PINNED = {2: "7d653a95ed15922b", 8: "f763f5b0f76a7515", 12: "3560a73b258a4fb3", 
 @pytest.mark.skipif("fma" not in host_features(), reason="without FMA instructions sums are rounded twice")
 @pytest.mark.parametrize("type_id", PINNED)
 def test_the_same_bits_on_every_path_and_in_every_version(type_id):
-    format, rows, k, tokens = FORMATS[type_id], 70, 512, 21
+    format, rows, k, tokens, pinned = FORMATS[type_id], 70, 512, 53, 21  # so many tokens go by registers of 16 rows
     shape = (rows, k // format.block, format.block_bytes)
     raw = (np.arange(np.prod(shape)) * 2654435761 >> 11 & 255).astype(np.uint8).reshape(shape)
     scales = (np.arange(rows * shape[1]) % 37 - 18).reshape(shape[:2]) / 1024
@@ -258,4 +258,4 @@ def test_the_same_bits_on_every_path_and_in_every_version(type_id):
     product = c.product()
     error = abs(product - exact(c)[0])
     assert error.max() < 1e-3
-    assert sha256(product.tobytes()).hexdigest()[:16] == PINNED[type_id]
+    assert sha256(product[:pinned].tobytes()).hexdigest()[:16] == PINNED[type_id]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from lcpu.kernels.errors import LcpuError
-from lcpu.kernels.jit import kernel
+from lcpu.kernels.jit import kernel, row_kernel
 from lcpu.kernels.program import OPERANDS, Program
 from lcpu.kernels.simd import atomic_add, atomic_get, bits_to_float, get_i64, pause, put_f32, put_i64
 from lcpu.kernels.team import Team
@@ -407,3 +407,41 @@ def test_a_fork_in_the_middle_of_a_step():
         flag[0] = 1
         other.join()
         assert work()
+
+
+@kernel
+def note_thread(work, thread, threads, out):
+    put_i64(out + 8 * thread, threads)
+
+
+@row_kernel
+def add_by_rows(work, thread, threads, count, values, number):
+    for row in range(thread, get_i64(count), threads):
+        put_i64(values + 8 * row, get_i64(values + 8 * row) * 10 + number)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 5])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_single_row_is_computed_before_the_others_go_on(threads, rows):
+    """In the order of the instructions, once, also where a count changes from step to step."""
+    count, other, values = np.array([rows]), np.array([1]), np.zeros(5, np.int64)
+    seen = np.zeros((2, threads), np.int64)
+    program = Program()
+    program.add(add_by_rows, count=count, values=values, number=1)
+    program.add(note_thread, out=seen[0])
+    program.add(add_by_rows, count=count, values=values, number=2)
+    program.add(add_by_rows, count=other, values=values, number=3)
+    program.add(add_by_rows, count=count, values=values, number=4)
+    program.add(note_thread, out=seen[1])
+    program.finish()
+    with Team(threads) as team:
+        for _ in range(50):
+            values[:] = 0
+            team.run(program)
+            expected = [1234] + [124] * 4 if rows else [3]
+            assert values.tolist() == expected[: max(rows, 1)] + [0] * (5 - max(rows, 1))
+        assert (seen == threads).all()
+        count[0] = 1
+        values[:] = 0
+        team.run(program)
+        assert values.tolist() == [1234, 0, 0, 0, 0]

@@ -118,6 +118,8 @@ MODELS = {
     "llama f16": ("f16", "llama", {}), "llama bf16": ("bf16", "llama", {}), "qwen2 q8_0": ("q8_0", "qwen2", {}),
     "qwen3 q4_0": ("q4_0", "qwen3", {}), "llama q6_k": ("q6_k", "llama", {"embedding": 256, "feed_forward": 256,
                                                                         "heads": 32, "kv_heads": 8}),
+    "gemma3 q8_0": ("q8_0", "gemma3", {"llama.attention.sliding_window": 5,
+                                       "llama.attention.sliding_window_pattern": 2}),
     "llama i2_s": (TERNARY, "llama", TERNARY_SHAPE), "bitnet i2_s": (TERNARY, "bitnet", TERNARY_SHAPE),
     "bitnet-b1.58 i2_s": (TERNARY, "bitnet-b1.58", TERNARY_SHAPE),
 }  # fmt: skip

@@ -1,0 +1,35 @@
+"""Layers whose attention reaches back a few tokens only, in config.json and in metadata."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...engine.gguf_metadata import Value
+from ..json_file import Config
+
+_KINDS = {"sliding_attention": True, "full_attention": False}
+
+
+def window_metadata(config: Config, period: int) -> dict[str, Value]:
+    """The window, and which layers have it, if it is not all but the last of every `period`, which engines take."""
+    window, layers = config.get("sliding_window"), config.count("num_hidden_layers")
+    if window is None:
+        return {"attention.sliding_window": 0}
+    kinds = config.get("layer_types")
+    if kinds is None:
+        flags = _pattern(layers, config.count("sliding_window_pattern", period))
+    elif isinstance(kinds, list) and len(kinds) == layers and all(kind in _KINDS for kind in kinds):
+        flags = [_KINDS[kind] for kind in kinds]
+    else:
+        raise config.error("layer_types", f"is {str(kinds)[:80]}; lcpu converts a list of {layers} layers, each "
+                           f"{' or '.join(_KINDS)}")
+    keys: dict[str, Value] = {"attention.sliding_window": config.count("sliding_window")}
+    if flags == _pattern(layers, period):
+        return keys
+    periods = (other for other in range(1, layers + 2) if flags == _pattern(layers, other))
+    found = next(periods, None)
+    return keys | {"attention.sliding_window_pattern": np.array(flags) if found is None else found}
+
+
+def _pattern(layers: int, period: int) -> list[bool]:
+    return [(layer + 1) % period > 0 for layer in range(layers)]
