@@ -5,9 +5,10 @@ A format's `encode` and `decode` are called by address, so that no pair of forma
 
 from numba import float32
 
+from .fitting import weigh_large
 from .jit import device, kernel
 from .simd import LANES, alloca, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum
-from .simd import put_f32, put_i64, reduce_add, rint, splat_f32, square_root, store_f32
+from .simd import put_f32, put_i64, reduce_add, rint, splat_f32, store_f32
 
 PIECE = 8192  # values: whole blocks of every format, and small enough for the caches
 SCRATCH_BYTES = 2 * 4 * PIECE  # for each thread
@@ -67,22 +68,11 @@ def convert(work, thread, threads, values, source, source_bytes, source_block, s
 
 @device
 def weigh(x, importance, values, block, weights):
-    """weights = importance * sqrt(8 * mean square of the block + value ** 2), divided by 3 times the root of that mean.
-
-    values: whole blocks. The importance alone would make the error of the products smallest if errors of the values of
-    a row were independent. Those of values that a scale cuts off are not: they all make the row smaller, so they count
-    more. llama.cpp's factor is sqrt(mean square of the row + value ** 2). Of factors with 0, 1, 2, 4, 8 and 16 mean
-    squares, this one gave the smallest KL divergences of SmolLM2-135M and Qwen2.5-Coder-0.5B in Q4_0.
-    """
-    for start in range(0, values, block):
-        squares = splat_f32(float32(0.0))
-        for i in range(start, start + block, LANES):
-            squares = fma(load_f32(x + 4 * i), load_f32(x + 4 * i), squares)
-        mean = reduce_add(squares) / float32(block)
-        part = splat_f32(float32(1.0) / (float32(9.0) * mean) if mean > float32(1e-30) else float32(0.0))
-        for i in range(start, start + block, LANES):
-            factor = square_root(fma(load_f32(x + 4 * i) * part, load_f32(x + 4 * i), splat_f32(float32(8.0 / 9.0))))
-            store_f32(weights + 4 * i, load_f32(importance + 4 * i) * factor)
+    """weights = importance * what `fitting.weigh_large` gives the values of each block. values: whole blocks."""
+    for start in range(0, 4 * values, 4 * block):
+        weigh_large(x + start, block, weights + start)
+    for i in range(0, 4 * values, 4 * LANES):
+        store_f32(weights + i, load_f32(weights + i) * load_f32(importance + i))
 
 
 @device

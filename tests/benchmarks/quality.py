@@ -151,10 +151,17 @@ def report(kind: str, names: Sequence[str], files: Sequence[Path], seconds: Sequ
         print(f"{kind:8} {name:20} {bits:5.2f} bits  KL {found.kl_mean.value:.5f} "
               f"+- {found.kl_mean.uncertainty:.5f} ({each.strip()})  top {found.same_top.value:.4f}  "
               f"PPL {found.ppl.value:.4f} (base {found.base_ppl.value:.4f})  {taken:.1f} s", flush=True)
-    means = {name: np.concatenate(own)["kl"].mean() for name, own in zip(names, scores, strict=True)}
+    divergences = {name: np.concatenate(own)["kl"] for name, own in zip(names, scores, strict=True)}
     for theirs in (name for name in names if name.startswith(LLAMA_CPP)):
-        ratios = ", ".join(f"{name} {mean / means[theirs]:.3f}" for name, mean in means.items() if name != theirs)
+        ratios = ", ".join(f"{name} {ratio(each, divergences[theirs])}" for name, each in divergences.items()
+                           if name != theirs)
         print(f"{kind:8} over {theirs}: {ratios}", flush=True)
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Of means, and its standard error: both are of the same tokens, so that it is smaller than those of the means."""
+    quotient = ours.mean() / theirs.mean()
+    return f"{quotient:.3f} +- {(ours - quotient * theirs).std() / math.sqrt(len(ours)) / theirs.mean():.3f}"
 
 
 def main() -> None:
