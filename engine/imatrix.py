@@ -1,7 +1,7 @@
 """Measure an importance matrix: for each tensor, sums of squares by column of what a text multiplies it with.
 
 The method is llama-imatrix's (llama.cpp, tools/imatrix): the text is cut into windows, each is computed on its own, and
-all tokens count.
+all tokens count. For the output layer, as large as many layers of a small model, the last tokens of each window do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from ..kernels.pages import POSITIONS
 from .batch import Piece
 from .input_squares import Squares
 from .model import BATCH, Model
+
+OUTPUTS = 32  # tokens of a window whose logits are computed, for the input of the output layer
 
 Told = Callable[[int, int], None]  # windows done, windows in all
 
@@ -42,7 +44,9 @@ def measure(model: Model, pages: Sequence[int], windows: Sequence[Sequence[int]]
     for first in range(0, len(windows), at_once):
         group = windows[first : first + at_once]
         for start in range(0, size, batch):
-            model.step([Piece(window[start : start + batch], start, own[i]) for i, window in enumerate(group)])
+            end = min(start + batch, size)
+            outputs = max(0, end - max(start, size - OUTPUTS))
+            model.step([Piece(window[start:end], start, own[i], outputs) for i, window in enumerate(group)])
         if told:
             told(first + len(group), len(windows))
     found = model.input_squares.by_tensor()

@@ -16,7 +16,9 @@ from ..kernels.squares import add_expert_squares, add_squares
 from .rows import Rows
 from .tensors import Matrix, padded
 
-_IN_LAYERS = "blk."  # what llama-imatrix measures too: neither the output layer nor the embedding
+# Of the matrices in layers, and of the output layer, which may be the embedding: where rows are looked up, nothing is
+# multiplied.
+_MEASURED = ("blk.", "output.weight", "token_embd.weight")
 
 Buffer = Callable[[str, int, int], np.ndarray]  # name, bytes of a row, rows: `Builder.buffer`
 
@@ -63,7 +65,7 @@ class InputSquares:
 
     def _new_input(self, x: Rows, matrices: Sequence[Matrix], experts: int) -> _Input | None:
         """Where sums of x go; None if it is measured already, or not wanted."""
-        wanted = [matrix for matrix in matrices if matrix.name.startswith(_IN_LAYERS)]
+        wanted = [matrix for matrix in matrices if matrix.name.startswith(_MEASURED)]
         if not wanted:
             return None
         if (x, experts) in self._inputs:

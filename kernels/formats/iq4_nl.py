@@ -6,7 +6,7 @@ A block has the layout of Q4_0 (ggml's block_iq4_nl), and so has a panel.
 from numba import float32
 
 from ..activations import Int8Blocks
-from ..fitting import inverse, ramp, scale_fitter
+from ..fitting import inverse, weigh_32, with_own_weights
 from ..jit import device
 from ..simd import SIGNED_OFFSET, get_f16, get_u8, panel_f16, put_f16, put_f32
 from ..weighted_fitting import best_scale_finder
@@ -19,16 +19,9 @@ ACTIVATION = Int8Blocks(offset=SIGNED_OFFSET)
 _BYTES = 18
 
 nearest, _nearest_number = nearest_level(LEVELS)
-fit_levels = scale_fitter("iq4_nl", nearest, -127.0)
 best_scale = best_scale_finder("iq4_nl", nearest, LEVELS, 45.0, 32)
 put_levels = level_writer("iq4_nl", _nearest_number)
 dot_levels = signed_dot("iq4_nl", LEVELS)
-
-
-@device
-def quantize_block(x, block):
-    put_f16(block, fit_levels(x, 32, ramp(float32(-134.5), float32(1.0))))
-    put_levels(x, block + 2, inverse(get_f16(block)), 16)
 
 
 @device
@@ -44,6 +37,9 @@ def put_values(nibbles, scale, out):
         byte = get_u8(nibbles + i)
         put_f32(out + 4 * i, scale * float32(LEVELS[byte & 15]))
         put_f32(out + 64 + 4 * i, scale * float32(LEVELS[byte >> 4]))
+
+
+quantize_block = with_own_weights("iq4_nl", weigh_32, quantize_weighted)
 
 
 @device

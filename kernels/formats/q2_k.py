@@ -14,7 +14,7 @@ Sums over a block are integers, as in Q4_K.
 from numba import float32, int32, int64, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
-from ..fitting import inverse, ramp, weigh_by_squares, with_own_weights
+from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import device, inlined
 from ..simd import LANES, add_group, add_scaled, bits, dot2_i16, dot4, even_bytes, fma, get_f16
 from ..simd import get_i32, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes, panel_f16
@@ -61,7 +61,7 @@ def quantize_weighted(x, weights, block):
             store_i8(block + _CODES + 32 * half + i, codes)
 
 
-quantize_block = with_own_weights("q2_k", weigh_by_squares, quantize_weighted)
+quantize_block = with_own_weights("q2_k", weigh_256, quantize_weighted)
 
 
 @device

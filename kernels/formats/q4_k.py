@@ -17,14 +17,14 @@ the sums over a block become float32. So they do not depend on the processor's i
 from collections.abc import Callable
 from typing import Any
 
-from numba import float32, int32, int64, uint8
+from numba import float32, int32, uint8
 
 from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
-from ..fitting import fit_scale_and_offset, inverse, ramp
+from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, add_pair, add_scaled, alloca, bits, dot2_i16, dot4, fma, get_f16, get_f32, get_u16, get_u8
+from ..simd import LANES, add_pair, add_scaled, bits, dot2_i16, dot4, fma, get_f16, get_u16, get_u8
 from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs
-from ..simd import prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32
+from ..simd import prefetch_address, prefetch_grouped, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32
 from ..simd import store_i8, store_tile, to_f32, to_i32, zero_sums, zeros, zeros_i32
 from ..weighted_fitting import group_pairs_fitter
 from ..wide import product_splitter, wide_large_blocks
@@ -68,25 +68,7 @@ def put_group(block, group, scale, offset):
         put_u8(at + 4, uint8(get_u8(at + 4) | (offset >> 4) << 6))
 
 
-@device
-def fit_groups(x, block, top, steps):
-    """Choose and store all scales and offsets of a block whose codes are 0 .. top."""
-    fits = alloca(64)
-    largest_scale = largest_offset = float32(0.0)
-    for group in range(8):
-        scale, offset = fit_scale_and_offset(x + 128 * group, 32, top, steps)
-        put_f32(fits + 8 * group, scale)
-        put_f32(fits + 8 * group + 4, offset)
-        largest_scale, largest_offset = max(largest_scale, scale), max(largest_offset, offset)
-    put_f16(block, largest_scale / float32(63.0))
-    put_f16(block + 2, largest_offset / float32(63.0))
-    for group in range(8):
-        scale = get_f32(fits + 8 * group) * inverse(largest_scale) * float32(63.0)
-        offset = get_f32(fits + 8 * group + 4) * inverse(largest_offset) * float32(63.0)
-        put_group(block, group, int64(max(scale, float32(0.0)) + float32(0.5)), int64(offset + float32(0.5)))
-
-
-# The same with weights: fit_weighted_groups(x, weights, block, top, steps).
+# Chooses and stores all scales and offsets of a block whose codes are 0 .. top: (x, weights, block, top, steps).
 fit_weighted_groups = group_pairs_fitter("q4_k", put_group, groups=8, group=32, most=63, scale_at=0)
 
 
@@ -111,15 +93,12 @@ def _put_codes(x, block):
 
 
 @device
-def quantize_block(x, block):
-    fit_groups(x, block, float32(15.0), ramp(float32(13.0), float32(0.2)))
-    _put_codes(x, block)
-
-
-@device
 def quantize_weighted(x, weights, block):
     fit_weighted_groups(x, weights, block, float32(15.0), ramp(float32(13.0), float32(0.3)))
     _put_codes(x, block)
+
+
+quantize_block = with_own_weights("q4_k", weigh_256, quantize_weighted)
 
 
 @device

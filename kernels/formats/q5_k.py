@@ -10,11 +10,11 @@ every row in the low 5 bits of vector v, for v < 5. The other 12 values are in t
 
 from numba import float32, int32, uint8
 
-from ..fitting import ramp
+from ..fitting import ramp, weigh_256, with_own_weights
 from ..jit import device, inlined
 from ..simd import LANES, add_first, add_second, bits, dot4, get_f16, get_u8, panel_bytes, put_f32, put_u8, rint
 from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, store_tile, to_i32, zero_sums, zeros
-from .q4_k import codes_of, fit_groups, fit_weighted_groups, group_offset, group_scale, make_grouped_format
+from .q4_k import codes_of, fit_weighted_groups, group_offset, group_scale, make_grouped_format
 
 _BYTES = 176
 _FIFTH = 16  # byte offset of the fifth bits
@@ -43,15 +43,12 @@ def _put_codes(x, block):
 
 
 @device
-def quantize_block(x, block):
-    fit_groups(x, block, float32(31.0), ramp(float32(28.5), float32(0.2)))
-    _put_codes(x, block)
-
-
-@device
 def quantize_weighted(x, weights, block):
     fit_weighted_groups(x, weights, block, float32(31.0), ramp(float32(28.5), float32(0.4)))
     _put_codes(x, block)
+
+
+quantize_block = with_own_weights("q5_k", weigh_256, quantize_weighted)
 
 
 @device
