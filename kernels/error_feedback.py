@@ -76,6 +76,7 @@ def _sweep(work, thread, threads, rows, columns, x, x_bytes, weights, weight_byt
     row.
     """
     values = alloca(table_bytes)
+    scale = offset = inverse_scale = float32(0.0)
     row = atomic_add(work, 1)
     while row < rows:
         here, own, block = x + row * x_bytes, weights + row * weight_bytes, target + row * target_bytes

@@ -11,13 +11,14 @@ nibbles as in `nibbles`.
 from numba import float32, int64, uint8
 
 from ..activations import BIAS, SCALE
+from ..error_feedback import Grid
 from ..fitting import inverse, weigh_256, with_own_weights
 from ..jit import device
 from ..simd import LANES, alloca, get_f16, get_i64, get_u16, get_u8, init_from_bias, panel_f16, panel_i8
 from ..simd import prefetch_address, prefetch_levels, put_u16, put_u8, scale_add
 from ..weighted_fitting import group_scales_fitter
 from .format import make_format
-from .iq4_nl import ACTIVATION, best_scale, dot_levels, nearest, put_levels, put_values
+from .iq4_nl import ACTIVATION, best_scale, dot_levels, nearest, nearest_alone, put_levels, put_values
 from .nibbles import NIBBLES, copy_nibbles
 
 _BYTES = 136
@@ -44,6 +45,11 @@ def _put_scales(block, numbers):
     put_u16(block + _TOPS, tops)
     for i in range(4):
         put_u8(block + _LOWS + i, uint8(lows >> (8 * i)))
+
+
+@device
+def _scale_of_group(block, group):
+    return get_f16(block) * float32(_group_scale(block, group)), float32(0.0)
 
 
 @device
@@ -108,4 +114,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("iq4_xs", 23, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
                      dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
-                     quantize_weighted=quantize_weighted, panel_block_bytes=2 + 8 * (1 + NIBBLES))
+                     quantize_weighted=quantize_weighted, panel_block_bytes=2 + 8 * (1 + NIBBLES),
+                     grid=Grid(32, _scale_of_group, nearest_alone, _put_codes))

@@ -11,6 +11,7 @@ Sums over a block are integers, as in Q4_K.
 from numba import float32, int8, int32, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
+from ..error_feedback import Grid, whole_levels
 from ..fitting import fit_weighted_scale, inverse, ramp, six_bits, weigh_256, with_own_weights
 from ..jit import device, inlined
 from ..simd import LANES, add_biased_pair, add_scaled, alloca, bits, dot4, get_f16, get_i64, get_u16
@@ -57,6 +58,11 @@ def _fit_weighted_groups(x, weights, block):
     _fit_scales(x, weights, block, numbers, ramp(float32(-34.4), float32(0.24)))
     for group in range(16):
         put_u8(block + 192 + group, uint8(get_i64(numbers + 8 * group)))
+
+
+@device
+def _scale_of_group(block, group):
+    return get_f16(block + 208) * float32(int8(get_u8(block + 192 + group))), float32(0.0)
 
 
 @device
@@ -196,4 +202,5 @@ WIDE = wide_large_blocks("q6_k", _BYTES * LANES, _HEADER, _unpack_values, add_bl
 FORMAT = make_format("q6_k", 14, 256, _BYTES, LargeInt8Blocks(),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      pack_block=pack_block, tile=tile, panels=GROUPED_PANELS,
-                     quantize_weighted=quantize_weighted, wide=WIDE)
+                     quantize_weighted=quantize_weighted, wide=WIDE,
+                     grid=Grid(16, _scale_of_group, whole_levels("q6_k", -32, 31), _put_codes))

@@ -1,0 +1,114 @@
+"""Columns that make up for the errors of those before them: the sweep of each format against plain NumPy."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+
+from lcpu.convert.error_feedback import feedback_of, quantize_rows
+from lcpu.kernels.formats import Format
+from lcpu.kernels.team import Team
+
+from .running import UNDER_TEST
+from .test_quantize_blocks import decode, encode
+from .test_weighted_blocks import IQ4_LEVELS, encode_weighted
+
+FORMATS = [format for format in UNDER_TEST if format.sweep]
+LEVELS = {"q4_0": range(-8, 8), "q4_1": range(16), "q5_0": range(-16, 16), "q5_1": range(32), "q8_0": range(-127, 128),
+          "iq4_nl": IQ4_LEVELS, "iq4_xs": IQ4_LEVELS, "q2_k": range(4), "q3_k": range(-4, 4), "q4_k": range(16),
+          "q5_k": range(32), "q6_k": range(-32, 32)}
+
+
+def scales_and_offsets(name: str, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each group of a block: value = scale * level - offset."""
+    halves, zeros = block[: len(block) // 2 * 2].view(np.float16).astype(np.float32), np.zeros(16, np.float32)
+    if name in ("q4_0", "q5_0", "q8_0", "iq4_nl"):
+        return halves[:1], zeros[:1]
+    if name in ("q4_1", "q5_1"):
+        return halves[:1], -halves[1:2]
+    if name in ("q4_k", "q5_k"):
+        scales, offsets = gguf.quants.Q4_K.get_scale_min(block[None, 4:16])
+        return halves[0] * scales[0].astype(np.float32), halves[1] * offsets[0].astype(np.float32)
+    if name == "q2_k":
+        return halves[40] * (block[:16] & 15).astype(np.float32), halves[41] * (block[:16] >> 4).astype(np.float32)
+    if name == "q6_k":
+        return halves[104] * block[192:208].view(np.int8).astype(np.float32), zeros
+    if name == "q3_k":
+        low = np.concatenate([block[96:104] & 15, block[96:104] >> 4])
+        high = np.concatenate([block[104:108] >> shift & 3 for shift in (0, 2, 4, 6)])
+        return halves[54] * ((low | high << 4).astype(np.float32) - 32), zeros
+    low = np.stack([block[4:8] & 15, block[4:8] >> 4], 1).ravel().astype(np.int64)
+    high = int(block[2:4].view(np.uint16)[0]) >> np.arange(0, 16, 2) & 3
+    return halves[0] * ((low | high << 4) - 32).astype(np.float32), zeros
+
+
+def swept(format: Format, weights: np.ndarray, factors: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """The values [k] that a row gets: column by column, with float32 sums in the kernel's order."""
+    levels = np.array(sorted(LEVELS[format.name]), np.float32)
+    x, out = weights.copy(), np.empty_like(weights)
+    for first in range(0, len(x), format.block):
+        own = slice(first, first + format.block)
+        weigh = format.weighted_encoder
+        block = encode_weighted(format, x[own], importance[own]) if weigh else encode(format, x[own])
+        scales, offsets = scales_and_offsets(format.name, block)
+        group = format.block // len(scales)
+        for k in range(first, first + format.block):
+            scale, offset = scales[(k - first) // group], offsets[(k - first) // group]
+            code = (x[k] + offset) * (np.float32(1) / scale if scale else np.float32(0))
+            out[k] = scale * levels[np.abs(levels - code).argmin()] - offset
+            error = np.float64(weights[k] - out[k])
+            x = (error * factors[k].astype(np.float64) + x.astype(np.float64)).astype(np.float32)
+    return out
+
+
+def hessian(k: int, seed: int = 1) -> np.ndarray:
+    random = np.random.RandomState(seed)
+    x = random.standard_normal((3 * k, k)) @ (np.eye(k) + 0.3 * random.standard_normal((k, k)) / np.sqrt(k))
+    x[:, 5] *= 6
+    return (x.T @ x).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def team():
+    with Team(2) as team:
+        yield team
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+def test_sweep_is_numpy_s(format, team):
+    weights = np.random.RandomState(2).standard_normal((3, 256)).astype(np.float32)
+    weights[2, :64] = 0
+    feedback = feedback_of(hessian(256))
+    out = np.zeros((3, 256 // format.block * format.block_bytes), np.uint8)
+    errors = weights.copy()
+    quantize_rows(team, errors, feedback, format, out)
+    values = decode(format, out.ravel()).reshape(3, 256)
+    expected = np.stack([swept(format, row, feedback.factors, feedback.importance) for row in weights])
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(errors, weights - values)
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+def test_products_are_closer_than_those_of_rounded_weights(format, team):
+    weights = np.random.RandomState(3).standard_normal((16, 768)).astype(np.float32)
+    h = hessian(768)
+    out = np.zeros((16, 768 // format.block * format.block_bytes), np.uint8)
+    quantize_rows(team, weights.copy(), feedback_of(h), format, out)
+
+    def error(blocks: np.ndarray) -> float:
+        differences = (decode(format, blocks).reshape(weights.shape) - weights).astype(np.float64)
+        return float(np.einsum("ri,ij,rj->", differences, h, differences))
+
+    assert error(out.ravel()) < 0.85 * error(encode(format, weights))
+
+
+def test_feedback_is_that_of_the_inverse():
+    """As GPTQ has it: from the Cholesky factor of the inverse."""
+    h = hessian(64).astype(np.float64)
+    feedback = feedback_of(h, damping=0.0)
+    upper = np.linalg.cholesky(np.linalg.inv(h)).T
+    ends = np.diagonal(upper)
+    factors = np.linalg.inv(upper / ends[:, None])  # U = D (I + S); errors of values are fed through its inverse
+    np.testing.assert_allclose(feedback.factors, np.triu(factors, 1), atol=1e-5)
+    np.testing.assert_allclose(feedback.importance, ends**-2 / np.mean(ends**-2), rtol=1e-5)
