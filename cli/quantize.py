@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +62,14 @@ Imatrix = Annotated[
         help="Importance matrix of the model, as llama.cpp's tools make and read it: which errors count more.",
     ),
 ]  # fmt: skip
+Gptq = Annotated[
+    Path | None,
+    typer.Option(
+        "--gptq", metavar="FILE", show_default=False,
+        help="Hessian of the model, of `lcpu imatrix --hessian`: each column of a matrix makes up for the rounding "
+        "errors of those before it (GPTQ). It stands for an importance matrix, too.",
+    ),
+]  # fmt: skip
 Ternarize = Annotated[
     str | None,
     typer.Option(
@@ -82,6 +91,7 @@ def quantize(
     embedding_type: EmbeddingType = None,
     tensor_type: TensorTypes = None,
     imatrix: Imatrix = None,
+    gptq: Gptq = None,
     ternarize: Ternarize = None,
     check: Check = False,
     base: divergence.Base = None,
@@ -100,6 +110,7 @@ def quantize(
     perplexity --kl`.
     """
     from ..convert import bit_budget
+    from ..convert.hessian import Hessians
     from ..convert.imatrix import check_demands, read_imatrix, without_weights
     from ..convert.output import check_free
     from ..convert.quantize import quantize as write_quantized
@@ -118,9 +129,14 @@ def quantize(
     comparison = divergence.prepared(source, base, text, window, chunks)
     patterns = tuple(map(override, tensor_type or ()))
     overrides = Overrides(pure, tensor_type_named(output_type), tensor_type_named(embedding_type), patterns)
-    with GGUFFile.open(source) as file, console.LoadProgress() as progress:
+    with ExitStack() as stack:
+        file = stack.enter_context(GGUFFile.open(source))
+        progress = stack.enter_context(console.LoadProgress())
         check_free(target, force)
-        importance = read_imatrix(imatrix) if imatrix else None
+        hessians = stack.enter_context(Hessians(gptq)) if gptq else None
+        if hessians:
+            hessians.check(file.tensors.values())
+        importance = read_imatrix(imatrix) if imatrix else hessians.importance() if hessians else None
         types, misfits = choose_types(file.tensors.values(), file.metadata, mixture, overrides, importance is not None)
         file_type, workers = mixture.file_type, threads if threads and threads > 0 else None
         tables: list[str] = []
@@ -136,7 +152,7 @@ def quantize(
         if misfits:
             console.notice(f"note: the rows of {counted(misfits)} are not whole blocks: another type is taken")
         done = write_quantized(
-            file, target, types, file_type, threads=workers, imatrix=importance,
+            file, target, types, file_type, threads=workers, imatrix=importance, hessians=hessians,
             ternarize=ternarize is not None, check=check, force=force, progress=progress,
         )  # fmt: skip
     parts = [*tables, type_table(done), *([error_table(done)] if check else []), totals(source, target, done)]

@@ -24,15 +24,16 @@ class Feedback:
 
 
 def feedback_of(hessian: np.ndarray, damping: float = DAMPING) -> Feedback:
-    """hessian: [k][k], symmetric; of it the lower triangle is used. Damping is added to the diagonal.
+    """hessian: [k][k], symmetric; of it the lower triangle is used. damping: this share of the mean of its diagonal is
+    added to the diagonal.
 
     Raises numpy.linalg.LinAlgError if it is not positive definite even so.
     """
-    flipped = hessian[::-1, ::-1].astype(np.float64)
+    flipped = hessian[::-1, ::-1].astype(np.float64)  # for a root that is upper triangular
     diagonal = np.einsum("ii->i", flipped)
     mean = diagonal.mean()
     diagonal += damping * mean if mean > 0 else 1.0
-    root = np.linalg.cholesky(flipped)[::-1, ::-1]
+    root = np.linalg.cholesky(flipped, upper=True).T[::-1, ::-1]
     del flipped, diagonal
     ends = np.diagonal(root).copy()
     factors = np.empty(root.shape, np.float32)
