@@ -85,8 +85,9 @@ def _add_products(x: np.ndarray, sums: np.ndarray, scratch: np.ndarray) -> None:
     for start in range(0, len(sums), _STRIPE):
         end = min(start + _STRIPE, len(sums))
         products = scratch[: (end - start) * end].reshape(end - start, end)
-        np.matmul(x[:, start:end].T, x[:, :end], out=products)
-        sums[start:end, :end] += products
+        with np.errstate(invalid="ignore", over="ignore"):  # `_checked` finds what is no number
+            np.matmul(x[:, start:end].T, x[:, :end], out=products)
+            sums[start:end, :end] += products
 
 
 def _checked(point: Point, sums: np.ndarray) -> np.ndarray:
