@@ -62,7 +62,7 @@ def test_predictions_are_nearer(measured, folder, capsys):
         assert exit_code(["quantize", str(base), f"{options[0][2:]}.gguf", "q4_0", *options]) == 0
     assert capsys.readouterr().err == ""
     with GGUFFile.open("gptq.gguf") as file:
-        assert {info.type_name for info in file.tensors.values()} == {"F32", "Q4_0", "Q4_1", "Q8_0"}
+        assert file.tensors["blk.0.attn_q.weight"].type_name == "Q4_0"
         assert file.metadata["quantize.imatrix.file"] == str(measured / "hessian.gguf")
     assert divergence(Path("gptq.gguf"), base, text) < 0.6 * divergence(Path("imatrix.gguf"), base, text)
 
@@ -83,9 +83,9 @@ def test_refused(measured, folder, capsys, tiny_gguf):
     def error(*arguments: str) -> str:
         assert exit_code(list(arguments)) == 1
         assert not Path("out.gguf").exists()
-        err = capsys.readouterr().err
-        assert err.count("\n") == 1
-        return err
+        *notes, line = capsys.readouterr().err.splitlines()
+        assert all(note.startswith("note: ") for note in notes)
+        return line
 
     assert "the sums are not of so many: take the Hessian of this model" in error(
         "quantize", str(tiny_gguf), "out.gguf", "q4_0", "--gptq", hessian)
@@ -99,10 +99,10 @@ def test_refused(measured, folder, capsys, tiny_gguf):
         "quantize", base, "out.gguf", "q4_0", "--gptq", "no.gguf")
     with GGUFFile.open(base) as file:
         k = file.tensors["blk.0.attn_q.weight"].shape[-1]
-    for values, cause in ((np.full, "has values that are no sums of products"), ):
-        sums = values(k * (k + 1) // 2, -1, "<f4")
-        write_gguf("bad.gguf", keys, [TensorToWrite("blk.0.attn_q.weight.hessian", sums.shape, 0, sums)])
-        assert cause in error("quantize", base, "out.gguf", "q4_0", "--gptq", "bad.gguf")
+    sums = np.full(k * (k + 1) // 2, -1, "<f4")
+    write_gguf("bad.gguf", keys, [TensorToWrite("blk.0.attn_q.weight.hessian", sums.shape, 0, sums)])
+    assert "has values that are no sums of products" in error(
+        "quantize", base, "out.gguf", "q4_0", "--gptq", "bad.gguf")
     write_gguf("other.gguf", keys | {"hessian.matrices": ["blk.99.attn_q.weight"]},
                [TensorToWrite("blk.99.attn_q.weight.hessian", sums.shape, 0, sums)])
     assert "has nothing for any tensor of this model" in error(
