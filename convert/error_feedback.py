@@ -12,6 +12,7 @@ from ..kernels.formats import Format
 from ..kernels.program import Program
 from ..kernels.team import Team
 
+ROUNDS = 2  # how often scales of a block are searched anew
 DAMPING = 0.01  # of the mean of a Hessian's diagonal
 
 
@@ -58,7 +59,8 @@ def quantize_rows(team: Team, weights: np.ndarray, feedback: Feedback, format: F
         program.add(format.sweep, rows=rows, columns=last - first, x=x, x_bytes=x.strides[0],
                     weights=weights[:, first:], weight_bytes=weights.strides[0], importance=feedback.importance[first:],
                     factors=own, factor_bytes=own.strides[0],
-                    target=out[:, first // format.block * format.block_bytes :], target_bytes=out.strides[0])
+                    target=out[:, first // format.block * format.block_bytes :], target_bytes=out.strides[0],
+                    rounds=ROUNDS)
         team.run(program.finish())
         if told:
             told(last)

@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 
-from lcpu.convert.error_feedback import feedback_of, quantize_rows
+from lcpu.convert.error_feedback import ROUNDS, feedback_of, quantize_rows
 from lcpu.kernels.formats import Format
 from lcpu.kernels.team import Team
 
@@ -43,23 +43,37 @@ def scales_and_offsets(name: str, block: np.ndarray) -> tuple[np.ndarray, np.nda
     return halves[0] * ((low | high << 4) - 32).astype(np.float32), zeros
 
 
+def rounded(format: Format, weights: np.ndarray, x: np.ndarray, first: int, fitted: np.ndarray, factors: np.ndarray,
+            importance: np.ndarray) -> tuple[np.float32, np.ndarray, np.ndarray, np.ndarray]:
+    """A block whose scales are best for `fitted`: weighted errors, its values, what they stand for, and the new x."""
+    levels, own = np.array(sorted(LEVELS[format.name]), np.float32), slice(first, first + format.block)
+    weigh = format.weighted_encoder
+    block = encode_weighted(format, fitted, importance[own]) if weigh else encode(format, fitted)
+    scales, offsets = scales_and_offsets(format.name, block)
+    group, loss, values, seen = format.block // len(scales), np.float32(0), np.empty(0), np.empty(0)
+    for k in range(own.start, own.stop):
+        scale, offset = scales[(k - first) // group], offsets[(k - first) // group]
+        code = (x[k] + offset) * (np.float32(1) / scale if scale else np.float32(0))
+        value = scale * levels[np.abs(levels - code).argmin()] - offset
+        values, seen = np.append(values, value), np.append(seen, x[k])
+        loss += (x[k] - value) * (x[k] - value) * importance[k]
+        x = (np.float64(weights[k] - value) * factors[k].astype(np.float64) + x.astype(np.float64)).astype(np.float32)
+    return loss, values.astype(np.float32), seen.astype(np.float32), x
+
+
 def swept(format: Format, weights: np.ndarray, factors: np.ndarray, importance: np.ndarray) -> np.ndarray:
     """The values [k] that a row gets: column by column, with float32 sums in the kernel's order."""
-    levels = np.array(sorted(LEVELS[format.name]), np.float32)
-    x, out = weights.copy(), np.empty_like(weights)
+    x, out = weights.copy(), []
     for first in range(0, len(x), format.block):
-        own = slice(first, first + format.block)
-        weigh = format.weighted_encoder
-        block = encode_weighted(format, x[own], importance[own]) if weigh else encode(format, x[own])
-        scales, offsets = scales_and_offsets(format.name, block)
-        group = format.block // len(scales)
-        for k in range(first, first + format.block):
-            scale, offset = scales[(k - first) // group], offsets[(k - first) // group]
-            code = (x[k] + offset) * (np.float32(1) / scale if scale else np.float32(0))
-            out[k] = scale * levels[np.abs(levels - code).argmin()] - offset
-            error = np.float64(weights[k] - out[k])
-            x = (error * factors[k].astype(np.float64) + x.astype(np.float64)).astype(np.float32)
-    return out
+        tries, seen = [], x[first : first + format.block]
+        for _ in range(ROUNDS + 1):
+            tries.append(rounded(format, weights, x, first, seen, factors, importance))
+            seen = tries[-1][2]
+        least = min(loss for loss, *_ in tries)
+        best = [each for each in tries if each[0] == least]
+        _, values, _, x = best[-1] if tries[-1][0] == least else best[0]
+        out.append(values)
+    return np.concatenate(out)
 
 
 def hessian(k: int, seed: int = 1) -> np.ndarray:
