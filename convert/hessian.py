@@ -20,7 +20,7 @@ from ..engine.gguf_file import GGUFFile, TensorInfo
 from ..engine.gguf_metadata import quoted
 from ..engine.input_products import Products
 from ..kernels.errors import LcpuError
-from .error_feedback import Feedback, feedback_of
+from .error_feedback import Feedback, feedback_of, shrinkage
 from .gguf_writer import TensorToWrite, write_gguf
 from .imatrix import ImportanceMatrix
 
@@ -90,6 +90,8 @@ class Hessians:
         if not (isinstance(names, list) and isinstance(sums, np.ndarray) and names and len(names) == len(sums)
                 and sums.dtype.kind in "iu" and sums.min() >= 0 and sums.max() < len(stored)):
             raise LcpuError(f"{self.path}: does not say which matrices it is of: the file is damaged; make it again")
+        tokens = metadata.get("hessian.tokens")
+        self._tokens = tokens if isinstance(tokens, int) else 0
         return {name: stored[number] for name, number in zip(names, sums, strict=True)}
 
     def check(self, infos: Iterable[TensorInfo]) -> None:
@@ -110,13 +112,17 @@ class Hessians:
             while len(self._kept) >= _KEPT:
                 self._kept.popitem(last=False)
             try:
-                self._kept[tensor] = feedback_of(self._unpacked(tensor))
+                self._kept[tensor] = self._feedback(tensor)
             except np.linalg.LinAlgError:
                 raise LcpuError(f"{self.path}: tensor {quoted(tensor)} has values that are no sums of products: the "
                                 "file is damaged; make it again") from None
             self._file.release(tensor)
         self._kept.move_to_end(tensor)
         return self._kept[tensor]
+
+    def _feedback(self, tensor: str) -> Feedback:
+        sums = self._unpacked(tensor)
+        return feedback_of(sums, shrinkage=shrinkage(self._tokens, len(sums)))
 
     def _unpacked(self, tensor: str) -> np.ndarray:
         values, at = self._file.data(tensor).view("<f4"), 0
