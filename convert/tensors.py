@@ -101,13 +101,10 @@ def _by_gguf_name(checkpoint: Checkpoint, architecture: Architecture, blocks: in
         if name.endswith(_SKIPPED) or (name == "lm_head.weight" and not architecture.has_output):
             continue
         block, _, ending = name.removeprefix("model.layers.").partition(".")
-        if ending in architecture.stacks and block.isdecimal():
-            stacks = architecture.stacks[ending]
-            found |= {f"blk.{block}.{each}": InTurn(source, i, len(stacks)) for i, each in enumerate(stacks)}
-            continue
-        if ending in architecture.fused and block.isdecimal():
-            parts = architecture.fused[ending]
-            found |= {f"blk.{block}.{each}": InTurn(source, i, len(parts), True) for i, each in enumerate(parts)}
+        is_fused = ending in architecture.fused
+        parts = architecture.fused[ending] if is_fused else architecture.stacks.get(ending, ())
+        if parts and block.isdecimal():
+            found |= {f"blk.{block}.{each}": InTurn(source, i, len(parts), is_fused) for i, each in enumerate(parts)}
             continue
         gguf_name = _other_name(name, architecture) or names.get_name(name, (".weight", ".bias"))
         if gguf_name is None:
@@ -198,8 +195,7 @@ class _Maker:
         if isinstance(whole, Parts):
             raise whole.error(next(iter(whole.tensors.values())), "is quantized, and holds several tensors, which lcpu "
                               "does not take apart")
-        if whole.shape != stored or whole.dtype not in FLOATS or whole.strides is not None:
-            raise self.error(whole, f"is not {shown(stored)} floats, as config.json says")
+        self._check_floats(whole, stored)
         strides = (*([source.count * rows * k] if stack else []), k, 1)
         first = source.index * rows * k * (whole.nbytes // math.prod(stored))
         return plain(replace(whole, shape=shape, strides=strides, offset=whole.offset + first))
@@ -213,11 +209,14 @@ class _Maker:
             assert isinstance(made, Weight)
             return weight_values(every(made, i, count))
         stored = (experts, *k, count * rows)
-        if whole.shape != stored or whole.dtype not in FLOATS or whole.strides is not None:
-            raise self.error(whole, f"is not {shown(stored)} floats, as config.json says")
+        self._check_floats(whole, stored)
         size = whole.nbytes // math.prod(stored)
         strides = (math.prod(stored[1:]), count) if not k else (math.prod(stored[1:]), count, count * rows)
         return plain(replace(whole, shape=shape, strides=strides, offset=whole.offset + i * size))
+
+    def _check_floats(self, whole: SourceTensor, shape: tuple[int, ...]) -> None:
+        if whole.shape != shape or whole.dtype not in FLOATS or whole.strides is not None:
+            raise self.error(whole, f"is not {shown(shape)} floats, as config.json says")
 
     def read(self, parts: Parts, shape: tuple[int, ...]) -> Integers | Weight:
         assert self.packing is not None

@@ -186,8 +186,9 @@ class Builder:
                                  vectors=out.vectors)
         return results
 
-    def logits(self, x: Rows, name: str) -> Rows:
-        """The output layer, in the requested format."""
+    def logits(self, x: Rows, name: str | None = None) -> Rows:
+        """The output layer, in the requested format. name: by default its own, or the embedding's where it is both."""
+        name = name or ("output" if self.has("output.weight") else "token_embd")
         self.matrix(f"{name}.weight", self.h.vocab_size, x.width, self._output_format)
         return self.linear(x, name, self.h.vocab_size)
 

@@ -70,7 +70,6 @@ _LIMITS = {
     "attention.head_count_kv": 2**12,
     "attention.key_length": 2**12,
     "attention.value_length": 2**12,
-    "attention.sliding_window": 2**27,
     "attention.sliding_window_pattern": 2**12,
     "rope.dimension_count": 2**12,
     "rope.scaling.original_context_length": 2**27,
@@ -80,13 +79,13 @@ _LIMITS = {
     "expert_feed_forward_length": 2**22,
     "expert_shared_feed_forward_length": 2**22,
 }
-# Architectures whose mixtures of experts are computed, and those of which llama.cpp takes a dense width to be that of
-# all experts of a token, where the file does not say how wide one is.
-_WITH_EXPERTS = ("llama", "gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "granitemoe")
+# Architectures that always have experts, those that may have them, and those of which llama.cpp takes a dense width to
+# be that of all experts of a token, where the file does not say how wide one is.
+_ALWAYS_EXPERTS = ("gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "granitemoe")
+_WITH_EXPERTS = ("llama", *_ALWAYS_EXPERTS)
 _WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
 _LARGEST = 2**27  # of counts that few architectures have
 
-_EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")  # a model has one
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
 
@@ -243,11 +242,16 @@ def read(metadata: Mapping[str, Value], source: str | Path = "model",
         rope_dimension_count=rope_dimension_count,
         rope_freq_base=keys.real("rope.freq_base", default=10000.0, low=2.0),
         rope_scaling=_rope_scaling(keys, context_length),
-        norm_epsilon=keys.real(_EPSILONS[keys.get(_EPSILONS[0]) is None and keys.get(_EPSILONS[1]) is not None],
-                               high=1.0),
+        norm_epsilon=_norm_epsilon(keys),
         vocab_size=vocab_size,
         **experts,
     )
+
+
+def _norm_epsilon(keys: Keys) -> float:
+    """Of RMS norms, or of layer norms where the file has no other."""
+    rms, layer = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+    return keys.real(layer if keys.get(rms) is None and keys.get(layer) is not None else rms, high=1.0)
 
 
 def _feed_forward(keys: Keys) -> int:
@@ -260,7 +264,7 @@ def _experts(keys: Keys) -> dict[str, int]:
     """How many experts there are, how many of them a token has, and how wide they are. Empty for dense models."""
     stated = keys.get("expert_count")
     if stated is None or (isinstance(stated, int) and stated == 0):
-        if keys.architecture in _WITH_EXPERTS[1:]:
+        if keys.architecture in _ALWAYS_EXPERTS:
             raise keys.error("expert_count", _MISSING)
         return {}
     if keys.architecture not in _WITH_EXPERTS:
@@ -273,8 +277,7 @@ def _experts(keys: Keys) -> dict[str, int]:
     width = max(1, dense // used) if keys.architecture in _WIDTH_OF_ALL else dense
     return {"expert_count": count, "expert_used_count": used,
             "expert_feed_forward_length": keys.count("expert_feed_forward_length", width),
-            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense,
-                                                                         least=0)}
+            "expert_shared_feed_forward_length": keys.count("expert_shared_feed_forward_length", dense, least=0)}
 
 
 def _head_dim(keys: Keys, embedding_length: int, head_count: int) -> int:

@@ -34,8 +34,7 @@ def layer_norm_heads(b: Builder, x: Rows, name: str, heads: int) -> Rows:
 
 def logits(b: Builder, x: Rows) -> Rows:
     """Of the rows that want them, by the output layer, or the embedding table where it is both."""
-    x = layer_norm(b, b.outputs(x), "output_norm")
-    return b.logits(x, "output" if b.has("output.weight") else "token_embd")
+    return b.logits(layer_norm(b, b.outputs(x), "output_norm"))
 
 
 def add_mlp(b: Builder, x: Rows, normed: Rows, name: str, activation: str) -> Rows:

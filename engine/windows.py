@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .builder import Builder
+from .rope import RopeTable
 
 
 def layer_windows(b: Builder, period: int, default: int = 0) -> list[int]:
@@ -18,3 +21,17 @@ def layer_windows(b: Builder, period: int, default: int = 0) -> list[int]:
         period = b.keys.count(pattern, period, least=0)
         local = [period == 0 or (layer + 1) % period > 0 for layer in range(layers)]
     return [window if is_local else 0 for is_local in local]
+
+
+def rope_tables(b: Builder, windows: list[int], base: float, attention_factor: float = 1.0) -> list[RopeTable]:
+    """The angles of each layer. Those with a window rotate without scaling, and with a base of their own.
+
+    base: of a file that has none for them. attention_factor: theirs.
+    """
+    of_all = b.rope_table()
+    if not any(windows):
+        return [of_all] * len(windows)
+    scaling = replace(b.h.rope_scaling, type="none", factor=1.0, attention_factor=attention_factor)
+    base = b.keys.real("rope.freq_base_swa", base, low=2.0)
+    of_windows = b.rope_table(replace(b.h, rope_freq_base=base, rope_scaling=scaling))
+    return [of_windows if window else of_all for window in windows]

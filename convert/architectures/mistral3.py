@@ -6,6 +6,7 @@ import gguf
 
 from ...engine.gguf_metadata import Value
 from ..json_file import Config
+from . import vision
 from .llama import LLAMA
 from .rope import rope_scaling
 
@@ -23,7 +24,7 @@ MISTRAL3 = replace(
     name="mistral3",
     gguf=gguf.MODEL_ARCH.MISTRAL3,
     ropes=_ROPES,
-    prefixes=(("language_model.model.", "model."), ("model.language_model.", "model."), ("language_model.", "")),
-    parts=("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."),
+    prefixes=vision.PREFIXES,
+    parts=vision.PARTS,
     metadata=_metadata,
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...engine.gguf_metadata import Value
 from ..json_file import Config
 
+LOCAL_BASE = "rope_local_base_freq"  # of the rotations of layers with a window, in older files
 _KINDS = {"sliding_attention": True, "full_attention": False}
 
 
@@ -33,3 +36,13 @@ def window_metadata(config: Config, period: int) -> dict[str, Value]:
 
 def _pattern(layers: int, period: int) -> list[bool]:
     return [(layer + 1) % period > 0 for layer in range(layers)]
+
+
+def with_base_of_windows(values: dict[str, Any]) -> dict[str, Any]:
+    """A config.json with the rotations of both kinds of layers as older files have them."""
+    kinds = values.get("rope_parameters")
+    if not isinstance(kinds, dict) or not isinstance(kinds.get("full_attention"), dict):
+        return values
+    local = kinds.get("sliding_attention")
+    theta = local.get("rope_theta") if isinstance(local, dict) else None
+    return values | {"rope_parameters": kinds["full_attention"], LOCAL_BASE: theta or values.get(LOCAL_BASE)}

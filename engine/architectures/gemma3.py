@@ -3,12 +3,9 @@
 Of six layers, five have a window and rotate with a base of their own, without scaling.
 """
 
-from dataclasses import replace
-
 from ..builder import Builder
-from ..hyperparameters import Hyperparameters
 from ..rows import Rows
-from ..windows import layer_windows
+from ..windows import layer_windows, rope_tables
 from .gemma import embed
 from .gemma2 import attention_scale, capped, finish
 from .llama import logits, projections
@@ -20,20 +17,13 @@ def build(b: Builder) -> Rows:
     """Record the program; the result is the logits [outputs][vocab]."""
     h, scale = b.h, attention_scale(b, _LAYERS_27B)
     windows = layer_windows(b, period=6)
-    of_all = b.rope_table()
-    of_windows = b.rope_table(_local(b)) if any(windows) else of_all
+    tables = rope_tables(b, windows, base=10000.0, attention_factor=h.rope_scaling.attention_factor)
     x = embed(b)
-    for layer, window in enumerate(windows):
-        name, table = f"blk.{layer}.", of_windows if window else of_all
+    for layer, (window, table) in enumerate(zip(windows, tables, strict=True)):
+        name = f"blk.{layer}."
         q, k, v = projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
         q = b.rms_norm_heads(q, name + "attn_q_norm.weight", h.head_count)
         k = b.rms_norm_heads(k, name + "attn_k_norm.weight", h.head_count_kv)
         q, k = b.rope(q, h.head_count, halves=True, table=table), b.rope(k, h.head_count_kv, halves=True, table=table)
         x = finish(b, x, b.attention(q, k, v, name, window=window, scale=scale), name)
     return capped(b, logits(b, x), b.keys.real("final_logit_softcapping", 0.0))
-
-
-def _local(b: Builder) -> Hyperparameters:
-    """Those by which layers with a window rotate."""
-    scaling = replace(b.h.rope_scaling, type="none", factor=1.0)
-    return replace(b.h, rope_freq_base=b.keys.real("rope.freq_base_swa", 10000.0, low=2.0), rope_scaling=scaling)

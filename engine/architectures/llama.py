@@ -40,5 +40,4 @@ def feed_forward(b: Builder, x: Rows, name: str) -> Rows:
 
 def logits(b: Builder, x: Rows) -> Rows:
     """Of the rows that want them, by the output layer, or the embedding table where it is both."""
-    x = b.rms_norm(b.outputs(x), "output_norm.weight")
-    return b.logits(x, "output" if b.has("output.weight") else "token_embd")
+    return b.logits(b.rms_norm(b.outputs(x), "output_norm.weight"))

@@ -3,13 +3,10 @@
 OLMo 3 has windows in three of four layers, which rotate without scaling.
 """
 
-from dataclasses import replace
-
 from ..builder import Builder
-from ..hyperparameters import Hyperparameters
 from ..post_norms import add_rms_norm
 from ..rows import Rows
-from ..windows import layer_windows
+from ..windows import layer_windows, rope_tables
 from .llama import logits, projections
 
 
@@ -17,11 +14,10 @@ def build(b: Builder) -> Rows:
     """Record the program; the result is the logits [outputs][vocab]."""
     h = b.h
     windows = layer_windows(b, period=4)
-    of_all = b.rope_table()
-    of_windows = b.rope_table(_local(b)) if any(windows) else of_all
+    tables = rope_tables(b, windows, base=h.rope_freq_base)
     x = b.embed("token_embd.weight")
-    for layer, window in enumerate(windows):
-        name, table = f"blk.{layer}.", of_windows if window else of_all
+    for layer, (window, table) in enumerate(zip(windows, tables, strict=True)):
+        name = f"blk.{layer}."
         q, k, v = projections(b, x, name)
         q = b.rms_norm(q, name + "attn_q_norm.weight", memory="queries")
         k = b.rms_norm(k, name + "attn_k_norm.weight", memory="keys")
@@ -31,10 +27,3 @@ def build(b: Builder) -> Rows:
         hidden = b.gated(x, name + "ffn_gate", name + "ffn_up", h.feed_forward_length)
         x = add_rms_norm(b, x, b.linear(hidden, name + "ffn_down", h.embedding_length), name + "post_ffw_norm.weight")
     return logits(b, x)
-
-
-def _local(b: Builder) -> Hyperparameters:
-    """Those by which layers with a window rotate."""
-    scaling = replace(b.h.rope_scaling, type="none", factor=1.0, attention_factor=1.0)
-    base = b.keys.real("rope.freq_base_swa", b.h.rope_freq_base, low=2.0)
-    return replace(b.h, rope_freq_base=base, rope_scaling=scaling)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any, Literal
@@ -142,7 +142,8 @@ def silence() -> Iterator[str]:
 
 
 def render(template: str | None, messages: list[dict[str, str]], *, add_generation_prompt: bool = True,
-           bos_token: str = "", eos_token: str = "", variables: Mapping[str, Any] | None = None) -> str:
+           bos_token: str = "", eos_token: str = "", tools: Sequence[Mapping[str, Any]] | None = None,
+           variables: Mapping[str, Any] | None = None) -> str:
     told = "".join(f"[{name}: {value}]\n" for name, value in sorted((variables or {}).items()))
     return bos_token + told + "".join(f"{message['role']}:{message['content']}\n" for message in messages)
 

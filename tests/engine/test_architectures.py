@@ -102,12 +102,13 @@ def rotate(x: np.ndarray, turns: np.ndarray, halves: bool) -> np.ndarray:
     return x
 
 
-def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float | None = None, window: int = 0,
-           cap: float = 0.0) -> np.ndarray:
+def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float = 0, window: int = 0, cap: float = 0
+           ) -> np.ndarray:
     """[tokens][heads][head size] -> [tokens][heads * head size]; in float16, what attention keeps in it."""
     count, heads, head_dim = q.shape
+    scale = scale or head_dim**-0.5
     q, k, v = (float16(np.repeat(each, heads // each.shape[1], axis=1)) for each in (q, k, v))
-    scores = np.einsum("qhd,khd->hqk", q, k) * (head_dim**-0.5 if scale is None else scale)
+    scores = np.einsum("qhd,khd->hqk", q, k) * scale
     scores = cap * np.tanh(scores / cap) if cap else scores
     scores[:, np.triu(np.ones((count, count), bool), 1)] = -np.inf
     scores[:, np.tril(np.ones((count, count), bool), -(window or count))] = -np.inf
