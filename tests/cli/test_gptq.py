@@ -60,7 +60,7 @@ def test_predictions_are_nearer(measured, folder, capsys):
     base, text = models.path("stories"), (measured / "held.txt").read_text(encoding="utf-8")
     for options in (["--imatrix", str(measured / "imatrix.gguf")], ["--gptq", str(measured / "hessian.gguf")]):
         assert exit_code(["quantize", str(base), f"{options[0][2:]}.gguf", "q4_0", *options]) == 0
-    assert capsys.readouterr().err == ""
+    assert "note: " not in capsys.readouterr().err
     with GGUFFile.open("gptq.gguf") as file:
         assert file.tensors["blk.0.attn_q.weight"].type_name == "Q4_0"
         assert file.metadata["quantize.imatrix.file"] == str(measured / "hessian.gguf")
@@ -84,7 +84,7 @@ def test_refused(measured, folder, capsys, tiny_gguf):
         assert exit_code(list(arguments)) == 1
         assert not Path("out.gguf").exists()
         *notes, line = capsys.readouterr().err.splitlines()
-        assert all(note.startswith("note: ") for note in notes)
+        assert all(note.startswith(("note: ", "compiling ")) for note in notes)
         return line
 
     assert "the sums are not of so many: take the Hessian of this model" in error(
