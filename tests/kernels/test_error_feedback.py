@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 
-from lcpu.convert.error_feedback import ROUNDS, feedback_of, quantize_rows
+from lcpu.convert.error_feedback import ROUNDS, feedback_of, quantize_rows, shrinkage
 from lcpu.kernels.formats import Format
 from lcpu.kernels.team import Team
 
@@ -126,3 +126,34 @@ def test_feedback_is_that_of_the_inverse():
     factors = np.linalg.inv(upper / ends[:, None])  # U = D (I + S); errors of values are fed through its inverse
     np.testing.assert_allclose(feedback.factors, np.triu(factors, 1), atol=1e-5)
     np.testing.assert_allclose(feedback.importance, ends**-2 / np.mean(ends**-2), rtol=1e-5)
+
+
+def test_products_of_different_columns_shrink():
+    h = hessian(64)
+    shrunk = 0.75 * h
+    np.fill_diagonal(shrunk, np.diagonal(h))
+    one, other = feedback_of(h, shrinkage=0.25), feedback_of(shrunk)
+    np.testing.assert_allclose(one.factors, other.factors, atol=1e-6)
+    np.testing.assert_allclose(one.importance, other.importance, rtol=1e-5)
+    assert not feedback_of(h, shrinkage=1.0).factors.any()  # all columns on their own
+
+
+def test_short_texts_shrink_more():
+    """What a sample has that the next has not: with shrinkage, errors on new rows are smaller, the more so the fewer
+    rows were measured."""
+    random = np.random.RandomState(4)
+    k, weights, mixing = 128, random.standard_normal((32, 128)), np.eye(128) + random.standard_normal((128, 128)) / 20
+    format = next(format for format in FORMATS if format.name == "q4_0")
+
+    def error(rows: int, shrink: float) -> float:
+        x = np.random.RandomState(5).standard_normal((rows, k)) @ mixing
+        new = np.random.RandomState(6).standard_normal((4096, k)) @ mixing
+        out, errors = np.zeros((32, k // 32 * 18), np.uint8), weights.astype(np.float32)
+        with Team(1) as team:
+            quantize_rows(team, errors, feedback_of((x.T @ x).astype(np.float32), shrinkage=shrink), format, out)
+        return float(np.square(new @ errors.T).sum())
+
+    gains = [error(rows, shrinkage(rows, k)) / error(rows, 0.0) for rows in (256, 4096)]
+    assert gains[0] < gains[1] < 1.01
+    assert gains[0] < 0.95
+    assert shrinkage(0, k) == 1
