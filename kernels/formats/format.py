@@ -104,5 +104,5 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
         adjacent_blocks=adjacent_blocks,
         panel_header_bytes=header_bytes,
         weighted_encoder=weigh,
-        sweep=grid and sweeper(name, grid, block, block_bytes, quantize_block, quantize_weighted),
+        sweep=sweeper(name, grid, block, block_bytes, quantize_block, quantize_weighted) if grid else None,
     )
