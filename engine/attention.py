@@ -1,4 +1,4 @@
-"""Attention: a layer keeps keys and values in the pages of sequences, and queries see them, of the layer or a later one.
+"""Attention: a layer keeps keys and values in the pages of sequences, and its queries, or a later one's, see them.
 
 `Builder.attention` does both for layers that keep their own.
 """
@@ -43,7 +43,7 @@ class Attended:
 
 
 def keep(b: Builder, k: Rows, v: Rows, layer: str, head_dim: int) -> Kept:
-    """Store k and v of a layer in its place of the sequences' pages. layer: what the names of its tensors begin with."""
+    """Store k and v of a layer in its place of the sequences' pages. layer: how the names of its tensors begin."""
     pool, heads = b.pool, k.width // head_dim
     place = pool.add_layer(heads, head_dim)
     kept = Kept(place, {"tables": b.batch.tables, "table_bytes": b.batch.tables.strides[0],

@@ -109,7 +109,8 @@ def _route(b: Builder, x: Rows, name: str, count: int, used: int, scoring: Scori
     bias = b.tensors.vector(f"{name}exp_probs_b.bias", count) if b.has(f"{name}exp_probs_b.bias") else 0
     b.program.add(kernels.route, count=x.count, scores=scores.array, stride=scores.stride, experts=count, used=used,
                   scoring=_SCORINGS[scoring], bias=bias, renormalize=renormalize, factor=float(factor),
-                  factors=0 if factors is None else factors, chosen=b.buffer("chosen experts", 8 * used), weights=weights, weights_stride=weights.strides[0],
+                  factors=0 if factors is None else factors, chosen=b.buffer("chosen experts", 8 * used),
+                  weights=weights, weights_stride=weights.strides[0],
                   places=places, groups=groups, rows=rows, ranks=b.scratch("ranks", scores.stride),
                   ranks_bytes=scores.stride,
                   next_rows=b.buffer("next rows of experts", 8 * count, 1), finished=b.buffer("routed tokens", 64, 1))

@@ -164,7 +164,8 @@ def route(work, thread, threads, count, scores, stride, experts, used, scoring, 
     functions of a token's scores rank its experts and are their weights; with SOFTMAX_OF_CHOSEN, the scores themselves
     rank, and weights are the softmax over those chosen. bias: float32 [experts], whole vectors, added for ranking
     alone, or 0. Equal ranks: the lower id. Weights are divided by their sum if `renormalize`, then multiplied by
-    `factor`, and by that of the expert: factors, float32 [experts], or 0. A token with a score that is not finite has NaN for its weights.
+    `factor`, and by that of the expert: factors, float32 [experts], or 0. A token with a score that is not finite has
+    NaN for its weights.
 
     Results: chosen, places: int64 [count][used], the experts of a token from the highest rank on, and the rows of these
     pairs. weights: float32 [count][used], `weights_stride` bytes apart, whole vectors. groups: as in `matmul_experts`.

@@ -35,8 +35,8 @@ def _complete(values: dict[str, Any]) -> dict[str, Any]:
         kinds = ["full_attention" if (layer + 1) % _PERIOD == 0 or layer + 1 == layers else "sliding_attention"
                  for layer in range(layers)]
     by_layer = values.get("per_layer_config")  # the newer form of the two keys below
-    own = next(iter(by_layer.values()), {}) if isinstance(by_layer, dict) else {}
-    own = own if isinstance(own, dict) else {}
+    first = next(iter(by_layer.values()), None) if isinstance(by_layer, dict) else None
+    own: dict[str, Any] = first if isinstance(first, dict) else {}
     local, local_kv = values["head_dim"], values["num_key_value_heads"]
     kv_heads = values.get("num_global_key_value_heads") if values.get("attention_k_eq_v") else None
     return with_base_of_windows(values | {

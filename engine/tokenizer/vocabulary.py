@@ -38,7 +38,8 @@ class Vocabulary:
 
     `ids` maps the text of a token to its id. `types` is int8 [tokens], read-only, with llama.cpp's corrections made.
     `scores` is float32 [tokens] with the model "llama", and `merges` (left, right) pairs, best first, with others; else
-    they are None. `merges_characters`: they are of characters, not of bytes. `strips_after` are the special tokens that take the white space after them along.
+    they are None. `merges_characters`: they are of characters, not of bytes. `strips_after` are the special tokens that
+    take the white space after them along.
 
     `add_space_prefix`: a space goes before a text, and before what follows a special token. `prepend_scheme` changes
     that as the `Metaspace` of Hugging Face's tokenizers does: no text that begins with a space gets another; with
@@ -76,9 +77,10 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
 
     Defaults follow llama.cpp: without a `tokenizer.ggml.pre`, a "gpt2" vocabulary has the pre-tokenizer "default";
     without an `add_bos_token`, BOS goes before a text with "llama" and with the pre-tokenizers that want it, and always
-    with "gemma4"; a "llama" vocabulary has BOS 1, EOS 2 and the unknown token 0 unless it says otherwise. (But a "gpt2" one that does not say
-    has no BOS and no EOS; llama.cpp takes token 11, whatever that is.) What is missing or contradicts, but does no
-    harm, is logged as a note; a missing `tokenizer.ggml.pre` as a warning, since other tokens may come of it.
+    with "gemma4"; a "llama" vocabulary has BOS 1, EOS 2 and the unknown token 0 unless it says otherwise. (But another
+    that does not say has no BOS and no EOS; llama.cpp takes token 11, whatever that is.) What is missing or
+    contradicts, but does no harm, is logged as a note; a missing `tokenizer.ggml.pre` as a warning, since other tokens
+    may come of it.
 
     Raises LcpuError for a kind of tokenizer lcpu does not have, and for keys that are missing, of the wrong type, or at
     odds with each other.
@@ -115,7 +117,7 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
         eos_id=named["eos"],
         unknown_id=named["unknown"],
         end_ids=ends,
-        add_bos=merges_characters and named["bos"] is not None or _adds_bos(metadata, named["bos"], wants_bos),
+        add_bos=(merges_characters and named["bos"] is not None) or _adds_bos(metadata, named["bos"], wants_bos),
         add_space_prefix=_flag(metadata, "tokenizer.ggml.add_space_prefix", is_spm),
         prepend_scheme=_prepend_scheme(metadata),
         strips_after=special.strips_after(ids, specials, _text(metadata, "general.name", "")),
