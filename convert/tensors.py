@@ -87,9 +87,9 @@ def _shapes(checkpoint: Checkpoint, architecture: Architecture, sources: Sources
         shapes |= {f"blk.{block}.{name}": shape for name, shape in {**architecture.block, **besides}.items()}
         shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.optional.items()
                    if f"blk.{block}.{name}" in sources}
-    shapes["output_norm.weight"] = ("embed",)
+    shapes[f"{architecture.output_norm}.weight"] = ("embed",)
     if architecture.norm_bias:
-        shapes["output_norm.bias"] = ("embed",)
+        shapes[f"{architecture.output_norm}.bias"] = ("embed",)
     if architecture.has_output and not _is_tied(checkpoint, sources):
         shapes["output.weight"] = ("vocab", "embed")
     return shapes

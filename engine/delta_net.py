@@ -23,12 +23,13 @@ def _state(b: Builder, nbytes: int) -> dict[str, Any]:
             "state_bytes": lambda: pool.slot_bytes}
 
 
-def convolve(b: Builder, x: Rows, name: str, taps: int) -> Rows:
-    """SiLU of a causal convolution of each channel. name: of its weight, [channels][taps]."""
+def convolve(b: Builder, x: Rows, name: str, taps: int, activation: str = "silu") -> Rows:
+    """A causal convolution of each channel. name: of its weight, [channels][taps]. activation: of the result."""
     weight = b.tensors.flat(name, x.width, taps).reshape(x.width, taps)
     out = b.new_rows("convolved", x.width, x.count)
-    b.program.add(states.convolve, x=x.array, out=out.array, stride=x.stride, vectors=x.vectors,
-                  weight=np.ascontiguousarray(weight.T), taps=taps, **_state(b, 4 * (taps - 1) * x.width))
+    b.program.add(states.CONVOLVES[activation], name="convolve", x=x.array, out=out.array, stride=x.stride,
+                  vectors=x.vectors, weight=np.ascontiguousarray(weight.T), taps=taps,
+                  **_state(b, 4 * (taps - 1) * x.width))
     return out
 
 

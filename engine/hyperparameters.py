@@ -83,12 +83,12 @@ _LIMITS = {
 }
 # Architectures that always have experts, those that may have them, and those of which llama.cpp takes a dense width to
 # be that of all experts of a token, where the file does not say how wide one is.
-_ALWAYS_EXPERTS = ("gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "granitemoe")
+_ALWAYS_EXPERTS = ("gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "granitemoe", "lfm2moe")
 _WITH_EXPERTS = ("llama", "gemma4", *_ALWAYS_EXPERTS)
 _WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
 _LARGEST = 2**27  # of counts that few architectures have
 # Architectures whose layers may differ in counts, of which the largest is the model's.
-_UNLIKE_LAYERS = ("gemma4",)
+_UNLIKE_LAYERS = ("gemma4", "lfm2", "lfm2moe")
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
@@ -125,7 +125,7 @@ class Keys:
         if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "iu":
             if np.any(value != value[0]):
                 if self.architecture in _UNLIKE_LAYERS:
-                    return max(self.counts(name, len(value), least=0))
+                    return self._checked(name, max(self.counts(name, len(value), least=0)), least)
                 raise self.error(name, "differs between layers, which lcpu does not support; take another model")
             value = int(value[0])
         return self._checked(name, value, least)

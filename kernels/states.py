@@ -10,7 +10,8 @@ from math import sqrt
 
 from numba import float32
 
-from .jit import device, kernel, row_kernel
+from .elementwise import ACTIVATIONS, same
+from .jit import bind, device, hole, kernel, row_kernel, template
 from .math import exp
 from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, put_f32, reduce_add, splat_f32
 from .simd import store_f32
@@ -18,6 +19,8 @@ from .simd import store_f32
 _VECTOR = 4 * LANES
 _PIECE = 16  # vectors of channels that a thread takes at a time
 _COLUMNS = 4  # vectors of a state's columns that a thread takes at a time
+
+activation = hole()
 
 
 @device
@@ -30,13 +33,13 @@ def _tap(x, states, slot, state_bytes, stride, back, first, taps, row_bytes):
     return states + slot * state_bytes + (taps - 1 + first - back) * row_bytes
 
 
-@kernel
-def convolve(work, thread, threads, count, spans, saves, x, out, stride, vectors, weight, taps, states, state_bytes):
-    """out = SiLU(sum over j of weight[j] * x[token - taps + 1 + j]), for each channel.
+@template
+def _convolve(work, thread, threads, count, spans, saves, x, out, stride, vectors, weight, taps, states, state_bytes):
+    """out = activation(sum over j of weight[j] * x[token - taps + 1 + j]), for each channel.
 
     weight: float32 [taps][channels]. A state is the inputs before, float32 [taps - 1][channels], the oldest first.
     """
-    row_bytes, one, zero = vectors * _VECTOR, splat_f32(float32(1.0)), splat_f32(float32(0.0))
+    row_bytes, zero = vectors * _VECTOR, splat_f32(float32(0.0))
     pieces = (vectors + _PIECE - 1) // _PIECE
     total = get_i64(count) * pieces
     item = atomic_add(work, 1)
@@ -52,7 +55,7 @@ def convolve(work, thread, threads, count, spans, saves, x, out, stride, vectors
                     source = _tap(row, states, slot, state_bytes, stride, taps - 1 - j, t, taps, row_bytes)
                     if source != 0:
                         sum = fma(load_f32(source + at), load_f32(weight + j * row_bytes + at), sum)
-                store_f32(out + (start + t) * stride + at, sum / (one + exp(zero - sum)))
+                store_f32(out + (start + t) * stride + at, activation(sum))
                 save = get_i64(saves + 8 * (start + t))
                 if save >= 0:
                     for j in range(taps - 1):
@@ -62,6 +65,10 @@ def convolve(work, thread, threads, count, spans, saves, x, out, stride, vectors
                             value = load_f32(source + at)
                         store_f32(states + save * state_bytes + j * row_bytes + at, value)
         item = atomic_add(work, 1)
+
+
+CONVOLVES = {name: kernel(bind(_convolve, f"convolve_{name}", activation=function))
+             for name, function in (("silu", ACTIVATIONS["silu"]), ("none", same))}
 
 
 @row_kernel

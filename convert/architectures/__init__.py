@@ -14,6 +14,7 @@ from .gemma3 import GEMMA3
 from .gemma4 import GEMMA4
 from .gpt_oss import GPT_OSS
 from .granite import GRANITE, GRANITEMOE
+from .lfm2 import LFM2, LFM2MOE
 from .llama import LLAMA, MIXTRAL
 from .mistral3 import MISTRAL3
 from .olmo2 import OLMO2
@@ -52,6 +53,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "GraniteForCausalLM": GRANITE,
     "GraniteMoeForCausalLM": GRANITEMOE,
     "GraniteMoeSharedForCausalLM": GRANITEMOE,
+    "Lfm2ForCausalLM": LFM2,
+    "Lfm2VlForConditionalGeneration": LFM2,
+    "Lfm2MoeForCausalLM": LFM2MOE,
     "SmolLM3ForCausalLM": SMOLLM3,
     "Olmo2ForCausalLM": OLMO2,
     "Olmo3ForCausalLM": OLMO2,

@@ -80,6 +80,7 @@ class Architecture:
     is_ternary: bool = False  # block matrices are ternary whatever config.json says
     epsilon: tuple[str, str] = ("rms_norm_eps", "layer_norm_rms_epsilon")  # of norms, in config.json and in metadata
     norm_bias: bool = False  # the last norm has a bias
+    output_norm: str = "output_norm"  # GGUF's name of the last norm
     changes: Mapping[str, Change] = field(default_factory=dict)  # what values of vectors become, by the ends of names
     prefixes: tuple[tuple[str, str], ...] = ()  # how names begin, where it is otherwise, and how they should
     parts: Mapping[str, str] = field(default_factory=dict)  # how names of tensors begin that are left out: what to say

@@ -23,6 +23,9 @@ from .checkpoints import (
 )
 from .gemma4_checkpoints import DENSE, MIXTURE, SMALL, gemma4_tensors
 from .hybrids import STATES, with_delta_nets
+from .lfm2_checkpoints import DENSE as LFM2
+from .lfm2_checkpoints import MIXTURE as LFM2_MOE
+from .lfm2_checkpoints import lfm2_tensors
 from .other_families import (
     AFTER,
     EXPERTS_IN_ONE,
@@ -123,6 +126,8 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "gemma4": ("Gemma4ForCausalLM", {}, SMALL),
     "gemma4-31b": ("Gemma4ForCausalLM", {}, DENSE),
     "gemma4-26b-a4b": ("Gemma4ForCausalLM", {}, MIXTURE),
+    "lfm2": ("Lfm2ForCausalLM", {}, LFM2),
+    "lfm2_moe": ("Lfm2MoeForCausalLM", {}, LFM2_MOE),
     "phi3": ("Phi3ForCausalLM", FUSED, {"rope_scaling": _longrope(HEAD), "original_max_position_embeddings": 32,
              "pad_token_id": 0}),
     "phi3-short": ("Phi3ForCausalLM", FUSED | _TIED, {"tie_word_embeddings": True, "partial_rotary_factor": 0.75,
@@ -183,6 +188,8 @@ def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         tensors = with_delta_nets(tensors)
     if architecture == "Gemma4ForCausalLM":
         tensors = gemma4_tensors(config)
+    elif architecture.startswith("Lfm2"):
+        tensors = lfm2_tensors(config)
     elif name.startswith(("gemma", "qwen3_5")):  # norms add 1 to their weights
         tensors |= {key: values - 1 for key, values in tensors.items() if "norm" in key and "linear_attn" not in key}
     how = {"architectures": [architecture], "model_type": name.split("-")[0], **config}
