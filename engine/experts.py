@@ -7,7 +7,7 @@ build_moe_ffn.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -44,33 +44,24 @@ class _Routing:
         return address_of(self.groups)
 
 
-def add_experts(b: Builder, x: Rows, normed: Rows, name: str, **settings: Any) -> Rows:
-    """x + the weighted sum over the experts of each token, in x's place. settings: as in `experts`."""
-    return _sum(b, normed, name, x, **settings)
+def add_experts(b: Builder, x: Rows | None, normed: Rows, name: str, *, scoring: Scoring = "softmax",
+                renormalize: bool = False, factor: float = 1.0, activation: str = "silu",
+                router_input: Rows | None = None) -> Rows:
+    """x + the weighted sum of down . (activation(gate . normed) * up . normed) over the experts of each token.
 
-
-def experts(b: Builder, normed: Rows, name: str, **settings: Any) -> Rows:
-    """The weighted sum of down . (activation(gate . normed) * up . normed) over the experts of each token.
-
-    name: what the layer's tensors begin with, "blk.0.". settings: `scoring`, what a token's router scores become:
-    weights of all experts, of which the highest are chosen, or of those chosen by the scores themselves. `renormalize`:
-    divide weights by their sum. `factor`: multiplies weights. `activation`: of the gate. `router_input`: what the
-    router reads, by default normed.
+    x: None for the sum alone. name: what the layer's tensors begin with, "blk.0.". scoring: what a token's router
+    scores become: weights of all experts, of which the highest are chosen, or of those chosen by the scores themselves.
+    renormalize: divide weights by their sum. factor: multiplies weights. activation: of the gate. router_input: what
+    the router reads, by default normed.
 
     Where the file has exp_probs_b.bias, it is added for choosing alone; the router and all experts may have biases,
     and ffn_down_exps.scale multiplies what each expert gives.
     Results of a token do not depend on other tokens. Raises LcpuError for tensors that are missing or wrong.
     """
-    return _sum(b, normed, name, None, **settings)
-
-
-def _sum(b: Builder, normed: Rows, name: str, x: Rows | None, *, scoring: Scoring = "softmax",
-         renormalize: bool = False, factor: float = 1.0, activation: str = "silu",
-         router_input: Rows | None = None) -> Rows:
     count, used, width = b.h.expert_count, b.h.expert_used_count, b.h.expert_feed_forward_length
     gate, up, down = (f"{name}ffn_{part}_exps" for part in ("gate", "up", "down"))
     b.split(f"{name}ffn_gate_up_exps", [(gate, width), (up, width)])
-    matrix, factors = _down(b, down, normed.width, width, count)
+    factors = _factors(b, down, normed.width, width, count)
     routing = _route(b, router_input or normed, name, count, used, scoring, renormalize, factor, factors)
     matrices = [_matrix(b, part, width, normed.width, count) for part in (gate, up)]
     gathered = {form: _gathered(b, routing, normed, form)
@@ -79,6 +70,7 @@ def _sum(b: Builder, normed: Rows, name: str, x: Rows | None, *, scoring: Scorin
         b.input_squares.add_experts(normed, matrices, routing.groups, routing.rows)
     gate_rows, up_rows = _products(b, routing, matrices, [gathered[matrix.format.activation] for matrix in matrices])
     hidden = b.gate(gate_rows, up_rows, activation)
+    matrix = b.matrix(f"{down}.weight", normed.width, width, experts=count, is_scaled=factors is None)
     source = b.input(hidden, matrix.format.activation)
     if b.input_squares:
         b.input_squares.add_experts(hidden, [matrix], routing.groups, None)
@@ -90,12 +82,12 @@ def _sum(b: Builder, normed: Rows, name: str, x: Rows | None, *, scoring: Scorin
     return out.changed()
 
 
-def _down(b: Builder, name: str, rows: int, k: int, experts: int) -> tuple[Matrix, np.ndarray | None]:
-    """The matrices, and factors of what they give, float32 [experts], where their panels have no place for these."""
+def _factors(b: Builder, name: str, rows: int, k: int, experts: int) -> np.ndarray | None:
+    """Of what experts' matrices give, float32 [experts], where the file has such and panels have no place for them."""
     scale = f"{name}.scale"
     if not b.has(scale) or b.tensors.can_scale(f"{name}.weight", rows, k, experts):
-        return _matrix(b, name, rows, k, experts), None
-    return b.matrix(f"{name}.weight", rows, k, experts=experts, is_scaled=False), b.tensors.vector(scale, experts)
+        return None
+    return b.tensors.vector(scale, experts)
 
 
 def _route(b: Builder, x: Rows, name: str, count: int, used: int, scoring: Scoring, renormalize: bool, factor: float,

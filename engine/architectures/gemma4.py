@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..attention import Kept, attend, keep
 from ..builder import Builder
-from ..experts import experts
+from ..experts import add_experts
 from ..hyperparameters import check_head_dim
 from ..per_layer import PerLayerEmbeddings
 from ..post_norms import add_rms_norm
@@ -114,4 +114,4 @@ def _experts(b: Builder, x: Rows, name: str) -> Rows:
     b.matrix(name + "ffn_gate_inp.weight", b.h.expert_count, x.width, is_scaled=False)
     routed = b.rms_norm(x, name + "ffn_gate_inp.scale", factor=x.width**-0.5, memory="router")
     normed = b.rms_norm(x, name + "pre_ffw_norm_2.weight")
-    return experts(b, normed, name, renormalize=True, activation="gelu", router_input=routed)
+    return add_experts(b, None, normed, name, renormalize=True, activation="gelu", router_input=routed)
