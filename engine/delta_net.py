@@ -17,7 +17,6 @@ def _state(b: Builder, nbytes: int) -> dict[str, Any]:
     """The operands of an instruction that has a state of so many bytes in each slot."""
     pool, batch = b.pool.states, b.batch
     first = pool.add(nbytes)
-    batch.stateful = True
     place: Callable[[], int] = lambda: address_of(pool.array) + first  # noqa: E731
     return {"count": batch.counts.ctypes.data + 8 * 4, "spans": batch.spans, "saves": batch.saves, "states": place,
             "state_bytes": lambda: pool.slot_bytes}

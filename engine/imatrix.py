@@ -28,21 +28,24 @@ def pages_of(size: int) -> int:
 
 
 def measure(model: Model, pages: Sequence[int], windows: Sequence[Sequence[int]], told: Told | None = None,
-            batch: int = BATCH) -> dict[str, Squares]:
+            batch: int = BATCH, state: int | None = None) -> dict[str, Squares]:
     """The sums of windows of one size, by tensor, in the file's order of layers.
 
     pages: of the pool, for as many windows as one step computes, or fewer. batch: the most tokens of a step, up to
-    BATCH; it does not change the result.
+    BATCH; it does not change the result. state: the slot to use, where layers have states; a step then computes one
+    window.
     Raises LcpuError for sums that are not numbers.
     """
     assert model.input_squares is not None
     size, each = len(windows[0]), pages_of(len(windows[0]))
     own = [pages[i : i + each] for i in range(0, len(pages) - each + 1, each)]
-    at_once = min(len(own), most_at_once(size, batch))
+    at_once = 1 if state is not None else min(len(own), most_at_once(size, batch))
+    states = None if state is None else (state, state)
     for first in range(0, len(windows), at_once):
         group = windows[first : first + at_once]
         for start in range(0, size, batch):
-            model.step([Piece(window[start : start + batch], start, own[i]) for i, window in enumerate(group)])
+            model.step([Piece(window[start : start + batch], start, own[i], states=states)
+                        for i, window in enumerate(group)])
         if told:
             told(first + len(group), len(windows))
     found = model.input_squares.by_tensor()

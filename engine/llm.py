@@ -209,8 +209,9 @@ class LLM:
             with scheduler.changing():
                 table = scheduler.cache.open([-1])
                 try:
-                    scheduler.cache.grow(table, imatrix.most_at_once(size) * imatrix.pages_of(size) * POSITIONS)
-                    return imatrix.measure(self._model, table.pages, windows, told)
+                    at_once = 1 if table.slots else imatrix.most_at_once(size)
+                    scheduler.cache.grow(table, at_once * imatrix.pages_of(size) * POSITIONS)
+                    return imatrix.measure(self._model, table.pages, windows, told, state=next(iter(table.slots), None))
                 finally:
                     scheduler.cache.close(table, [])
 

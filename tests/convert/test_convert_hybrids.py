@@ -8,6 +8,7 @@ import pytest
 from lcpu import LLM
 from lcpu.convert.checkpoint import open_checkpoint
 from lcpu.convert.plan import plan
+from lcpu.engine.options import GenerationOptions
 from lcpu.kernels.errors import LcpuError
 
 from .checkpoints import write_checkpoint
@@ -99,6 +100,19 @@ def test_inputs_of_all_matrices_are_measured(convert, tmp_path):
                     if key.startswith("blk.") and len(info.shape) > 1 and "conv1d" not in key}
     with LLM.load(tmp_path / "a.gguf", threads=1, context=LENGTH, input_squares=True) as llm:
         assert set(llm.measure_imatrix([text()])) == matrices
+
+
+def test_measuring_inputs_leaves_states_alone(convert, tmp_path):
+    tensors, how = case(NAME)
+    convert(tensors, "f32", **how | {"max_position_embeddings": 512}).close()
+    answers = []
+    with LLM.load(tmp_path / "a.gguf", threads=1, input_squares=True) as llm:
+        for reused in (0, 128):
+            answer = llm.stream(text() * 3, GenerationOptions(max_tokens=9, temperature=0.0))
+            answers.append("".join(answer))
+            assert answer.reused_tokens == reused
+            llm.measure_imatrix([[1, 2, 3]] * 90)
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(("changes", "message"), [
