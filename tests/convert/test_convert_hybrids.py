@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lcpu import LLM
 from lcpu.convert.checkpoint import open_checkpoint
+from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
 from lcpu.convert.plan import plan
 from lcpu.engine.options import GenerationOptions
 from lcpu.kernels.errors import LcpuError
@@ -133,6 +136,22 @@ def test_measuring_inputs_leaves_states_alone(convert, tmp_path):
             assert answer.reused_tokens == reused
             llm.measure_imatrix([[1, 2, 3]] * 90)
     assert answers[0] == answers[1]
+
+
+def test_files_with_layers_that_draft(convert, tmp_path):
+    """llama.cpp's converter puts them behind the others: they are not computed."""
+    tensors, how = case(NAME)
+    with convert(tensors, "f32", **how) as file:
+        written = [TensorToWrite(name, info.shape, info.type_id, file.data(name).view(np.float32))
+                   for name, info in file.tensors.items()]
+        written += [replace(each, name=each.name.replace("blk.3.", "blk.4.")) for each in written if "blk.3." in each.name]
+        keys = {"qwen35.block_count": 5, "qwen35.nextn_predict_layers": 1}
+        write_gguf(tmp_path / "drafts.gguf", {**file.metadata, **keys}, written)
+    found = []
+    for name in ("a.gguf", "drafts.gguf"):
+        with LLM.load(tmp_path / name, threads=1, context=LENGTH) as llm:
+            found.append(llm.logits(text()))
+    assert np.array_equal(*found)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
