@@ -144,7 +144,8 @@ def test_files_with_layers_that_draft(convert, tmp_path):
     with convert(tensors, "f32", **how) as file:
         written = [TensorToWrite(name, info.shape, info.type_id, file.data(name).view(np.float32))
                    for name, info in file.tensors.items()]
-        written += [replace(each, name=each.name.replace("blk.3.", "blk.4.")) for each in written if "blk.3." in each.name]
+        written += [replace(each, name=each.name.replace("blk.3.", "blk.4."))
+                    for each in written if each.name.startswith("blk.3.")]
         keys = {"qwen35.block_count": 5, "qwen35.nextn_predict_layers": 1}
         write_gguf(tmp_path / "drafts.gguf", {**file.metadata, **keys}, written)
     found = []
