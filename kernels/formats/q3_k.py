@@ -17,6 +17,7 @@ Sums over a block are integers, as in Q4_K.
 from numba import float32, int32, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
+from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter, with_own_weights
 from ..jit import device, inlined
 from ..simd import DOT_ELEMENT, LANES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
@@ -80,8 +81,12 @@ def _codes_of(x, block, i):
 
 
 @device
-def quantize_weighted(x, weights, block):
-    _fit_groups(x, weights, block)
+def _scale_of_group(block, group):
+    return get_f16(block + _SCALE) * float32(_group_scale(block, group) - 32), float32(0.0)
+
+
+@device
+def _put_codes(x, block):
     for i in range(0, 32, LANES):
         thirds = splat_i32(int32(0))
         for half in range(2):
@@ -94,6 +99,12 @@ def quantize_weighted(x, weights, block):
                 thirds = thirds | (to_i32(third) << splat_i32(int32(4 * half + plane)))
             store_i8(block + _PAIRS + 32 * half + i, pairs)
         store_i8(block + i, thirds)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    _fit_groups(x, weights, block)
+    _put_codes(x, block)
 
 
 quantize_block = with_own_weights("q3_k", weigh_by_squares, quantize_weighted)
@@ -234,4 +245,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("q3_k", 11, 256, _BYTES, LargeInt8Blocks(),
                      quantize_block=quantize_block, quantize_weighted=quantize_weighted,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile, panels=GROUPED_PANELS)
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile, panels=GROUPED_PANELS,
+                     grid=Grid(16, _scale_of_group, whole_levels("q3_k", -4, 3), _put_codes))

@@ -7,6 +7,7 @@ SIGNED_OFFSET too large, where the processor's dot product wants them unsigned.
 from numba import float32, int8, uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
+from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, largest_magnitude
 from ..jit import device, inlined
 from ..simd import LANES, SIGNED_OFFSET, add_to_bytes, dot4_signed, get_f16, get_u16, get_u8, init_from_bias, load_f32
@@ -14,6 +15,7 @@ from ..simd import panel_bytes, panel_f16, prefetch_address, prefetch_direct, pu
 from ..simd import round_half_away, scale_add, splat_f32, store_f32, store_i8, store_tile, to_i32, zeros
 from ..wide import wide_blocks
 from .format import make_format
+from .q4_0 import scale_alone
 
 _BYTES = 34
 _PANEL_BLOCK = _BYTES * LANES
@@ -23,11 +25,22 @@ _STEP = _ACTIVATION.block_bytes
 
 
 @device
+def _put_codes(x, block, scale):
+    for i in range(0, 32, LANES):
+        store_i8(block + 2 + i, to_i32(round_half_away(load_f32(x + 4 * i) * splat_f32(inverse(scale)))))
+
+
+@device
+def _put_nearest(x, block):
+    """For values of the block's scale: others might need codes that there are not."""
+    _put_codes(x, block, get_f16(block))
+
+
+@device
 def quantize_block(x, block):
     scale = largest_magnitude(x, 32) / float32(127.0)
     put_f16(block, scale)
-    for i in range(0, 32, LANES):
-        store_i8(block + 2 + i, to_i32(round_half_away(load_f32(x + 4 * i) * splat_f32(inverse(scale)))))
+    _put_codes(x, block, scale)
 
 
 @device
@@ -70,4 +83,5 @@ def unpack_block(panel, codes, scales):
 
 FORMAT = make_format("q8_0", 8, 32, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, wide=wide_blocks("q8_0", _PANEL_BLOCK, unpack_block))
+                     pack_block=pack_block, tile=tile, wide=wide_blocks("q8_0", _PANEL_BLOCK, unpack_block),
+                     grid=Grid(32, scale_alone, whole_levels("q8_0", -127, 127), _put_nearest))

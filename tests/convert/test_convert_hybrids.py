@@ -121,8 +121,15 @@ def test_inputs_of_all_matrices_are_measured(convert, tmp_path, name):
     with convert(tensors, "f32", **how) as file:
         matrices = {key for key, info in file.tensors.items()
                     if key.startswith("blk.") and len(info.shape) > 1 and "conv1d" not in key}
+        matrices.add("output.weight" if "output.weight" in file.tensors else "token_embd.weight")
     with LLM.load(tmp_path / "a.gguf", threads=1, context=LENGTH, input_squares=True) as llm:
-        assert set(llm.measure_imatrix([text()])) == matrices
+        squares = llm.measure_imatrix([text(), text()[::-1]])
+        products = {name: each.sums for each in llm.measure_products([text(), text()[::-1]], most_bytes=1)
+                    for name in each.tensors}
+    assert set(squares) == set(products) == matrices
+    for name in matrices:
+        if "ssm_out" in name or "ffn_down" in name:
+            np.testing.assert_allclose(np.diagonal(products[name]), squares[name].sums[0], rtol=1e-4)
 
 
 def test_measuring_inputs_leaves_states_alone(convert, tmp_path):
