@@ -21,7 +21,7 @@ from .checkpoints import (
     expert_shapes,
     llama_tensors,
 )
-from .hybrids import STATES, with_delta_nets
+from .hybrids import EXPERTS, STATES, hybrid
 from .other_families import (
     AFTER,
     EXPERTS_IN_ONE,
@@ -109,7 +109,8 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QKV_BIASES, {}),
     "qwen2-yarn": ("Qwen2ForCausalLM", QKV_BIASES, {"rope_scaling": _YARN}),
     "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
-    "qwen3_5_text": ("Qwen3_5ForCausalLM", _TIED, STATES | {"tie_word_embeddings": True, "head_dim": HEAD}),
+    "qwen3_5_text": ("Qwen3_5ForCausalLM", _TIED, STATES | {"tie_word_embeddings": True}),
+    "qwen3_5_moe_text": ("Qwen3_5MoeForCausalLM", {}, STATES | EXPERTS),
     "gemma": ("GemmaForCausalLM", _TIED, _GEMMA | {"hidden_act": "gelu"}),
     "gemma2": ("Gemma2ForCausalLM", _TIED | _POST_NORMS, _GEMMA_2 | {"attn_logit_softcapping": 3.0,
                "final_logit_softcapping": 4.0}),
@@ -176,7 +177,7 @@ def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     architecture, changes, config = CASES[name]
     tensors = llama_tensors(seed=7, blocks=config.get("num_hidden_layers", BLOCKS), **changes)
     if architecture.startswith("Qwen3_5"):
-        tensors = with_delta_nets(tensors)
+        tensors = hybrid(tensors, experts="Moe" in architecture)
     if name.startswith(("gemma", "qwen3_5")):  # norms add 1 to their weights
         tensors |= {key: values - 1 for key, values in tensors.items() if "norm" in key and "linear_attn" not in key}
     how = {"architectures": [architecture], "model_type": name.split("-")[0], **config}
