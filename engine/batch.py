@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..kernels.attention import SPAN
+from ..kernels.errors import LcpuError
 from ..kernels.pages import POSITIONS
 
 QUERY_ROWS = 16  # query heads that attention takes at once against a block of positions
@@ -21,7 +22,7 @@ class Piece:
     start: int  # position of the first
     pages: Sequence[int] | np.ndarray  # page numbers, from position 0 on
     outputs: int = 0  # of how many of the last tokens logits are wanted
-    states: tuple[int, int] | None = None  # slots before and after; None: its place
+    states: tuple[int, int] | None = None  # slots before and after; None: both are its place among the pieces
 
 
 class Batch:
@@ -41,11 +42,14 @@ class Batch:
         self.jobs = np.zeros((capacity, 4), np.int64)
         self.tables = np.zeros((capacity, pages), np.int64)
         self.spans, self.saves = np.zeros((capacity, 3), np.int64), np.zeros(capacity, np.int64)
-        self.stateful = False  # whether there are layers with a state
+        self.state_slots = 0  # of layers with a state; 0: there are none
         self.pages_used = 0  # of the pool, so far: the highest page number and one
 
     def fill(self, pieces: Sequence[Piece]) -> None:
-        """At most `capacity` tokens in all."""
+        """At most `capacity` tokens in all. Raises LcpuError for more pieces than there are states."""
+        if 0 < self.state_slots < len(pieces):
+            raise LcpuError(f"{len(pieces)} sequences at once: this model keeps the states of {self.state_slots}; take "
+                            "fewer sequences")
         at, deepest = 0, 0
         jobs: list[tuple[int, int, int, int]] = []
         outputs: list[int] = []
@@ -61,7 +65,7 @@ class Batch:
             jobs += [(at + i, min(self._queries, count - i), slot, piece.start + i)
                      for i in range(0, count, self._queries)]
             outputs += range(at + count - piece.outputs, at + count)
-            if self.stateful:
+            if self.state_slots:
                 before, after = piece.states or (slot, slot)
                 self.spans[slot] = at, count, before if piece.start else -1
                 self.saves[at : at + count] = -1

@@ -17,19 +17,17 @@ def _state(b: Builder, nbytes: int) -> dict[str, Any]:
     """The operands of an instruction that has a state of so many bytes in each slot."""
     pool, batch = b.pool.states, b.batch
     first = pool.add(nbytes)
-    batch.stateful = True
     place: Callable[[], int] = lambda: address_of(pool.array) + first  # noqa: E731
     return {"count": batch.counts.ctypes.data + 8 * 4, "spans": batch.spans, "saves": batch.saves, "states": place,
             "state_bytes": lambda: pool.slot_bytes}
 
 
-def convolve(b: Builder, x: Rows, name: str, taps: int, activation: str = "silu") -> Rows:
-    """A causal convolution of each channel. name: of its weight, [channels][taps]. activation: of the result."""
+def convolve(b: Builder, x: Rows, name: str, taps: int, *, silu: bool = True) -> Rows:
+    """A causal convolution of each channel, or SiLU of that. name: of its weight, [channels][taps]."""
     weight = b.tensors.flat(name, x.width, taps).reshape(x.width, taps)
     out = b.new_rows("convolved", x.width, x.count)
-    b.program.add(states.CONVOLVES[activation], name="convolve", x=x.array, out=out.array, stride=x.stride,
-                  vectors=x.vectors, weight=np.ascontiguousarray(weight.T), taps=taps,
-                  **_state(b, 4 * (taps - 1) * x.width))
+    b.program.add(states.convolve, x=x.array, out=out.array, stride=x.stride, vectors=x.vectors,
+                  weight=np.ascontiguousarray(weight.T), taps=taps, silu=silu, **_state(b, 4 * (taps - 1) * x.width))
     return out
 
 

@@ -83,9 +83,9 @@ _LIMITS = {
 }
 # Architectures that always have experts, those that may have them, and those of which llama.cpp takes a dense width to
 # be that of all experts of a token, where the file does not say how wide one is.
-_ALWAYS_EXPERTS = ("gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "granitemoe", "lfm2moe")
+_ALWAYS_EXPERTS = ("gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "qwen35moe", "granitemoe", "lfm2moe")
 _WITH_EXPERTS = ("llama", "gemma4", *_ALWAYS_EXPERTS)
-_WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
+_WIDTH_OF_ALL = ("qwen2moe", "qwen3moe", "qwen35moe")
 _LARGEST = 2**27  # of counts that few architectures have
 # Architectures whose layers may differ in counts, of which the largest is the model's.
 _UNLIKE_LAYERS = ("gemma4", "lfm2", "lfm2moe")

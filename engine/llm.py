@@ -204,8 +204,8 @@ class LLM:
         if self._model.input_squares is None:
             raise LcpuError("the model does not measure its inputs: load it with input_squares=True")
         windows = [self._checked(window) for window in windows]
-        with self._pages_for(len(windows[0])) as pages:
-            return imatrix.measure(self._model, pages, windows, told)
+        with self._room_for(len(windows[0])) as (pages, state):
+            return imatrix.measure(self._model, pages, windows, told, state=state)
 
     @property
     def measured_inputs(self) -> list[tuple[tuple[str, ...], int]]:
@@ -223,21 +223,25 @@ class LLM:
         if self._model.input_squares is None:
             raise LcpuError("the model does not measure its inputs: load it with input_squares=True")
         windows = [self._checked(window) for window in windows]
-        with self._pages_for(len(windows[0])) as pages:
+        with self._room_for(len(windows[0])) as (pages, state):
             yield from input_products.measure(
-                self._model, lambda: imatrix.batches(pages, windows, len(windows[0]), told), most_bytes)
+                self._model, lambda: imatrix.batches(pages, windows, len(windows[0]), told, state=state), most_bytes)
 
     @contextmanager
-    def _pages_for(self, size: int) -> Iterator[Sequence[int]]:
-        """Pages for as many windows of a size as a step computes. No other texts are computed meanwhile."""
+    def _room_for(self, size: int) -> Iterator[tuple[Sequence[int], int | None]]:
+        """Pages for as many windows of a size as a step computes, and the slot of a state, where layers have one.
+
+        No other texts are computed meanwhile.
+        """
         scheduler = self._scheduler
         with scheduler.lock:
             scheduler.check_open()
             with scheduler.changing():
                 table = scheduler.cache.open([-1])
                 try:
-                    scheduler.cache.grow(table, imatrix.most_at_once(size) * imatrix.pages_of(size) * POSITIONS)
-                    yield table.pages
+                    at_once = 1 if table.slots else imatrix.most_at_once(size)
+                    scheduler.cache.grow(table, at_once * imatrix.pages_of(size) * POSITIONS)
+                    yield table.pages, next(iter(table.slots), None)
                 finally:
                     scheduler.cache.close(table, [])
 

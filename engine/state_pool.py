@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels.memory import zeros
+from .state_cache import CHECK_POINTS
 
 EACH = 2  # slots of a sequence: a step reads one and writes the other, so a rejected draft can go back
 _SEQUENCES = 32  # that have slots at once, at most
@@ -16,7 +17,7 @@ class StatePool:
 
     def __init__(self) -> None:
         self.slot_bytes = 0
-        self.sequences = _SEQUENCES
+        self.count = EACH * _SEQUENCES + CHECK_POINTS  # if there are states
         self._array: np.ndarray | None = None
 
     def add(self, nbytes: int) -> int:
@@ -30,14 +31,14 @@ class StatePool:
 
     @property
     def slots(self) -> int:
-        return EACH * self.sequences if self.slot_bytes else 0
+        return self.count if self.slot_bytes else 0
 
     def limit(self, nbytes: int) -> int:
         """Have at most so many bytes of slots more than one sequence needs. Returns how many these are."""
         if not self.slot_bytes:
             return 0
-        self.sequences = max(_LEAST, min(self.sequences, 1 + nbytes // self.sequence_bytes))
-        return (self.sequences - 1) * self.sequence_bytes
+        self.count = max(EACH * _LEAST, min(self.count, EACH + nbytes // self.slot_bytes))
+        return (self.count - EACH) * self.slot_bytes
 
     def allocate(self) -> None:
         self._array = zeros((max(1, self.slots), max(1, self.slot_bytes)), np.uint8, huge_pages=True)
@@ -46,3 +47,7 @@ class StatePool:
     def array(self) -> np.ndarray:
         assert self._array is not None
         return self._array
+
+    def copy(self, source: int, target: int) -> None:
+        """Make a slot hold what another holds."""
+        self.array[target] = self.array[source]

@@ -87,7 +87,7 @@ def _gelu_erf(x):
 
 
 @inlined
-def same(x):
+def _same(x):
     return x
 
 
@@ -133,8 +133,8 @@ def _activate(work, thread, threads, count, x, stride, vectors):
 ACTIVATIONS = {"silu": _silu, "relu_squared": _relu_squared, "gelu": _gelu, "gelu_erf": _gelu_erf}
 ACTIVATES = {name: kernel(bind(_activate, name, activation=function)) for name, function in ACTIVATIONS.items()}
 GATES = {name: kernel(bind(_gated, f"gate_{name}", activation=function, beside=other)) for name, function, other in (
-    *((name, function, same) for name, function in ACTIVATIONS.items()),
-    ("none", same, same), ("clamped_swish", _clamped_swish, _clamped_plus_one))}
+    *((name, function, _same) for name, function in ACTIVATIONS.items()),
+    ("none", _same, _same), ("clamped_swish", _clamped_swish, _clamped_plus_one))}
 
 
 @kernel

@@ -10,17 +10,14 @@ from math import sqrt
 
 from numba import float32
 
-from .elementwise import ACTIVATIONS, same
-from .jit import bind, device, hole, kernel, row_kernel, template
+from .jit import device, kernel, row_kernel
 from .math import exp
-from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, put_f32, reduce_add, splat_f32
-from .simd import store_f32
+from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i64, load_f32, load_tile, put_f32, reduce_add
+from .simd import splat_f32, store_f32, store_tile, zeros, zeros_f32
 
 _VECTOR = 4 * LANES
 _PIECE = 16  # vectors of channels that a thread takes at a time
-_COLUMNS = 4  # vectors of a state's columns that a thread takes at a time
-
-activation = hole()
+_COLUMNS = 4  # vectors that are computed at once, of channels or of a state's columns
 
 
 @device
@@ -33,42 +30,53 @@ def _tap(x, states, slot, state_bytes, stride, back, first, taps, row_bytes):
     return states + slot * state_bytes + (taps - 1 + first - back) * row_bytes
 
 
-@template
-def _convolve(work, thread, threads, count, spans, saves, x, out, stride, vectors, weight, taps, states, state_bytes):
-    """out = activation(sum over j of weight[j] * x[token - taps + 1 + j]), for each channel.
+@device
+def _convolve_some(like, at, span, saves, x, out, stride, weight, taps, silu, states, state_bytes, row_bytes):
+    """As many vectors of channels as `like` has, `at` so many bytes, of all tokens of a span."""
+    start, tokens, slot = get_i64(span), get_i64(span + 8), get_i64(span + 16)
+    one, zero = splat_f32(float32(1.0)), zeros_f32(like)
+    for t in range(tokens):
+        row, sum = x + (start + t) * stride, zero
+        for j in range(taps):
+            source = _tap(row, states, slot, state_bytes, stride, taps - 1 - j, t, taps, row_bytes)
+            if source != 0:
+                factor = load_tile(like, weight + j * row_bytes + at, _VECTOR, 0)
+                sum = fma(load_tile(like, source + at, _VECTOR, 0), factor, sum)
+        if silu:
+            sum = sum / (one + exp(zero - sum))
+        store_tile(sum, out + (start + t) * stride + at, _VECTOR, 0)
+        save = get_i64(saves + 8 * (start + t))
+        if save >= 0:
+            for j in range(taps - 1):
+                source, value = _tap(row, states, slot, state_bytes, stride, taps - 2 - j, t, taps, row_bytes), zero
+                if source != 0:
+                    value = load_tile(like, source + at, _VECTOR, 0)
+                store_tile(value, states + save * state_bytes + j * row_bytes + at, _VECTOR, 0)
+
+
+@kernel
+def convolve(work, thread, threads, count, spans, saves, x, out, stride, vectors, weight, taps, silu, states,
+             state_bytes):
+    """out = sum over j of weight[j] * x[token - taps + 1 + j], for each channel, or SiLU of that.
 
     weight: float32 [taps][channels]. A state is the inputs before, float32 [taps - 1][channels], the oldest first.
     """
-    row_bytes, zero = vectors * _VECTOR, splat_f32(float32(0.0))
+    row_bytes = vectors * _VECTOR
     pieces = (vectors + _PIECE - 1) // _PIECE
     total = get_i64(count) * pieces
     item = atomic_add(work, 1)
     while item < total:
-        span = spans + 24 * (item // pieces)
-        start, tokens, slot = get_i64(span), get_i64(span + 8), get_i64(span + 16)
-        for i in range(item % pieces * _PIECE, min((item % pieces + 1) * _PIECE, vectors)):
-            at = _VECTOR * i
-            for t in range(tokens):
-                row = x + (start + t) * stride
-                sum = zero
-                for j in range(taps):
-                    source = _tap(row, states, slot, state_bytes, stride, taps - 1 - j, t, taps, row_bytes)
-                    if source != 0:
-                        sum = fma(load_f32(source + at), load_f32(weight + j * row_bytes + at), sum)
-                store_f32(out + (start + t) * stride + at, activation(sum))
-                save = get_i64(saves + 8 * (start + t))
-                if save >= 0:
-                    for j in range(taps - 1):
-                        source = _tap(row, states, slot, state_bytes, stride, taps - 2 - j, t, taps, row_bytes)
-                        value = zero
-                        if source != 0:
-                            value = load_f32(source + at)
-                        store_f32(states + save * state_bytes + j * row_bytes + at, value)
+        span, i = spans + 24 * (item // pieces), item % pieces * _PIECE
+        end = min(i + _PIECE, vectors)
+        while i + _COLUMNS <= end:
+            _convolve_some(zeros(_COLUMNS, 1), _VECTOR * i, span, saves, x, out, stride, weight, taps, silu,
+                           states, state_bytes, row_bytes)
+            i += _COLUMNS
+        while i < end:
+            _convolve_some(zeros(1, 1), _VECTOR * i, span, saves, x, out, stride, weight, taps, silu, states,
+                           state_bytes, row_bytes)
+            i += 1
         item = atomic_add(work, 1)
-
-
-CONVOLVES = {name: kernel(bind(_convolve, f"convolve_{name}", activation=function))
-             for name, function in (("silu", ACTIVATIONS["silu"]), ("none", same))}
 
 
 @row_kernel
@@ -120,24 +128,39 @@ def _copy(source, target, source_stride, target_stride, rows, vectors):
 
 
 @device
-def _step(state, width, rows, vectors, query, key, value, out, decay, beta):
-    """One token on columns of a state: float32 [rows][width bytes]."""
+def _step(like, state, width, rows, query, key, value, out, decay, beta):
+    """One token on as many columns of a state as `like` has vectors: float32 [rows][width bytes]; rows: even.
+
+    Sums are of even and of odd rows, so that more additions of each column are under way at once.
+    """
     keep, write = splat_f32(decay), splat_f32(beta)
-    for i in range(0, vectors * _VECTOR, _VECTOR):
-        known = splat_f32(float32(0.0))
-        for row in range(rows):
-            at = state + row * width + i
-            kept = load_f32(at) * keep
-            store_f32(at, kept)
-            known = fma(kept, splat_f32(get_f32(key + 4 * row)), known)
-        delta = (load_f32(value + i) - known) * write
-        found = splat_f32(float32(0.0))
-        for row in range(rows):
-            at = state + row * width + i
-            now = fma(splat_f32(get_f32(key + 4 * row)), delta, load_f32(at))
-            store_f32(at, now)
-            found = fma(now, splat_f32(get_f32(query + 4 * row)), found)
-        store_f32(out + i, found)
+    even = odd = zeros_f32(like)
+    for row in range(0, rows, 2):
+        at, of = state + row * width, key + 4 * row
+        even = fma(load_tile(like, at, _VECTOR, 0), splat_f32(get_f32(of)), even)
+        odd = fma(load_tile(like, at + width, _VECTOR, 0), splat_f32(get_f32(of + 4)), odd)
+    delta = (load_tile(like, value, _VECTOR, 0) - (even + odd) * keep) * write
+    even = odd = zeros_f32(like)
+    for row in range(0, rows, 2):
+        at, of, by = state + row * width, key + 4 * row, query + 4 * row
+        one = fma(splat_f32(get_f32(of)), delta, load_tile(like, at, _VECTOR, 0) * keep)
+        other = fma(splat_f32(get_f32(of + 4)), delta, load_tile(like, at + width, _VECTOR, 0) * keep)
+        store_tile(one, at, _VECTOR, 0)
+        store_tile(other, at + width, _VECTOR, 0)
+        even = fma(one, splat_f32(get_f32(by)), even)
+        odd = fma(other, splat_f32(get_f32(by + 4)), odd)
+    store_tile(even + odd, out, _VECTOR, 0)
+
+
+@device
+def _step_of_all(state, vectors, rows, query, key, value, out, decay, beta):
+    """One token on so many columns: all that are usual at once, others one by one."""
+    width = vectors * _VECTOR
+    if vectors == _COLUMNS:
+        _step(zeros(_COLUMNS, 1), state, width, rows, query, key, value, out, decay, beta)
+    else:
+        for i in range(0, width, _VECTOR):
+            _step(zeros(1, 1), state + i, width, rows, query, key, value + i, out + i, decay, beta)
 
 
 @kernel
@@ -166,8 +189,8 @@ def delta_net(work, thread, threads, count, spans, saves, qkv, qkv_stride, decay
             key = query + key_heads * row_bytes
             value = qkv + token * qkv_stride + (2 * key_heads + head) * row_bytes + column
             gates = token * gate_stride + 4 * head
-            _step(state, width, head_dim, size, query, key, value, out + token * out_stride + head * row_bytes + column,
-                  get_f32(decay + gates), get_f32(beta + gates))
+            _step_of_all(state, size, head_dim, query, key, value, out + token * out_stride + head * row_bytes + column,
+                         get_f32(decay + gates), get_f32(beta + gates))
             save = get_i64(saves + 8 * token)
             if save >= 0:
                 _copy(state, place + save * state_bytes, width, row_bytes, head_dim, size)

@@ -54,9 +54,11 @@ def metadata(config: Config) -> dict[str, Value]:
     return keys | delta_net_metadata(config)
 
 
-def complete(values: dict[str, Any]) -> dict[str, Any]:
+def complete(values: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    """With what transformers takes where a file says nothing."""
     return {"head_dim": 256, "partial_rotary_factor": 0.25, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128,
-            "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32} | values
+            "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32, **defaults} | {
+                key: value for key, value in values.items() if value is not None}
 
 
 QWEN35 = Architecture(

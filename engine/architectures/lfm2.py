@@ -39,7 +39,7 @@ def _convolution(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:
     b.split(fused, outputs)
     before, after, values = b.linears(normed, outputs)
     gated = b.gate(before, values, "none")
-    made = convolve(b, gated, name + "shortconv.conv.weight", b.keys.count("shortconv.l_cache"), "none")
+    made = convolve(b, gated, name + "shortconv.conv.weight", b.keys.count("shortconv.l_cache"), silu=False)
     return b.linear(b.gate(made, after, "none"), name + "shortconv.out_proj", width, add_to=x)
 
 

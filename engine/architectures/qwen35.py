@@ -1,5 +1,7 @@
 """Qwen 3.5 and 3.6, dense: of four layers, three are gated delta nets, which keep a state, and one is attention."""
 
+from collections.abc import Callable
+
 from ...kernels import elementwise
 from ...kernels.errors import LcpuError
 from ..builder import Builder
@@ -12,6 +14,11 @@ _MULTIPLE = 16  # values of a head are whole vectors on every path
 
 def build(b: Builder) -> Rows:
     """Record the program; the result is the logits [outputs][vocab]."""
+    return build_with(b, _feed_forward)
+
+
+def build_with(b: Builder, feed_forward: Callable[[Builder, Rows, Rows, str], Rows]) -> Rows:
+    """The same with another feed_forward(b, x, normed x, what the layer's tensors begin with)."""
     layers, attends = b.h.block_count - b.keys.count("nextn_predict_layers", 0, least=0), _attention_layers(b)
     x = b.embed("token_embd.weight")
     for layer in range(layers):
@@ -19,9 +26,13 @@ def build(b: Builder) -> Rows:
         normed = b.rms_norm(x, name + "attn_norm.weight")
         x = _attention(b, x, normed, name) if attends[layer] else _delta_net(b, x, normed, name)
         normed = b.rms_norm(x, name + "post_attention_norm.weight")
-        hidden = b.gated(normed, name + "ffn_gate", name + "ffn_up", b.h.feed_forward_length)
-        x = b.linear(hidden, name + "ffn_down", b.h.embedding_length, add_to=x)
+        x = feed_forward(b, x, normed, name)
     return logits(b, x)
+
+
+def _feed_forward(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:
+    hidden = b.gated(normed, name + "ffn_gate", name + "ffn_up", b.h.feed_forward_length)
+    return b.linear(hidden, name + "ffn_down", b.h.embedding_length, add_to=x)
 
 
 def _attention_layers(b: Builder) -> list[bool]:

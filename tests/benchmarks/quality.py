@@ -118,6 +118,8 @@ class Files:
                 "pure": kind in PURE, "threads": self._arguments.threads, "importance": importance}
         subprocess.run([self._arguments.peer, __file__, "--serve"], input=json.dumps(task) + "\n", text=True,
                        check=True)
+        for array in importance.values():
+            Path(array).unlink()
 
 
 def compare(base: Path, files: Sequence[Path], texts: Sequence[Path], threads: int,

@@ -22,7 +22,7 @@ from .checkpoints import (
     llama_tensors,
 )
 from .gemma4_checkpoints import DENSE, MIXTURE, SMALL, gemma4_tensors
-from .hybrids import STATES, with_delta_nets
+from .hybrids import EXPERTS, STATES, hybrid
 from .lfm2_checkpoints import DENSE as LFM2
 from .lfm2_checkpoints import MIXTURE as LFM2_MOE
 from .lfm2_checkpoints import lfm2_tensors
@@ -113,7 +113,8 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QKV_BIASES, {}),
     "qwen2-yarn": ("Qwen2ForCausalLM", QKV_BIASES, {"rope_scaling": _YARN}),
     "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
-    "qwen3_5_text": ("Qwen3_5ForCausalLM", _TIED, STATES | {"tie_word_embeddings": True, "head_dim": HEAD}),
+    "qwen3_5_text": ("Qwen3_5ForCausalLM", _TIED, STATES | {"tie_word_embeddings": True}),
+    "qwen3_5_moe_text": ("Qwen3_5MoeForCausalLM", {}, STATES | EXPERTS),
     "gemma": ("GemmaForCausalLM", _TIED, _GEMMA | {"hidden_act": "gelu"}),
     "gemma2": ("Gemma2ForCausalLM", _TIED | _POST_NORMS, _GEMMA_2 | {"attn_logit_softcapping": 3.0,
                "final_logit_softcapping": 4.0}),
@@ -185,7 +186,7 @@ def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     architecture, changes, config = CASES[name]
     tensors = llama_tensors(seed=7, blocks=config.get("num_hidden_layers", BLOCKS), **changes)
     if architecture.startswith("Qwen3_5"):
-        tensors = with_delta_nets(tensors)
+        tensors = hybrid(tensors, experts="Moe" in architecture)
     if architecture == "Gemma4ForCausalLM":
         tensors = gemma4_tensors(config)
     elif architecture.startswith("Lfm2"):

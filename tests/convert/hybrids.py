@@ -26,13 +26,25 @@ _ATTENTION = {"q_proj.weight": (2 * HEADS * HEAD, EMBED), "k_proj.weight": (KV_H
               "q_norm.weight": (HEAD,), "k_norm.weight": (HEAD,)}
 
 
-def with_delta_nets(tensors: Mapping[str, np.ndarray], attention: Sequence[int] = (3,)) -> dict[str, np.ndarray]:
-    """A model's tensors with other random weights instead of its attention, which only some layers have."""
-    random, made = np.random.default_rng(5), {name: each for name, each in tensors.items() if "_attn" not in name}
+_EXPERTS = {"gate.weight": (6, EMBED), "experts.gate_up_proj": (6, 64, EMBED), "experts.down_proj": (6, EMBED, 32),
+            "shared_expert.gate_proj.weight": (48, EMBED), "shared_expert.up_proj.weight": (48, EMBED),
+            "shared_expert.down_proj.weight": (EMBED, 48), "shared_expert_gate.weight": (1, EMBED)}
+EXPERTS = {"intermediate_size": None, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+           "shared_expert_intermediate_size": 48}
+
+
+def hybrid(tensors: Mapping[str, np.ndarray], attention: Sequence[int] = (3,), *,
+           experts: bool = False) -> dict[str, np.ndarray]:
+    """A Llama's tensors with other random weights instead of its attention, which only some layers have; and instead
+    of its feed-forward, if there are to be experts."""
+    made = {name: each for name, each in tensors.items() if "_attn" not in name and not (experts and "mlp" in name)}
+    random = np.random.default_rng(5)
     for layer in range(INTERVAL):
         kind, shapes = ("self_attn", _ATTENTION) if layer in attention else ("linear_attn", _DELTA_NET)
-        for name, shape in shapes.items():
+        named = {f"{kind}.{name}": shape for name, shape in shapes.items()}
+        named |= {f"mlp.{name}": shape for name, shape in _EXPERTS.items() if experts}
+        for name, shape in named.items():
             scale = 0.25 if len(shape) == 1 else shape[-1] ** -0.5
             values = random.standard_normal(shape) * scale + ("norm" in name)
-            made[f"model.layers.{layer}.{kind}.{name}"] = values.astype(np.float32)
+            made[f"model.layers.{layer}.{name}"] = values.astype(np.float32)
     return made

@@ -94,7 +94,7 @@ class Shape:
             shapes |= {f"ffn_{name}_exps": (self.experts, 2, k) for name, k in stacks.items()}
             if self.arch == "gpt-oss":
                 shapes |= {f"ffn_{name}_exps.bias": (self.experts, 2) for name in stacks} | {"attn_sinks": (_HEADS,)}
-            if self.arch == "qwen2moe":
+            if self.arch in ("qwen2moe", "qwen35moe"):
                 shapes |= {f"ffn_{name}_shexp": (2, k) for name, k in stacks.items()} | {"ffn_gate_inp_shexp": (width,)}
             return shapes | {"ffn_gate_inp": (self.experts, width)}
         return shapes | {"ffn_gate": (2, width), "ffn_up": (2, width), "ffn_down": (2, inner)}
@@ -175,6 +175,7 @@ MODELS = {
     "qwen3": Shape("qwen3", layers=36),
     "qwen35": Shape("qwen35", layers=24, kv_heads=8, tied=True),
     "qwen35, 64 layers, 32 / 4": Shape("qwen35", layers=64, kv_heads=4),
+    "qwen35moe": Shape("qwen35moe", layers=40, kv_heads=4, experts=256),
     "gemma": Shape("gemma", layers=18, kv_heads=1, tied=True),
     "gemma2": Shape("gemma2", layers=42, kv_heads=16, tied=True),
     "gemma3, rows of 288": Shape("gemma3", layers=26, tied=True, embedding=288),

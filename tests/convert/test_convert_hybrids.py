@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lcpu import LLM
 from lcpu.convert.checkpoint import open_checkpoint
+from lcpu.convert.gguf_writer import TensorToWrite, write_gguf
 from lcpu.convert.plan import plan
+from lcpu.engine.options import GenerationOptions
 from lcpu.kernels.errors import LcpuError
 
 from .checkpoints import write_checkpoint
 from .golden_cases import LENGTH, case, text
-from .hybrids import KEY_HEADS, SIZE, VALUE_HEADS, with_delta_nets
+from .hybrids import KEY_HEADS, SIZE, VALUE_HEADS, hybrid
 from .packed import float8, gptq, packed_model
 from .reference import values_of
 
-NAME = "qwen3_5_text"
+NAME, WITH_EXPERTS = "qwen3_5_text", "qwen3_5_moe_text"
+BOTH = pytest.mark.parametrize("name", [NAME, WITH_EXPERTS])
 LEFT_OUT = {"model.visual.patch_embed.proj.weight": np.ones((4, 4), np.float32),
             "mtp.fc.weight": np.ones((4, 4), np.float32),
             "mtp.layers.0.mlp.up_proj.weight": np.ones((4, 4), np.float32)}
@@ -34,7 +39,7 @@ def test_metadata(convert):
         assert list(keys["rope.dimension_sections"]) == [2, 1, 1, 0]
         assert "attention.recurrent_layers" not in keys
     kinds = ["full_attention", *["linear_attention"] * 2, "full_attention"]
-    with convert(with_delta_nets(tensors, attention=(0, 3)), "f32", **how, layer_types=kinds) as file:
+    with convert(hybrid(tensors, attention=(0, 3)), "f32", **how, layer_types=kinds) as file:
         assert list(file.metadata["qwen35.attention.recurrent_layers"]) == [False, True, True, False]
         assert "blk.0.attn_q.weight" in file.tensors
 
@@ -60,14 +65,16 @@ def test_what_changes_its_place(convert):
     assert np.array_equal(made["ssm_norm.weight"], found["norm.weight"])
 
 
-def test_the_language_model_of_one_that_sees(convert, tmp_path):
-    tensors, how = case(NAME)
+@BOTH
+def test_the_language_model_of_one_that_sees(convert, tmp_path, name):
+    tensors, how = case(name)
     inner = {name: value for name, value in how.items() if name not in ("architectures", "model_type")}
     seen = {name.replace("model.", "model.language_model.", 1): array for name, array in tensors.items()} | LEFT_OUT
     with convert(tensors, "f32", **how) as file:
         wanted = {name: values_of(file, name) for name in file.tensors}
-        keys = {key: value for key, value in file.metadata.items() if key.startswith("qwen35.")}
-    whole = {"architectures": ["Qwen3_5ForConditionalGeneration"], "text_config": inner}
+        keys = {key: value for key, value in file.metadata.items() if key.startswith("qwen35")}
+    whole = {"architectures": [how["architectures"][0].replace("Causal", "Conditional").replace("LM", "Generation")],
+             "text_config": inner}
     with convert(seen, "f32", **whole) as file:
         assert file.tensors.keys() == wanted.keys()
         assert all(np.array_equal(values_of(file, name), array) for name, array in wanted.items())
@@ -92,13 +99,67 @@ def test_quantized_weights_change_their_places(convert, pack, settings):
             np.testing.assert_allclose(values_of(file, name), array, rtol=1e-6, err_msg=name)
 
 
-def test_inputs_of_all_matrices_are_measured(convert, tmp_path):
-    tensors, how = case(NAME)
+def test_experts_in_tensors_of_their_own(convert):
+    tensors, how = case(WITH_EXPERTS)
+    apart = {name: each for name, each in tensors.items() if ".experts." not in name}
+    for name, stack in tensors.items():
+        if ".experts." in name:
+            place, _, kind = name.rpartition(".")
+            for number, each in enumerate(stack):
+                parts = zip(("gate_proj", "up_proj"), np.split(each, 2), strict=True) if "gate_up" in kind else [
+                    (kind, each)]
+                apart |= {f"{place}.{number}.{part}.weight": values for part, values in parts}
+    with convert(tensors, "f32", **how) as file:
+        wanted = {name: values_of(file, name) for name in file.tensors}
+    with convert(apart, "f32", **how) as file:
+        assert all(np.array_equal(values_of(file, name), array) for name, array in wanted.items())
+
+
+@BOTH
+def test_inputs_of_all_matrices_are_measured(convert, tmp_path, name):
+    tensors, how = case(name)
     with convert(tensors, "f32", **how) as file:
         matrices = {key for key, info in file.tensors.items()
                     if key.startswith("blk.") and len(info.shape) > 1 and "conv1d" not in key}
+        matrices.add("output.weight" if "output.weight" in file.tensors else "token_embd.weight")
     with LLM.load(tmp_path / "a.gguf", threads=1, context=LENGTH, input_squares=True) as llm:
-        assert set(llm.measure_imatrix([text()])) == matrices
+        squares = llm.measure_imatrix([text(), text()[::-1]])
+        products = {name: each.sums for each in llm.measure_products([text(), text()[::-1]], most_bytes=1)
+                    for name in each.tensors}
+    assert set(squares) == set(products) == matrices
+    for name in matrices:
+        if "ssm_out" in name or "ffn_down" in name:
+            np.testing.assert_allclose(np.diagonal(products[name]), squares[name].sums[0], rtol=1e-4)
+
+
+def test_measuring_inputs_leaves_states_alone(convert, tmp_path):
+    tensors, how = case(NAME)
+    convert(tensors, "f32", **how | {"max_position_embeddings": 512}).close()
+    answers = []
+    with LLM.load(tmp_path / "a.gguf", threads=1, input_squares=True) as llm:
+        for reused in (0, 128):
+            answer = llm.stream(text() * 3, GenerationOptions(max_tokens=9, temperature=0.0))
+            answers.append("".join(answer))
+            assert answer.reused_tokens == reused
+            llm.measure_imatrix([[1, 2, 3]] * 90)
+    assert answers[0] == answers[1]
+
+
+def test_files_with_layers_that_draft(convert, tmp_path):
+    """llama.cpp's converter puts them behind the others: they are not computed."""
+    tensors, how = case(NAME)
+    with convert(tensors, "f32", **how) as file:
+        written = [TensorToWrite(name, info.shape, info.type_id, file.data(name).view(np.float32))
+                   for name, info in file.tensors.items()]
+        written += [replace(each, name=each.name.replace("blk.3.", "blk.4."))
+                    for each in written if each.name.startswith("blk.3.")]
+        keys = {"qwen35.block_count": 5, "qwen35.nextn_predict_layers": 1}
+        write_gguf(tmp_path / "drafts.gguf", {**file.metadata, **keys}, written)
+    found = []
+    for name in ("a.gguf", "drafts.gguf"):
+        with LLM.load(tmp_path / name, threads=1, context=LENGTH) as llm:
+            found.append(llm.logits(text()))
+    assert np.array_equal(*found)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
