@@ -12,7 +12,7 @@ from ..json_file import Config
 from . import vision
 from .architecture import DECODER_BLOCK, Architecture, Shape, sizes
 from .gemma3 import GEMMA3
-from .windows import LOCAL_BASE, layer_kinds, with_base_of_windows
+from .windows import LOCAL_BASE, check_reads_back, layer_kinds, with_base_of_windows
 
 _HEAD, _KV_HEADS = "local_head_dim", "local_num_key_value_heads"  # of layers with a window, as `_complete` puts them
 _PERIOD = 6  # of layers, where a file does not say
@@ -74,8 +74,7 @@ def _metadata(config: Config) -> dict[str, Value]:
 
 def _check(config: Config) -> None:
     """Raises LcpuError for what engines do not compute."""
-    if config.get("use_bidirectional_attention") == "all":
-        raise config.error("use_bidirectional_attention", "is 'all': lcpu does not run models that read ahead")
+    check_reads_back(config)
     if config.flag("attention_bias"):
         raise config.error("attention_bias", "is true: engines compute no biases with Gemma 4; take another model")
     rows, vocab = config.get("vocab_size_per_layer_input"), config.count("vocab_size")

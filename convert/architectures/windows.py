@@ -26,6 +26,14 @@ def window_metadata(config: Config, period: int) -> dict[str, Value]:
     return keys | {"attention.sliding_window_pattern": np.array(flags) if found is None else found}
 
 
+def check_reads_back(config: Config) -> None:
+    """Raises LcpuError for a model that reads ahead."""
+    ahead = config.get("use_bidirectional_attention")
+    if ahead in (True, "all"):
+        raise config.error("use_bidirectional_attention", f"is {str(ahead).lower()}: lcpu does not run models that "
+                                                          "read ahead")
+
+
 def layer_kinds(config: Config, period: int) -> list[bool]:
     """Whether each layer has a window."""
     layers, kinds = config.count("num_hidden_layers"), config.get("layer_types")

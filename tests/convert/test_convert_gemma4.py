@@ -101,7 +101,7 @@ def test_the_language_model_of_one_that_sees_and_hears(convert, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "changes", "message"), [
-    (SMALL, {"use_bidirectional_attention": "all"}, "is 'all': lcpu does not run models that read ahead"),
+    (SMALL, {"use_bidirectional_attention": "all"}, "is all: lcpu does not run models that read ahead"),
     (SMALL, {"vocab_size_per_layer_input": 300}, "vocab_size_per_layer_input is 300, and there are 384 tokens"),
     (SMALL, {"attention_bias": True}, "attention_bias is true: engines compute no biases with Gemma 4"),
     (SMALL, {"layer_types": ["full_attention"] * 4}, "layer_types is .*lcpu converts a list of 5 layers"),
