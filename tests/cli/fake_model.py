@@ -28,7 +28,8 @@ class FakeModel:
         self.attended: list[object] = []
         self.cache_types = cache_types
         self.pool = SimpleNamespace(most=-(-context // 128), count=-(-max(context, cache_tokens) // 128),
-                                    copy=lambda source, target: None)
+                                    copy=lambda source, target: None,
+                                    states=SimpleNamespace(slots=0, copy=lambda source, target: None))
         self.sizes: list[int] = []
         self.positions: list[int] = []
         self.closed = False
