@@ -141,6 +141,7 @@ class Hessians:
                 values = self._file.data(tensor).view("<f4")
                 ends = np.cumsum(np.arange(1, _width(values) + 1)) - 1
                 by_tensor[tensor] = np.maximum(values[ends], 0)
+                self._file.release(tensor)
             squares[name] = by_tensor[tensor]
         datasets = self._file.metadata.get("imatrix.datasets", [])
         return ImportanceMatrix(self.path, squares, tuple(datasets) if isinstance(datasets, list) else ())
