@@ -9,16 +9,17 @@ from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, inlined
-from ..simd import LANES, absolute, add_partial_sums, add_to_bytes, bits, dot4, fma, get_f32, get_i32, get_u8
-from ..simd import init_from_bias, load_f32, load_tile, maximum, minimum, panel_bytes, panel_f32, partial_sums
-from ..simd import prefetch_address, prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32, store_i8
-from ..simd import store_tile, to_i32, zeros, zeros_i32
+from ..simd import LANES, absolute, add_partial_sums, add_to_bytes, bits, dot16, fma, get_f32, get_i32, get_u8
+from ..simd import init_from_bias, load_f32, load_tile, maximum, minimum, panel_bytes, panel_f32, panel_vectors
+from ..simd import partial_sums, prefetch_address, prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32
+from ..simd import store_i8, store_tile, to_i32, zeros, zeros_i32
 from ..wide import wide_rows
 from .format import make_format
 
 _BYTES = 32
 _PANEL_BLOCK = _BYTES * LANES
 _VECTOR = 4 * LANES
+_FOUR = 4 * _VECTOR
 _CODES = 128 * LANES  # bytes of a block's codes, unpacked
 _CHAIN = 4  # vectors whose products go to the same partial sums
 _ZEROS = 0x55555555  # a code of 1 in every place
@@ -78,13 +79,14 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         upcoming = prefetch_address(acc, panel, end, panel_stride)
         for start in range(0, 8, _CHAIN):
             partial = partial_sums(total)
-            for i in range(start, start + _CHAIN):
-                prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _VECTOR)
-                packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
-                partial = dot4(partial, bits(packed, 6, 3), values + 4 * i, x_stride)
-                partial = dot4(partial, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
-                partial = dot4(partial, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
-                partial = dot4(partial, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
+            for i in range(start, start + _CHAIN, 4):
+                prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _FOUR)
+                a, b, c, d = panel_vectors(acc, panel + _VECTOR * i, panel_stride)
+                run = values + 4 * i
+                partial = dot16(partial, bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3), run, x_stride)
+                partial = dot16(partial, bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3), run + 32, x_stride)
+                partial = dot16(partial, bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3), run + 64, x_stride)
+                partial = dot16(partial, bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3), run + 96, x_stride)
             total = add_partial_sums(total, partial)
         panel += _PANEL_BLOCK
         values += 128

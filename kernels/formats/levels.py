@@ -11,7 +11,7 @@ from numba import uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, SIGNED_OFFSET, alloca, bits, dot4_signed, get_u8, init_from_bias, load_f32, panel_bytes
+from ..simd import LANES, SIGNED_OFFSET, alloca, bits, dot16_signed, get_u8, init_from_bias, load_f32, panel_vectors
 from ..simd import prefetch_address, prefetch_levels, put_u8, scale_add, splat_f32, steps, store_i8, table_lookup
 from ..simd import to_i32
 
@@ -25,11 +25,11 @@ lookup = nearest_number = dot = load_scale = scale_bytes = block_bytes = step = 
 
 @template
 def _dot_signed(total, panel, panel_stride, x, x_stride):
-    for i in range(4):
-        packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
-        total = dot4_signed(total, lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
-        total = dot4_signed(total, lookup(bits(packed, 4, 15)), x + 16 + 4 * i, x_stride)
-    return total
+    a, b, c, d = panel_vectors(total, panel, panel_stride)
+    total = dot16_signed(total, lookup(bits(a, 0, 15)), lookup(bits(b, 0, 15)), lookup(bits(c, 0, 15)),
+                         lookup(bits(d, 0, 15)), x, x_stride)
+    return dot16_signed(total, lookup(bits(a, 4, 15)), lookup(bits(b, 4, 15)), lookup(bits(c, 4, 15)),
+                        lookup(bits(d, 4, 15)), x + 16, x_stride)
 
 
 def signed_dot(name: str, levels: Sequence[int]) -> Callable[..., Any]:

@@ -10,8 +10,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from .types import BFloatType, F32, I16, I32, ISA, LANES, Tile
-from .emit import broadcast, call_function, constant, emit_fma, literal_of, load_from, offset_by, tile_of, token_at
-from .emit import type_name, vector_at, vectors_of
+from .emit import broadcast, call_function, constant, emit_fma, lane_of, literal_of, load_from, load_lanes, offset_by
+from .emit import tile_of, token_at, token_scale, type_name, vector_at, vectors_of
 from .arithmetic import elementwise
 
 _INDEPENDENT_SUMS = 8  # so many accumulators hide the latency of each other's dot products
@@ -38,6 +38,40 @@ def _multiply_accumulate(element, emit):
             return tile_of(b, out, tile)
 
         return acc(acc, weights, types.intp, types.intp), generate
+
+    return operation
+
+
+def _multiply_run(element, emit):
+    """intrinsic(acc, w0, w1, w2, w3, x, stride): `_multiply_accumulate` with weights w0 at x, w1 at x + 4, and so on.
+
+    On Arm, all 16 bytes of a token are loaded at once, and an instruction takes 4 of them.
+    """
+
+    @intrinsic
+    def operation(context, acc, w0, w1, w2, w3, x, stride):
+        def generate(context, b, sig, args):
+            tile, (acc, *weights, x, stride) = sig.return_type, args
+            out, rows = vectors_of(b, acc, tile), [vectors_of(b, w, sig.args[1]) for w in weights]
+
+            def add(run, t, token):
+                for p in range(tile.panels):
+                    i = p * tile.tokens + t
+                    out[i] = emit(b, out[i], vector_at(rows[run], sig.args[1], p, 0), token)
+
+            if ISA.arm:
+                for t in range(tile.tokens):
+                    token = load_lanes(b, token_at(b, x, stride, t), element)
+                    for run in range(4):
+                        add(run, t, lane_of(b, token, run))
+                return tile_of(b, out, tile)
+            for run in range(4):
+                at = b.add(x, x.type(4 * run))
+                for t in range(tile.tokens):
+                    add(run, t, broadcast(b, load_from(b, token_at(b, at, stride, t), element), LANES))
+            return tile_of(b, out, tile)
+
+        return acc(acc, w0, w1, w2, w3, types.intp, types.intp), generate
 
     return operation
 
@@ -109,24 +143,84 @@ def _vdpbf16ps(b, acc, weights, token):
                  b.bitcast(token, pairs))
 
 
-fma_tokens = _multiply_accumulate(F32, lambda b, acc, weights, token: emit_fma(b, weights, token, acc))
-dot2_bf16 = _multiply_accumulate(I32, _vdpbf16ps)  # acc[p][t] += sum of 2 products of bfloat16; only where ISA.bf16
+def _arm_dot(name):
+    def emit(b, acc, weights, token):
+        return call_function(b, f"llvm.aarch64.neon.{name}.v4i32.v16i8", acc.type, acc, weights,
+                             b.bitcast(token, weights.type))
+
+    return emit
+
+
+def _usdot_unsigned_token(b, acc, weights, token):
+    return _arm_dot("usdot")(b, acc, b.bitcast(token, weights.type), weights)
+
+
+def _smull_dot(b, acc, weights, token):
+    """For processors without dot products. Weights are -128 to 127, and 2 * 128 * 127 < 2 ** 15."""
+    token, products = b.bitcast(token, weights.type), []
+    for half in (range(8), range(8, 16)):
+        order = ir.Constant(ir.VectorType(I32, 8), list(half))
+        parts = [b.shuffle_vector(v, v, order) for v in (weights, token)]
+        products.append(call_function(b, "llvm.aarch64.neon.smull.v8i16", ir.VectorType(I16, 8), *parts))
+    pairs = call_function(b, "llvm.aarch64.neon.addp.v8i16", products[0].type, *products)
+    return b.add(acc, call_function(b, "llvm.aarch64.neon.saddlp.v4i32.v8i16", acc.type, pairs))
+
+
+def _narrow_half(b, vector, odd):
+    """Of two int16 in each lane, the first or the second."""
+    order = ir.Constant(ir.VectorType(I32, LANES), list(range(int(odd), 2 * LANES, 2)))
+    vector = b.bitcast(vector, ir.VectorType(I16, 2 * LANES))
+    return b.shuffle_vector(vector, vector, order)
+
+
+def _smlal(b, acc, x, y):
+    return b.add(acc, call_function(b, "llvm.aarch64.neon.smull.v4i32", acc.type, x, y))
+
+
+def _smlal_pairs(b, acc, weights, token):
+    """token: two int16 in an int32, in all lanes."""
+    for odd in (False, True):
+        acc = _smlal(b, acc, _narrow_half(b, weights, odd), _narrow_half(b, token, odd))
+    return acc
+
+
+def _bfdot(b, acc, weights, token):
+    pairs = ir.VectorType(BFloatType(), 2 * LANES)
+    return call_function(b, "llvm.aarch64.neon.bfdot.v4f32.v8bf16", acc.type, acc, b.bitcast(weights, pairs),
+                         b.bitcast(token, pairs))
+
+
+_DOT4 = {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "usdot": _arm_dot("usdot"), "sdot": _arm_dot("sdot"),
+         "smull": _smull_dot, "generic": _generic_dot("zext")}[ISA.dot]
+_DOT4_SIGNED = {"vnni": _vpdpbusd, "maddubs": _maddubs_signed_dot, "usdot": _arm_dot("sdot"), "sdot": _arm_dot("sdot"),
+                "smull": _smull_dot, "generic": generic_signed_dot}[ISA.dot]
+
+
+def _emit_fma_token(b, acc, weights, token):
+    return emit_fma(b, weights, token, acc)
+
+
+fma_tokens = _multiply_accumulate(F32, _emit_fma_token)
+fma_run = _multiply_run(F32, _emit_fma_token)
+dot2_bf16 = _multiply_accumulate(I32, _bfdot if ISA.arm else _vdpbf16ps)  # acc[p][t] += sum of 2 products of bfloat16; only where ISA.bf16
 # acc[p][t] += sum of 4 products, with unsigned weights and int8 activations. acc comes from `partial_sums` and goes to
 # `add_partial_sums`. On AVX2 it has 16 bits, which cannot overflow in 32 calls with weights up to 3, in 8 calls with
 # weights up to 15, in 4 with weights up to 31, or in 2 with weights up to 63.
-dot4 = _multiply_accumulate(I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_dot, "generic": _generic_dot("zext")}[ISA.dot])
+dot4 = _multiply_accumulate(I32, _DOT4)
+dot16 = _multiply_run(I32, _DOT4)  # the same with four vectors of weights, for 16 activations
 # The same for int8 weights, which are stored with SIGNED_OFFSET added. acc is int32 on every path.
-dot4_signed = _multiply_accumulate(
-    I32, {"vnni": _vpdpbusd, "maddubs": _maddubs_signed_dot, "generic": generic_signed_dot}[ISA.dot])
+dot4_signed = _multiply_accumulate(I32, _DOT4_SIGNED)
+dot16_signed = _multiply_run(I32, _DOT4_SIGNED)
 SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
 # The same for int8 weights as they are and activations of 0 to LARGEST_UNSIGNED. acc is int32 on every path.
 dot4_unsigned = _multiply_accumulate(
-    I32, {"vnni": _vpdpbusd_unsigned_token, "maddubs": _maddubs_unsigned_token,
-          "generic": _generic_dot("sext", "zext")}[ISA.dot])
+    I32, {"vnni": _vpdpbusd_unsigned_token, "maddubs": _maddubs_unsigned_token, "usdot": _usdot_unsigned_token,
+          "sdot": _arm_dot("sdot"), "smull": _smull_dot, "generic": _generic_dot("sext", "zext")}[ISA.dot])
 # acc[p][t] += sum of 2 products of int16, with an int32 acc.
-_emit_dot2 = {"vnni": _vpdpwssd, "maddubs": _pmaddwd, "generic": generic_signed_dot}[ISA.dot]
+_emit_dot2 = {"vnni": _vpdpwssd, "maddubs": _pmaddwd, "generic": generic_signed_dot}.get(ISA.dot, _smlal_pairs)
 dot2_i16 = _multiply_accumulate(I32, _emit_dot2)
-LARGEST_UNSIGNED = 127 if ISA.dot == "maddubs" else 255
+LARGEST_UNSIGNED = 127 if ISA.arm or ISA.dot == "maddubs" else 255  # the same on Arm's paths, as bits are
+SMALL_CODES = ISA.dot in ("maddubs", "sdot", "smull")  # whether `dot4` has no room for codes times their scale
 
 
 @intrinsic
@@ -159,6 +253,15 @@ def partial_sums(context, total):
 
 
 @intrinsic
+def group_sums(context, total):
+    """`partial_sums` of a group of scaled codes."""
+    tile = total.of(DOT_ELEMENT)
+    return tile(total), lambda context, b, sig, args: (
+        args[0] if _accumulates_in_place(total) and not SMALL_CODES
+        else ir.Constant(ir.ArrayType(tile.vector, tile.size), None))
+
+
+@intrinsic
 def add_partial_sums(context, total, partial):
     """total + partial, int32. On AVX2, pairs of 16-bit partial sums are widened and added first."""
     def emit(b, before, sums):
@@ -180,10 +283,10 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
         out, sums = vectors_of(b, acc, tile), vectors_of(b, dots, tile)
         scales = vectors_of(b, weight_scale, sig.args[2])
         for t in range(tile.tokens):
-            token_scale = broadcast(b, load_from(b, offset_by(b, scale, stride, t), F32), LANES)
+            number = token_scale(b, offset_by(b, scale, stride, t))
             for p in range(tile.panels):
                 i = p * tile.tokens + t
-                out[i] = emit_fma(b, b.fmul(scales[p], token_scale), b.sitofp(sums[i], tile.vector), out[i])
+                out[i] = emit_fma(b, b.fmul(scales[p], number), b.sitofp(sums[i], tile.vector), out[i])
         return tile_of(b, out, tile)
 
     return acc(acc, dots, weight_scale, types.intp, types.intp), generate
@@ -241,13 +344,58 @@ def zero_sums(context, like):
     return tile(like), lambda context, b, sig, args: ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
 
 
+def _add_narrow(b, total, sums, scales, second=False):
+    """Arm: total + the low halves of sums * one of two int16 in each lane."""
+    return _smlal(b, total, _narrow_half(b, sums, False), _narrow_half(b, scales, second))
+
+
 def _emit_pair(b, total, first, second, scales, biases=None):
+    if ISA.arm:  # these take the narrow halves of sums; `begin_first` and `begin_second` have added biases
+        return _add_narrow(b, _add_narrow(b, total, first, scales), second, scales, True)
     if DOT_ELEMENT == "i16":
         total = _emit_add(True)(b, _emit_add(False)(b, total, first, scales), second, scales)
         return _emit_dot2(b, total, scales, biases) if biases else total
     both = b.or_(b.shl(second, constant(second.type, 16)), b.and_(first, constant(first.type, 0xFFFF)))
     both = b.bitcast(both, scales.type)
     return _emit_dot2(b, total, b.add(both, b.bitcast(biases, scales.type)) if biases else both, scales)
+
+
+@intrinsic
+def settle_first(context, total, first, scales):
+    """(total, first) for `add_pair`, as soon as `first` is known: on Arm it is added at once, to free its registers."""
+    result = types.Tuple((total, first))
+
+    def generate(context, b, sig, args):
+        if not ISA.arm:
+            return context.make_tuple(b, result, args[:2])
+        nothing = ir.Constant(ir.ArrayType(first.vector, first.size), None)
+        added = elementwise(_add_narrow)((total, first, scales))[1](context, b, total(*sig.args), args)
+        return context.make_tuple(b, result, [added, nothing])
+
+    return result(total, first, scales), generate
+
+
+def _beginning(high):
+    @intrinsic
+    def begin(context, like, biases, stride):
+        """Sums for `dot4` that go to `add_biased_pair` as its `first` or its `second`, with the same biases."""
+        tile = like.of(DOT_ELEMENT)
+
+        def generate(context, b, sig, args):
+            if not ISA.arm:
+                return ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
+            tokens = []
+            for t in range(tile.tokens):
+                pair = load_lanes(b, token_at(b, args[1], args[2], t), I16, 2)
+                tokens.append(lane_of(b, b.sext(pair, ir.VectorType(I32, 2)), int(high)))
+            return tile_of(b, tokens * tile.panels, tile)
+
+        return tile(like, types.intp, types.intp), generate
+
+    return begin
+
+
+begin_first, begin_second = _beginning(False), _beginning(True)
 
 
 @intrinsic
@@ -277,31 +425,33 @@ def subtracted_from(context, number, x):
 
 
 def _emit_scaled(b, codes, scales, added=None):
-    if DOT_ELEMENT == "i16":
+    if SMALL_CODES:
         return codes
     products = b.mul(b.bitcast(codes, scales.type), scales)
     return b.bitcast(b.add(products, b.bitcast(added, scales.type)) if added else products, codes.type)
 
 
 # Groups of 16 values whose codes and integer scale have few bits. Where `dot4` has room for it, the codes are
-# multiplied by the scale, once for all tokens, and all products of a block are added up. On AVX2, sums of a group are
-# multiplied.
+# multiplied by the scale, once for all tokens, and all products of a block are added up. With SMALL_CODES, sums of a
+# group are multiplied.
 @intrinsic
 def scaled(context, codes, scales):
-    """codes * scale, 0 .. 255. The scale is given as two equal int16 [panels][1]. On AVX2: only the codes."""
+    """codes * scale, 0 .. 255. The scale is given as two equal int16 [panels][1]. With SMALL_CODES: only the codes."""
     return elementwise(_emit_scaled)((codes, scales))
 
 
 @intrinsic
 def scaled_above(context, codes, scales, added):
-    """codes * scale + added, 0 .. 255, where `added` are bytes. On AVX2: only the codes."""
+    """codes * scale + added, 0 .. 255, where `added` are bytes. With SMALL_CODES: only the codes."""
     return elementwise(_emit_scaled)((codes, scales, added))
 
 
 @intrinsic
 def add_group(context, total, partial, scales):
-    """total + the products of a group that began with `partial_sums`."""
+    """total + the products of a group that began with `group_sums`. With SMALL_CODES they fit in 16 bits."""
     def emit(b, before, sums, scale):
+        if ISA.arm and SMALL_CODES:
+            return _add_narrow(b, before, sums, scale)
         if DOT_ELEMENT == "i16":
             return b.add(before, _multiply_pairs(b, sums, scale))
         return sums if _accumulates_in_place(total) else b.add(before, sums)
@@ -316,7 +466,7 @@ def add_scaled(context, acc, sums, scale, stride):
         tile, (acc, sums, scale, stride) = sig.return_type, args
         out, terms = vectors_of(b, acc, tile), vectors_of(b, sums, tile)
         for t in range(tile.tokens):
-            factor = broadcast(b, load_from(b, offset_by(b, scale, stride, t), F32), LANES)
+            factor = token_scale(b, offset_by(b, scale, stride, t))
             for i in range(t, tile.size, tile.tokens):
                 out[i] = emit_fma(b, terms[i], factor, out[i])
         return tile_of(b, out, tile)
@@ -332,12 +482,12 @@ def scale_add_two(context, acc, first, second, first_scale, second_scale, scale,
         tiles = [vectors_of(b, value, ty) for value, ty in zip(args[:5], sig.args[:5], strict=True)]
         out, one, two, one_scale, two_scale = tiles
         for t in range(tile.tokens):
-            token_scale = broadcast(b, load_from(b, offset_by(b, args[5], args[6], t), F32), LANES)
+            number = token_scale(b, offset_by(b, args[5], args[6], t))
             for p in range(tile.panels):
                 i = p * tile.tokens + t
                 sums = b.fmul(one_scale[p], b.sitofp(one[i], tile.vector))
                 sums = emit_fma(b, two_scale[p], b.sitofp(two[i], tile.vector), sums)
-                out[i] = emit_fma(b, token_scale, sums, out[i])
+                out[i] = emit_fma(b, number, sums, out[i])
         return tile_of(b, out, tile)
 
     return acc(acc, first, second, first_scale, second_scale, types.intp, types.intp), generate

@@ -7,7 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 
-from .types import F16, F32, I16, I32, I64, I8, ISA, Tile
+from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, Tile
 
 
 def literal_of(ty):
@@ -69,6 +69,24 @@ def hide(b, number):
     hidden = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [number], False)
     hidden.attributes.add("readnone")  # so it may leave loops
     return hidden
+
+
+def load_lanes(b, address, element, count=4):
+    """A vector of so many numbers from memory, for `lane_of`."""
+    return load_from(b, address, ir.VectorType(element, count))
+
+
+def lane_of(b, vector, lane):
+    """One of a vector's numbers in all lanes. On Arm, the instruction that takes it can do that itself."""
+    return b.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined),
+                            ir.Constant(ir.VectorType(I32, LANES), [lane] * LANES))
+
+
+def token_scale(b, address):
+    """The float32 of a token, in all lanes. On Arm it comes with the 4 bytes that follow it, which must be readable."""
+    if ISA.arm:
+        return lane_of(b, load_lanes(b, address, F32, 2), 0)
+    return broadcast(b, load_from(b, address, F32), LANES)
 
 
 def token_at(b, address, stride, token):

@@ -129,6 +129,20 @@ panel_high_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.lshr(
 
 
 @intrinsic
+def panel_vectors(context, like, address, stride):
+    """Four vectors of bytes that follow each other in each panel."""
+    tile = Tile("i8", like.panels)
+    result = types.UniTuple(tile, 4)
+
+    def generate(context, b, sig, args):
+        return context.make_tuple(b, result, [
+            tile_of(b, [load_from(b, b.add(offset_by(b, args[1], args[2], p), I64(4 * LANES * i)), tile.vector)
+                        for p in range(tile.panels)], tile) for i in range(4)])
+
+    return result(like, types.intp, types.intp), generate
+
+
+@intrinsic
 def load_tile(context, like, address, panel_stride, token_stride):
     """float32 vectors of like's shape: [panel][token] is at address + panel * panel_stride + token * token_stride."""
     def generate(context, b, sig, args):

@@ -36,12 +36,17 @@ def atomic_put(context, address, value):
     return types.void(types.intp, types.int64), generate
 
 
+_YIELD = 1
+
+
 @intrinsic
 def pause(context):
     """The processor's hint that this is a spin loop."""
     def generate(context, b, sig, args):
-        if ISA.dot != "generic":
+        if ISA.x86:
             call_function(b, "llvm.x86.sse2.pause", ir.VoidType())
+        elif ISA.arm:
+            call_function(b, "llvm.aarch64.hint", ir.VoidType(), I32(_YIELD))
         return context.get_dummy_value()
 
     return types.void(), generate
