@@ -77,7 +77,7 @@ def _amx_permitted() -> bool:
 _ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _GENERIC = (("f16c",),) if _ON_X86 else ()  # without it, float16 would need library calls that LLVM cannot find
 _AVX2 = ("avx2", "fma", "f16c")
-_NEON_PANELS = (1, 2, 4, 4)  # eight totals, their eight sums and the values of eight tokens fit in 32 registers
+_NEON_PANELS = (1, 1, 2, 4)  # eight totals, their eight sums and the values of eight tokens fit in 32 registers
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 
 ISAS = {  # best first

@@ -9,7 +9,7 @@ from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, inlined
-from ..simd import LANES, absolute, add_partial_sums, add_to_bytes, bits, dot16, fma, get_f32, get_i32, get_u8
+from ..simd import ISA, LANES, absolute, add_partial_sums, add_to_bytes, bits, dot_run, fma, get_f32, get_i32, get_u8
 from ..simd import init_from_bias, load_f32, load_tile, maximum, minimum, panel_bytes, panel_f32, panel_vectors
 from ..simd import partial_sums, prefetch_address, prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32
 from ..simd import store_i8, store_tile, to_i32, zeros, zeros_i32
@@ -81,12 +81,16 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             partial = partial_sums(total)
             for i in range(start, start + _CHAIN, 4):
                 prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _FOUR)
-                a, b, c, d = panel_vectors(acc, panel + _VECTOR * i, panel_stride)
+                a, b, c, d = panel_vectors(acc, panel + _VECTOR * i, panel_stride, 4)
                 run = values + 4 * i
-                partial = dot16(partial, bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3), run, x_stride)
-                partial = dot16(partial, bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3), run + 32, x_stride)
-                partial = dot16(partial, bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3), run + 64, x_stride)
-                partial = dot16(partial, bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3), run + 96, x_stride)
+                partial = dot_run(partial, (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3)),
+                                  run, x_stride)
+                partial = dot_run(partial, (bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3)),
+                                  run + 32, x_stride)
+                partial = dot_run(partial, (bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3)),
+                                  run + 64, x_stride)
+                partial = dot_run(partial, (bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3)),
+                                  run + 96, x_stride)
             total = add_partial_sums(total, partial)
         panel += _PANEL_BLOCK
         values += 128
@@ -117,4 +121,5 @@ def _scaled(panel, x, x_stride, sums):
 WIDE = wide_rows("i2_s", _PANEL_BLOCK, 4 * LANES, unpack_blocks, _scaled)
 FORMAT = make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, row_factor=scale_behind, wide=WIDE)
+                     pack_block=pack_block, tile=tile, row_factor=scale_behind, wide=WIDE,
+                     panels=(1, 2, 2, 4) if ISA.arm else ISA.tile_panels)

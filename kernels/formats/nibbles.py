@@ -7,7 +7,7 @@ Byte j of the fifth bits holds those of values j, j + 4, .. j + 28, from its low
 from numba import int32
 
 from ..jit import device, inlined
-from ..simd import LANES, add_partial_sums, bits, dot16, dot4, get_i32, panel_bytes, panel_vectors, partial_sums
+from ..simd import LANES, add_partial_sums, bits, dot4, dot_run, get_i32, panel_bytes, panel_vectors, partial_sums
 from ..simd import put_i32
 
 NIBBLES = 16  # bytes of a row
@@ -35,9 +35,9 @@ def gather_nibbles(source, high, panel, lane):
 @inlined
 def add_nibbles(sums, panel, panel_stride, x, x_stride):
     """sums + 32 products."""
-    a, b, c, d = panel_vectors(sums, panel, panel_stride)
-    sums = dot16(sums, bits(a, 0, 15), bits(b, 0, 15), bits(c, 0, 15), bits(d, 0, 15), x, x_stride)
-    return dot16(sums, bits(a, 4, 15), bits(b, 4, 15), bits(c, 4, 15), bits(d, 4, 15), x + 16, x_stride)
+    a, b, c, d = panel_vectors(sums, panel, panel_stride, 4)
+    return dot_run(sums, (bits(a, 0, 15), bits(b, 0, 15), bits(c, 0, 15), bits(d, 0, 15),
+                          bits(a, 4, 15), bits(b, 4, 15), bits(c, 4, 15), bits(d, 4, 15)), x, x_stride)
 
 
 @inlined

@@ -19,7 +19,7 @@ from numba import float32, int32, uint8
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
 from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter, with_own_weights
 from ..jit import device, inlined
-from ..simd import LANES, SMALL_CODES, add_group, add_scaled, alloca, bits, byte_of_lane, dot16, dot2_i16, even_bytes
+from ..simd import LANES, SMALL_CODES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot_run, even_bytes
 from ..simd import get_f16, get_i32, get_i64, get_u16, get_u8, group_sums, load_f32, maximum, minimum, odd_bytes
 from ..simd import opaque, panel_bytes, panel_f16, prefetch_address, prefetch_levels, put_f32, put_i32, put_u16, put_u8
 from ..simd import rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from, to_f32, to_i32
@@ -151,18 +151,18 @@ def _add_two(total, first_scale, first_added, second_scale, second_added, panel,
     On AVX2, sums of a group fit in 16 bits: 7 * MOST_OF_16 < 2 ** 15.
     """
     a, b = panel_bytes(total, panel, panel_stride), panel_bytes(total, panel + _VECTOR, panel_stride)
-    w0, w1 = (scaled_above(bits(a, 0, 7), first_scale, first_added),
-              scaled_above(bits(a, 3, 7), first_scale, first_added))
-    w2, w3 = (scaled_above(bits(b, 0, 7), first_scale, first_added),
-              scaled_above(bits(b, 3, 7), first_scale, first_added))
-    sums = dot16(group_sums(total), w0, w1, w2, w3, x, x_stride)
+    weights = (scaled_above(bits(a, 0, 7), first_scale, first_added),
+               scaled_above(bits(a, 3, 7), first_scale, first_added),
+               scaled_above(bits(b, 0, 7), first_scale, first_added),
+               scaled_above(bits(b, 3, 7), first_scale, first_added))
+    sums = dot_run(group_sums(total), weights, x, x_stride)
     total = add_group(total, sums, first_scale)
     c = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
-    w0, w1 = (scaled_above(bits(c, 0, 7), second_scale, second_added),
-              scaled_above(bits(c, 3, 7), second_scale, second_added))
-    w2, w3 = (scaled_above(bits(a, 6, 3) | bits(c, 4, 4), second_scale, second_added),
-              scaled_above(bits(b, 6, 3) | bits(c, 5, 4), second_scale, second_added))
-    sums = dot16(group_sums(total), w0, w1, w2, w3, x + 16, x_stride)
+    weights = (scaled_above(bits(c, 0, 7), second_scale, second_added),
+               scaled_above(bits(c, 3, 7), second_scale, second_added),
+               scaled_above(bits(a, 6, 3) | bits(c, 4, 4), second_scale, second_added),
+               scaled_above(bits(b, 6, 3) | bits(c, 5, 4), second_scale, second_added))
+    sums = dot_run(group_sums(total), weights, x + 16, x_stride)
     return add_group(total, sums, second_scale)
 
 

@@ -13,8 +13,8 @@ from numba import float32, int8, int32, int64, uint8
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
 from ..fitting import fit_scale, fit_weighted_scale, inverse, ramp, six_bits
 from ..jit import device, inlined
-from ..simd import DOT_ELEMENT, LANES, add_biased_pair, add_scaled, alloca, begin_first, begin_second, bits, dot16
-from ..simd import dot4, get_f16, get_f32, get_i64, get_u16, get_u8, load_f32, maximum, minimum, opaque, panel_bytes
+from ..simd import DOT_ELEMENT, LANES, add_biased_pair, add_scaled, alloca, begin_first, begin_second, bits, dot4
+from ..simd import dot_run, get_f16, get_f32, get_i64, get_u16, get_u8, load_f32, maximum, minimum, opaque, panel_bytes
 from ..simd import panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8
 from ..simd import rint, room_in_first, room_in_second, settle_first, splat_f32, splat_i32, store_i8, store_tile
 from ..simd import to_f32, to_i32, zeros, zeros_i32
@@ -139,7 +139,7 @@ def _first_half(sums, a, b, c, x, x_stride):
     """All of them, where sums have room for it."""
     if DOT_ELEMENT != "i16":
         last = bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48)
-        return dot16(sums, bits(a, 0, 63), bits(b, 0, 63), bits(c, 0, 63), last, x, x_stride)
+        return dot_run(sums, (bits(a, 0, 63), bits(b, 0, 63), bits(c, 0, 63), last), x, x_stride)
     return dot4(dot4(sums, bits(a, 0, 63), x, x_stride), bits(b, 0, 63), x + 4, x_stride)
 
 

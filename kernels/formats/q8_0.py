@@ -9,7 +9,7 @@ from numba import float32, int8, uint8
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..fitting import inverse, largest_magnitude
 from ..jit import device, inlined
-from ..simd import LANES, SIGNED_OFFSET, add_to_bytes, dot16_signed, get_f16, get_u16, get_u8, init_from_bias, load_f32
+from ..simd import LANES, SIGNED_OFFSET, add_to_bytes, begin_block, dot_run_signed, get_f16, get_u16, get_u8, load_f32
 from ..simd import panel_bytes, panel_f16, panel_vectors, prefetch_address, prefetch_direct, put_f16, put_f32, put_u16
 from ..simd import put_u8, round_half_away, scale_add, splat_f32, store_f32, store_i8, store_tile, to_i32, zeros
 from ..wide import wide_blocks
@@ -17,7 +17,6 @@ from .format import make_format
 
 _BYTES = 34
 _PANEL_BLOCK = _BYTES * LANES
-_VECTOR = 4 * LANES
 _ACTIVATION = Int8Blocks(offset=SIGNED_OFFSET)
 _TO_SIGNED = -SIGNED_OFFSET
 _STEP = _ACTIVATION.block_bytes
@@ -51,10 +50,8 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
         prefetch_direct(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
-        dots = init_from_bias(acc, x + BIAS, x_stride)
-        for i in range(2):
-            a, b, c, d = panel_vectors(acc, panel + 2 * LANES + 4 * _VECTOR * i, panel_stride)
-            dots = dot16_signed(dots, a, b, c, d, x + 16 * i, x_stride)
+        dots = begin_block(acc, x + BIAS, x_stride)
+        dots = dot_run_signed(dots, panel_vectors(acc, panel + 2 * LANES, panel_stride, 8), x, x_stride)
         acc = scale_add(acc, dots, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP

@@ -5,11 +5,13 @@ Weights are values [panels][1]; activations stay in memory, one row for each tok
 
 from __future__ import annotations
 
+from itertools import product
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .types import BFloatType, F32, I16, I32, ISA, LANES, Tile
+from .types import BFloatType, F32, I16, I32, ISA, LANES, RAISED, Tile
 from .emit import broadcast, call_function, constant, emit_fma, lane_of, literal_of, load_from, load_lanes, offset_by
 from .emit import tile_of, token_at, token_scale, type_name, vector_at, vectors_of
 from .arithmetic import elementwise
@@ -43,35 +45,40 @@ def _multiply_accumulate(element, emit):
 
 
 def _multiply_run(element, emit):
-    """intrinsic(acc, w0, w1, w2, w3, x, stride): `_multiply_accumulate` with weights w0 at x, w1 at x + 4, and so on.
+    """intrinsic(acc, weights, x, stride): `_multiply_accumulate` of several: weights[i] at x + 4 * i.
 
-    On Arm, all 16 bytes of a token are loaded at once, and an instruction takes 4 of them.
+    On Arm, 16 bytes of a token are loaded at once, and an instruction takes 4 of them. A token's products come one
+    after another, so that few sums are in registers at a time. `weights` are a tuple of 4 or 8.
     """
 
     @intrinsic
-    def operation(context, acc, w0, w1, w2, w3, x, stride):
-        def generate(context, b, sig, args):
-            tile, (acc, *weights, x, stride) = sig.return_type, args
-            out, rows = vectors_of(b, acc, tile), [vectors_of(b, w, sig.args[1]) for w in weights]
+    def operation(context, acc, weights, x, stride):
+        panels, count = weights.dtype, weights.count
 
-            def add(run, t, token):
+        def generate(context, b, sig, args):
+            tile, (acc, weights, x, stride) = sig.return_type, args
+            out, rows = vectors_of(b, acc, tile), [vectors_of(b, b.extract_value(weights, i), panels)
+                                                   for i in range(count)]
+
+            def add(i, t, token):
                 for p in range(tile.panels):
-                    i = p * tile.tokens + t
-                    out[i] = emit(b, out[i], vector_at(rows[run], sig.args[1], p, 0), token)
+                    at = p * tile.tokens + t
+                    out[at] = emit(b, out[at], vector_at(rows[i], panels, p, 0), token)
+
+            def at(i):
+                return b.add(x, x.type(4 * i))
 
             if ISA.arm:
-                for t in range(tile.tokens):
-                    token = load_lanes(b, token_at(b, x, stride, t), element)
-                    for run in range(4):
-                        add(run, t, lane_of(b, token, run))
-                return tile_of(b, out, tile)
-            for run in range(4):
-                at = b.add(x, x.type(4 * run))
-                for t in range(tile.tokens):
-                    add(run, t, broadcast(b, load_from(b, token_at(b, at, stride, t), element), LANES))
+                for t, i in product(range(tile.tokens), range(0, count, 4)):
+                    token = load_lanes(b, token_at(b, at(i), stride, t), element)
+                    for lane in range(4):
+                        add(i + lane, t, lane_of(b, token, lane))
+            else:
+                for i, t in product(range(count), range(tile.tokens)):
+                    add(i, t, broadcast(b, load_from(b, token_at(b, at(i), stride, t), element), LANES))
             return tile_of(b, out, tile)
 
-        return acc(acc, w0, w1, w2, w3, types.intp, types.intp), generate
+        return acc(acc, weights, types.intp, types.intp), generate
 
     return operation
 
@@ -202,15 +209,16 @@ def _emit_fma_token(b, acc, weights, token):
 
 fma_tokens = _multiply_accumulate(F32, _emit_fma_token)
 fma_run = _multiply_run(F32, _emit_fma_token)
-dot2_bf16 = _multiply_accumulate(I32, _bfdot if ISA.arm else _vdpbf16ps)  # acc[p][t] += sum of 2 products of bfloat16; only where ISA.bf16
+# acc[p][t] += sum of 2 products of bfloat16; only where ISA.bf16
+dot2_bf16 = _multiply_accumulate(I32, _bfdot if ISA.arm else _vdpbf16ps)
 # acc[p][t] += sum of 4 products, with unsigned weights and int8 activations. acc comes from `partial_sums` and goes to
 # `add_partial_sums`. On AVX2 it has 16 bits, which cannot overflow in 32 calls with weights up to 3, in 8 calls with
 # weights up to 15, in 4 with weights up to 31, or in 2 with weights up to 63.
 dot4 = _multiply_accumulate(I32, _DOT4)
-dot16 = _multiply_run(I32, _DOT4)  # the same with four vectors of weights, for 16 activations
+dot_run = _multiply_run(I32, _DOT4)
 # The same for int8 weights, which are stored with SIGNED_OFFSET added. acc is int32 on every path.
 dot4_signed = _multiply_accumulate(I32, _DOT4_SIGNED)
-dot16_signed = _multiply_run(I32, _DOT4_SIGNED)
+dot_run_signed = _multiply_run(I32, _DOT4_SIGNED)
 SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
 # The same for int8 weights as they are and activations of 0 to LARGEST_UNSIGNED. acc is int32 on every path.
 dot4_unsigned = _multiply_accumulate(
@@ -232,6 +240,34 @@ def init_from_bias(context, acc, bias, stride):
         return tile_of(b, tokens * tile.panels, tile)
 
     return acc.of("i32")(acc, types.intp, types.intp), generate
+
+
+# A block's biases in memory are what `begin_block` loads: each is BIAS_LANES int32, BIAS_BASE + bias.
+BIAS_LANES, BIAS_BASE = (LANES, RAISED) if ISA.arm else (1, 0)
+
+
+@intrinsic
+def begin_block(context, acc, bias, stride):
+    """The same for the biases of a block, whose sums `scale_add` or `scale_add_two` makes float32.
+
+    On Arm, a load of a whole vector and a subtraction are cheaper than copying to all lanes and converting.
+    """
+    def generate(context, b, sig, args):
+        tile, (_, bias, stride) = sig.return_type, args
+        tokens = [load_from(b, token_at(b, bias, stride, t), tile.vector) for t in range(tile.tokens)]
+        return tile_of(b, tokens * tile.panels, tile)
+
+    if not ISA.arm:
+        return init_from_bias.defn(context, acc, bias, stride)
+    return acc.of("raised")(acc, types.intp, types.intp), generate
+
+
+def _to_float(b, sums, tile):
+    """Sums of products, as float32."""
+    if tile.element != "raised":
+        return b.sitofp(sums, Tile("f32").vector)
+    base = constant(Tile("f32").vector, 1.5 * 2.0**23)
+    return b.fsub(b.bitcast(sums, base.type), base)
 
 
 def _accumulates_in_place(total):
@@ -286,7 +322,7 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
             number = token_scale(b, offset_by(b, scale, stride, t))
             for p in range(tile.panels):
                 i = p * tile.tokens + t
-                out[i] = emit_fma(b, b.fmul(scales[p], number), b.sitofp(sums[i], tile.vector), out[i])
+                out[i] = emit_fma(b, b.fmul(scales[p], number), _to_float(b, sums[i], sig.args[1]), out[i])
         return tile_of(b, out, tile)
 
     return acc(acc, dots, weight_scale, types.intp, types.intp), generate
@@ -485,8 +521,8 @@ def scale_add_two(context, acc, first, second, first_scale, second_scale, scale,
             number = token_scale(b, offset_by(b, args[5], args[6], t))
             for p in range(tile.panels):
                 i = p * tile.tokens + t
-                sums = b.fmul(one_scale[p], b.sitofp(one[i], tile.vector))
-                sums = emit_fma(b, two_scale[p], b.sitofp(two[i], tile.vector), sums)
+                sums = b.fmul(one_scale[p], _to_float(b, one[i], sig.args[1]))
+                sums = emit_fma(b, two_scale[p], _to_float(b, two[i], sig.args[2]), sums)
                 out[i] = emit_fma(b, number, sums, out[i])
         return tile_of(b, out, tile)
 
