@@ -82,15 +82,11 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             for i in range(start, start + _CHAIN, 4):
                 prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _FOUR)
                 a, b, c, d = panel_vectors(acc, panel + _VECTOR * i, panel_stride, 4)
-                run = values + 4 * i
-                partial = dot_run(partial, (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3)),
-                                  run, x_stride)
-                partial = dot_run(partial, (bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3)),
-                                  run + 32, x_stride)
-                partial = dot_run(partial, (bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3)),
-                                  run + 64, x_stride)
-                partial = dot_run(partial, (bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3)),
-                                  run + 96, x_stride)
+                codes = (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3),
+                         bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3),
+                         bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3),
+                         bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3))
+                partial = dot_run(partial, codes, values + 4 * i, x_stride, 32)
             total = add_partial_sums(total, partial)
         panel += _PANEL_BLOCK
         values += 128

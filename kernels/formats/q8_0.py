@@ -51,7 +51,9 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     for _ in range(blocks):
         prefetch_direct(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         dots = begin_block(acc, x + BIAS, x_stride)
-        dots = dot_run_signed(dots, panel_vectors(acc, panel + 2 * LANES, panel_stride, 8), x, x_stride)
+        for i in range(2):
+            packed = panel_vectors(acc, panel + LANES * (2 + 16 * i), panel_stride, 4)
+            dots = dot_run_signed(dots, packed, x + 16 * i, x_stride, 16)
         acc = scale_add(acc, dots, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP

@@ -45,40 +45,40 @@ def _multiply_accumulate(element, emit):
 
 
 def _multiply_run(element, emit):
-    """intrinsic(acc, weights, x, stride): `_multiply_accumulate` of several: weights[i] at x + 4 * i.
+    """intrinsic(acc, weights, x, stride, apart): `_multiply_accumulate` of several weights, a tuple of 4, 8 or 16.
 
-    On Arm, 16 bytes of a token are loaded at once, and an instruction takes 4 of them. A token's products come one
-    after another, so that few sums are in registers at a time. `weights` are a tuple of 4 or 8.
+    Four after another meet 16 values: the first ones at x, the next ones `apart` (literal) bytes behind. On Arm, 16
+    bytes of a token are loaded at once, and an instruction takes 4 of them. There, a token's products come one after
+    another, so that few sums are in registers at a time.
     """
 
-    @intrinsic
-    def operation(context, acc, weights, x, stride):
-        panels, count = weights.dtype, weights.count
+    @intrinsic(prefer_literal=True)
+    def operation(context, acc, weights, x, stride, apart):
+        panels, runs, distance = weights.dtype, range(weights.count // 4), literal_of(apart)
 
         def generate(context, b, sig, args):
-            tile, (acc, weights, x, stride) = sig.return_type, args
-            out, rows = vectors_of(b, acc, tile), [vectors_of(b, b.extract_value(weights, i), panels)
-                                                   for i in range(count)]
+            tile, (acc, weights, x, stride, _) = sig.return_type, args
+            out = vectors_of(b, acc, tile)
+            rows = [vectors_of(b, b.extract_value(weights, i), panels) for i in range(sig.args[1].count)]
 
-            def add(i, t, token):
+            def add(run, lane, t, token):
                 for p in range(tile.panels):
                     at = p * tile.tokens + t
-                    out[at] = emit(b, out[at], vector_at(rows[i], panels, p, 0), token)
-
-            def at(i):
-                return b.add(x, x.type(4 * i))
+                    out[at] = emit(b, out[at], vector_at(rows[4 * run + lane], panels, p, 0), token)
 
             if ISA.arm:
-                for t, i in product(range(tile.tokens), range(0, count, 4)):
-                    token = load_lanes(b, token_at(b, at(i), stride, t), element)
+                for t, run in product(range(tile.tokens), runs):
+                    at = b.add(x, x.type(distance * run))
+                    token = load_lanes(b, token_at(b, at, stride, t), element)
                     for lane in range(4):
-                        add(i + lane, t, lane_of(b, token, lane))
+                        add(run, lane, t, lane_of(b, token, lane))
             else:
-                for i, t in product(range(count), range(tile.tokens)):
-                    add(i, t, broadcast(b, load_from(b, token_at(b, at(i), stride, t), element), LANES))
+                for lane, run, t in product(range(4), runs, range(tile.tokens)):
+                    at = b.add(x, x.type(distance * run + 4 * lane))
+                    add(run, lane, t, broadcast(b, load_from(b, token_at(b, at, stride, t), element), LANES))
             return tile_of(b, out, tile)
 
-        return acc(acc, weights, types.intp, types.intp), generate
+        return acc(acc, weights, types.intp, types.intp, apart), generate
 
     return operation
 
@@ -231,35 +231,32 @@ LARGEST_UNSIGNED = 127 if ISA.arm or ISA.dot == "maddubs" else 255  # the same o
 SMALL_CODES = ISA.dot in ("maddubs", "sdot", "smull")  # whether `dot4` has no room for codes times their scale
 
 
-@intrinsic
-def init_from_bias(context, acc, bias, stride):
-    """int32 accumulators of acc's shape. Those of token t start at the int32 at bias + t * stride."""
-    def generate(context, b, sig, args):
-        tile, (_, bias, stride) = sig.return_type, args
-        tokens = [broadcast(b, load_from(b, offset_by(b, bias, stride, t), I32), LANES) for t in range(tile.tokens)]
-        return tile_of(b, tokens * tile.panels, tile)
+def _beginning_with_bias(element, load):
+    @intrinsic
+    def begin(context, acc, bias, stride):
+        """int32 accumulators of acc's shape. Those of token t start at the int32 at bias + t * stride."""
+        def generate(context, b, sig, args):
+            tile, (_, bias, stride) = sig.return_type, args
+            return tile_of(b, [load(b, offset_by(b, bias, stride, t)) for t in range(tile.tokens)] * tile.panels, tile)
 
-    return acc.of("i32")(acc, types.intp, types.intp), generate
+        return acc.of(element)(acc, types.intp, types.intp), generate
+
+    return begin
 
 
-# A block's biases in memory are what `begin_block` loads: each is BIAS_LANES int32, BIAS_BASE + bias.
+def _load_to_all_lanes(b, address):
+    return broadcast(b, load_from(b, address, I32), LANES)
+
+
+def _load_vector(b, address):
+    return load_from(b, address, Tile("i32").vector)
+
+
+init_from_bias = _beginning_with_bias("i32", _load_to_all_lanes)
+# The same for the biases of a block, whose sums `scale_add` or `scale_add_two` makes float32. A bias in memory is
+# BIAS_LANES int32, BIAS_BASE + bias: on Arm, to load a vector and to subtract is cheaper than to copy and to convert.
 BIAS_LANES, BIAS_BASE = (LANES, RAISED) if ISA.arm else (1, 0)
-
-
-@intrinsic
-def begin_block(context, acc, bias, stride):
-    """The same for the biases of a block, whose sums `scale_add` or `scale_add_two` makes float32.
-
-    On Arm, a load of a whole vector and a subtraction are cheaper than copying to all lanes and converting.
-    """
-    def generate(context, b, sig, args):
-        tile, (_, bias, stride) = sig.return_type, args
-        tokens = [load_from(b, token_at(b, bias, stride, t), tile.vector) for t in range(tile.tokens)]
-        return tile_of(b, tokens * tile.panels, tile)
-
-    if not ISA.arm:
-        return init_from_bias.defn(context, acc, bias, stride)
-    return acc.of("raised")(acc, types.intp, types.intp), generate
+begin_block = _beginning_with_bias("raised", _load_vector) if ISA.arm else init_from_bias
 
 
 def _to_float(b, sums, tile):
