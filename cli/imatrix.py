@@ -14,9 +14,10 @@ from .perplexity import Batch
 from .run import load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ..engine.input_squares import Squares
+    from ..engine.llm import LLM
 
 TextFiles = Annotated[
     list[Path] | None,
@@ -35,6 +36,13 @@ Chunks = Annotated[
     typer.Option("--chunks", metavar="N", min=-1, help="How many chunks of the text to take; -1: all.",
                  show_default="all"),
 ]  # fmt: skip
+Hessian = Annotated[
+    Path | None,
+    typer.Option(
+        "--hessian", metavar="FILE", show_default=False,
+        help="Measure and write what `lcpu quantize --gptq` needs, too: sums of products by pairs of inputs.",
+    ),
+]  # fmt: skip
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file.")]
 
 
@@ -48,6 +56,7 @@ def imatrix(
     type: options.Type = None,
     files: TextFiles = None,
     output: Output = Path("imatrix.gguf"),
+    hessian: Hessian = None,
     window: Window = 512,
     chunks: Chunks = None,
     threads: options.Threads = None,
@@ -72,6 +81,8 @@ def imatrix(
 
     check_free(output, force)
     check_space(output, 0)
+    if hessian:
+        check_free(hessian, force)
     paths = files or [models.calibration_text()]
     text = "\n".join(prompt.read_prompt(None, path, escape=False, pipe=False, exact=True) or "" for path in paths)
     found = sources.fetched(sources.chosen(settings, model, hf_repo, hf_file, revision, convert, type))
@@ -81,15 +92,37 @@ def imatrix(
         with console.LoadProgress() as progress:
             measured = llm.measure_imatrix(parts, lambda done, total: progress(f"chunk {done}/{total}", done, total))
         seconds = time.perf_counter() - started
-    if not measured:
-        raise LcpuError(f"{found.path}: has no matrices in its layers: there is nothing to measure")
-    write_imatrix(output, measured, [path.name for path in paths], len(parts), window)
-    if bare := with_unseen_experts(measured):
-        console.notice(f"note: no token went to some experts of {bare} tensors, whose errors will all count the same: "
-                       "a longer text reaches more of them")  # fmt: skip
-    speed = f"{seconds:.1f} s, {len(parts) * window / seconds:.1f} tok/s"
-    chunk_count = "1 chunk" if len(parts) == 1 else f"{len(parts)} chunks"
-    console.notice(f"wrote {output}: {len(measured)} tensors, {chunk_count} of {window} tokens · {speed}")
+        if not measured:
+            raise LcpuError(f"{found.path}: has no matrices in its layers: there is nothing to measure")
+        names = [path.name for path in paths]
+        write_imatrix(output, measured, names, len(parts), window)
+        if bare := with_unseen_experts(measured):
+            console.notice(f"note: no token went to some experts of {bare} tensors, whose errors will all count the "
+                           "same: a longer text reaches more of them")  # fmt: skip
+        speed = f"{seconds:.1f} s, {len(parts) * window / seconds:.1f} tok/s"
+        chunk_count = "1 chunk" if len(parts) == 1 else f"{len(parts)} chunks"
+        console.notice(f"wrote {output}: {len(measured)} tensors, {chunk_count} of {window} tokens · {speed}")
+        if hessian:
+            measure_hessian(llm, hessian, parts, names, measured)
+
+
+def measure_hessian(llm: LLM, path: Path, parts: Sequence[Sequence[int]], names: Sequence[str],
+                    measured: Mapping[str, Squares]) -> None:
+    """Write the sums of products, as they are measured."""
+    from ..convert.hessian import nbytes, write_hessian
+    from ..convert.output import check_space
+
+    inputs = llm.measured_inputs
+    check_space(path, nbytes(k for _, k in inputs))
+    if left_out := len(measured.keys() - {name for each, _ in inputs for name in each}):
+        console.notice(f"note: no Hessian is made of experts, {left_out} tensors: --gptq rounds them as --imatrix does")
+    started, tokens = time.perf_counter(), sum(map(len, parts))
+    with console.LoadProgress() as progress:
+        products = llm.measure_products(parts, lambda done, total: progress(f"chunk {done}/{total}", done, total))
+        write_hessian(path, inputs, products, names, tokens)
+    seconds = time.perf_counter() - started
+    console.notice(f"wrote {path}: {len(inputs)} sums of products for {sum(len(each) for each, _ in inputs)} tensors, "
+                   f"{tokens:,} tokens · {seconds:.1f} s")
 
 
 def with_unseen_experts(measured: Mapping[str, Squares]) -> int:

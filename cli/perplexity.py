@@ -180,8 +180,12 @@ def table(scores: np.ndarray) -> str:
         + row("PPL(model)/PPL(base)", found.ppl_ratio)
         + row("Mean KLD", found.kl_mean)
         + row("Median KLD", found.kl_median)
+        + row("90% KLD", found.kl_90)
         + row("99% KLD", found.kl_99)
+        + row("99.9% KLD", found.kl_999)
         + row("Maximum KLD", found.kl_max)
+        + row("Mean delta p", found.delta_p)
+        + row("RMS delta p", found.delta_p_rms)
         + row("Same top token", found.same_top)
     )
 

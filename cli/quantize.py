@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options
+from . import console, divergence, options
 from .inspect import aligned, printable, size
+from .target_bpw import TargetBpw, budget_table
 
 if TYPE_CHECKING:
     from ..convert.quantize import Quantized
@@ -21,7 +23,7 @@ WORST = 10  # how many tensors --check lists again, as the worst ones
 Input = Annotated[Path, typer.Argument(metavar="IN", help="GGUF file; of a split model, any of its files.")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="GGUF file to write.")]
 Type = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="TYPE",
         help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, iq4_nl (also "
@@ -60,6 +62,14 @@ Imatrix = Annotated[
         help="Importance matrix of the model, as llama.cpp's tools make and read it: which errors count more.",
     ),
 ]  # fmt: skip
+Gptq = Annotated[
+    Path | None,
+    typer.Option(
+        "--gptq", metavar="FILE", show_default=False,
+        help="Hessian of the model, of `lcpu imatrix --hessian`: each column of a matrix makes up for the rounding "
+        "errors of those before it (GPTQ). It stands for an importance matrix, too.",
+    ),
+]  # fmt: skip
 Ternarize = Annotated[
     str | None,
     typer.Option(
@@ -74,39 +84,66 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT.")]
 def quantize(
     source: Input,
     target: Output,
-    type: Type,
+    type: Type = None,
+    target_bpw: TargetBpw = None,
     pure: Pure = False,
     output_type: OutputType = None,
     embedding_type: EmbeddingType = None,
     tensor_type: TensorTypes = None,
     imatrix: Imatrix = None,
+    gptq: Gptq = None,
     ternarize: Ternarize = None,
     check: Check = False,
+    base: divergence.Base = None,
+    text: divergence.TextFile = None,
+    window: divergence.Window = 512,
+    chunks: divergence.Chunks = None,
     threads: options.Threads = None,
     force: Force = False,
 ) -> None:
     """Quantize a GGUF file.
 
-    Each tensor gets the type that llama.cpp gives it. OUT is complete as soon as it exists. A table of the types is
-    written to stdout, and with --check the error of each tensor: the root mean square error (RMSE), and its ratio to
-    the root mean square of the values.
+    Each tensor gets the type that llama.cpp gives it, or, with --target-bpw, one that is chosen by measured errors. OUT
+    is complete as soon as it exists. A table of the types is written to stdout, and with --check the error of each
+    tensor: the root mean square error (RMSE), and its ratio to the root mean square of the values. With --kl, both
+    models then read a text, and the KL divergence of OUT's predictions from those of BASE is written, as by `lcpu
+    perplexity --kl`.
     """
+    from ..convert import bit_budget
+    from ..convert.hessian import Hessians
     from ..convert.imatrix import check_demands, read_imatrix, without_weights
     from ..convert.output import check_free
     from ..convert.quantize import quantize as write_quantized
     from ..convert.quantize import quantized_again
-    from ..convert.type_rules import Overrides, choose_types
+    from ..convert.type_rules import MIXTURES, Overrides, choose_types
     from ..engine.gguf_file import GGUFFile
 
     if ternarize not in (None, "absmean"):
         raise options.UsageError(f"--ternarize {ternarize}: it can be absmean")
-    mixture = mixture_named(type)
+    if (type is None) == (target_bpw is None):
+        raise options.UsageError("the type is missing: give TYPE, or --target-bpw BITS" if type is None else
+                                 "--target-bpw chooses the types: leave out TYPE")
+    if target_bpw is not None and pure:
+        raise options.UsageError("--target-bpw gives tensors different types: leave out --pure")
+    mixture = MIXTURES["copy"] if type is None else mixture_named(type)
+    comparison = divergence.prepared(source, base, text, window, chunks)
     patterns = tuple(map(override, tensor_type or ()))
     overrides = Overrides(pure, tensor_type_named(output_type), tensor_type_named(embedding_type), patterns)
-    with GGUFFile.open(source) as file, console.LoadProgress() as progress:
+    with ExitStack() as stack:
+        file = stack.enter_context(GGUFFile.open(source))
+        progress = stack.enter_context(console.LoadProgress())
         check_free(target, force)
-        importance = read_imatrix(imatrix) if imatrix else None
+        hessians = stack.enter_context(Hessians(gptq)) if gptq else None
+        if hessians:
+            hessians.check(file.tensors.values())
+        importance = read_imatrix(imatrix) if imatrix else hessians.importance() if hessians else None
         types, misfits = choose_types(file.tensors.values(), file.metadata, mixture, overrides, importance is not None)
+        file_type, workers = mixture.file_type, threads if threads and threads > 0 else None
+        tables: list[str] = []
+        if target_bpw is not None:
+            budget = bit_budget.choose(file, target_bpw, overrides, importance, threads=workers, progress=progress)
+            types, file_type = budget.types, budget.file_type
+            tables.append(budget_table(budget, file.tensors))
         check_demands(types, file.tensors, mixture, importance)
         if again := quantized_again(file, types):
             console.notice(f"note: {counted(again)}, quantized before, will lose more than from a float model")
@@ -115,11 +152,13 @@ def quantize(
         if misfits:
             console.notice(f"note: the rows of {counted(misfits)} are not whole blocks: another type is taken")
         done = write_quantized(
-            file, target, types, mixture.file_type, threads=threads if threads and threads > 0 else None,
-            imatrix=importance, ternarize=ternarize is not None, check=check, force=force, progress=progress,
+            file, target, types, file_type, threads=workers, imatrix=importance, hessians=hessians,
+            ternarize=ternarize is not None, check=check, force=force, progress=progress,
         )  # fmt: skip
-    parts = [type_table(done), *([error_table(done)] if check else []), totals(source, target, done)]
+    parts = [*tables, type_table(done), *([error_table(done)] if check else []), totals(source, target, done)]
     console.write("\n\n".join(parts) + "\n")
+    if comparison is not None:
+        console.write("\n" + divergence.measured(target, comparison, threads))
 
 
 def mixture_named(name: str) -> Mixture:

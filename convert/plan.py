@@ -136,8 +136,8 @@ def _general(architecture: Architecture, name: str, parameters: int, type_name: 
 def _limits(checkpoint: Checkpoint, described: Description) -> Iterator[str]:
     """What the file cannot say of the model."""
     config, name = checkpoint.config, described.architecture.name
-    if any(tensor.startswith(described.architecture.parts) for tensor in checkpoint.tensors):
-        yield "the model sees or hears besides: the file is the language model alone"
+    yield from dict.fromkeys(note for part, note in described.architecture.parts.items()
+                             if any(tensor.startswith(part) for tensor in checkpoint.tensors))
     for key, plain in _OWN_KEYS.items():
         if described.hyperparameters.get(f"{name}.{key}", plain) != plain:
             yield f"{name}.{key} is lcpu's own key: a program that does not read it, such as llama.cpp, computes " \

@@ -23,7 +23,9 @@ from ..kernels.memory import zeros
 from ..kernels.program import Program
 from ..kernels.quantizing import PIECE, SCRATCH_BYTES, compare, convert, convert_weighted, survey
 from ..kernels.team import Team
+from .error_feedback import quantize_rows
 from .gguf_writer import TensorToWrite, write_gguf
+from .hessian import Hessians
 from .imatrix import ImportanceMatrix
 from .output import check_free, check_space
 from .type_rules import TYPE_IDS, largest_magnitude
@@ -36,6 +38,7 @@ _TERNARY = (_I2_S, TYPE_IDS["TQ1_0"], TYPE_IDS["TQ2_0"])
 _SLICE = 512 * PIECE  # values between two looks at progress and Ctrl-C: some milliseconds
 _SPREAD = 1e-3  # how far apart, relatively, the magnitudes of ternary weights may be
 _LEAST_MEAN = 1e-5  # BitNet's
+_FEEDBACK_BYTES = 256 << 20  # of values that are in memory at once, for error feedback
 _QUANTIZATION_VERSION = 2  # ggml's
 
 
@@ -79,12 +82,13 @@ def quantized_again(file: GGUFFile, types: Mapping[str, int]) -> list[str]:
 
 def quantize(
     file: GGUFFile, out: Path, types: Mapping[str, int], file_type: int | None, *, threads: int | None = None,
-    imatrix: ImportanceMatrix | None = None, ternarize: bool = False, check: bool = False, force: bool = False,
-    progress: Progress | None = None,
+    imatrix: ImportanceMatrix | None = None, hessians: Hessians | None = None, ternarize: bool = False,
+    check: bool = False, force: bool = False, progress: Progress | None = None,
 ) -> list[Quantized]:
     """Write `out` with each tensor of `file` in its type of `types`, in the order of `file`.
 
     file_type: general.file_type, or None to leave the metadata as they are. imatrix: which errors count more.
+    hessians: what columns make up for errors of others, for tensors that it has and types that have a grid.
     ternarize: weights that become ternary are first rounded to -m, 0 and m, where m is the mean of their magnitudes,
     unless they are like that already; without it, I2_S takes no others. check: measure errors.
     force: overwrite `out`. Memory is bounded by the largest tensor.
@@ -101,7 +105,7 @@ def quantize(
     progress = progress or (lambda stage, done, total: None)
     count = thread_count(threads, sum(info.nbytes for info in infos))
     with announcing(lambda name: progress("compiling", 0, 0)), Team(count) as team:
-        work = _Work(file, types, team, imatrix, ternarize, check, progress)
+        work = _Work(file, types, team, imatrix, hessians, ternarize, check, progress)
         tensors = [TensorToWrite(info.name, info.shape, types[info.name], partial(work.tensor, info))
                    for info in infos]
         metadata = _metadata(file, file_type) | (imatrix.metadata() if imatrix else {})
@@ -128,8 +132,8 @@ class _Work:
     """What all tensors share: threads, memory, and the list of what was done."""
 
     def __init__(self, file: GGUFFile, types: Mapping[str, int], team: Team, imatrix: ImportanceMatrix | None,
-                 ternarize: bool, check: bool, progress: Progress) -> None:
-        self.file, self.types, self.team, self.imatrix = file, types, team, imatrix
+                 hessians: Hessians | None, ternarize: bool, check: bool, progress: Progress) -> None:
+        self.file, self.types, self.team, self.imatrix, self.hessians = file, types, team, imatrix, hessians
         self.ternarize, self.check = ternarize, check
         self.results: list[Quantized] = []
         self._progress = progress
@@ -182,7 +186,9 @@ class _Work:
         fixed = {"target_bytes": target.piece_bytes, "target_block": target.format.block,
                  "limit": largest_magnitude(new_type), "refused": refused}
         importance = self.imatrix.of(info) if self.imatrix and target.format.weighted_encoder else None
-        if importance is not None:
+        if self.hessians and info.name in self.hessians.tensors and target.format.sweep and len(info.shape) == 2:
+            self._convert_with_feedback(info, source, target, fixed)
+        elif importance is not None:
             self._convert_weighted(info, source, target, importance, fixed)
         else:
             self._run(convert, values, info.nbytes, source, {"target": (data, target.piece_bytes)},
@@ -192,6 +198,28 @@ class _Work:
                             f"{TENSOR_TYPES[new_type].name}: the file is damaged, or take --tensor-type "
                             f"'{info.name}=bf16'")
         return target
+
+    def _convert_with_feedback(self, info: TensorInfo, source: _Blocks, target: _Blocks, fixed: Mapping[str, Any]
+                               ) -> None:
+        """Some rows at a time, as float32 values."""
+        assert self.hessians is not None
+        rows, columns = info.shape
+        feedback = self.hessians.feedback(info.name)
+        row_bytes = columns // target.format.block * target.format.block_bytes
+        most = max(1, _FEEDBACK_BYTES // (4 * columns))
+        to_floats = {**fixed, "target_bytes": 4 * PIECE, "target_block": 1}
+        for first in range(0, rows, most):
+            count = min(most, rows - first)
+            weights = np.empty((count, columns), np.float32)
+            self._run(convert, count * columns, 0, source.part(first * columns, count * columns),
+                      {"target": (weights, 4 * PIECE)}, encode=FORMATS[_F32].encode.address, unit=0.0, **to_floats)
+            out = target.data[first * row_bytes : (first + count) * row_bytes].reshape(count, row_bytes)
+
+            def told(done: int, first: int = first, count: int = count) -> None:
+                share = (first + count * done / columns) / rows
+                self._progress("quantizing", self._done + int(info.nbytes * share), self._total)
+
+            quantize_rows(self.team, weights, feedback, target.format, out, told)
 
     def _convert_weighted(self, info: TensorInfo, source: _Blocks, target: _Blocks, importance: np.ndarray,
                           fixed: Mapping[str, Any]) -> None:

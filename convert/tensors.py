@@ -16,12 +16,12 @@ from .architectures import Architecture
 from .architectures.architecture import Shape, sizes
 from .architectures.rope import rope_factors
 from .checkpoint import Checkpoint
-from .packings import Integers, Parts, Weight, every, integer_weight, packing_of, weight_values
+from .packings import Integers, Parts, Weight, every, integer_weight, packing_of, reordered, weight_values
 from .packings.integers import column_order, in_runs
 from .packings.packing import shown, tensor_error
 from .source import FLOATS, SourceTensor, as_float32
 from .ternary import has_masters, stays_float
-from .values import Values, constant, plain, shifted, stacked, ternarized
+from .values import Values, changed, constant, plain, stacked, ternarized
 
 # What checkpoints may hold besides weights: it follows from config.json.
 _SKIPPED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
@@ -63,8 +63,10 @@ def tensors_of(checkpoint: Checkpoint, architecture: Architecture) -> Iterator[t
     for name, factors in rope_factors(config, size["head"], architecture.ropes).items():
         yield name, constant(factors)
     shapes: dict[str, Shape] = {"token_embd.weight": ("vocab", "embed")}
+    kinds = architecture.kinds(config)
     for block in range(size["blocks"]):
-        shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.block.items()}
+        besides = kinds[block] if kinds else {}
+        shapes |= {f"blk.{block}.{name}": shape for name, shape in {**architecture.block, **besides}.items()}
         shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.optional.items()
                    if f"blk.{block}.{name}" in sources}
     shapes["output_norm.weight"] = ("embed",)
@@ -93,7 +95,7 @@ def _by_gguf_name(checkpoint: Checkpoint, architecture: Architecture, blocks: in
     names = gguf.get_tensor_name_map(architecture.gguf, blocks)
     found: Sources = {}
     for name, source in _gathered(checkpoint).items():
-        if name.startswith(architecture.parts):
+        if name.startswith(tuple(architecture.parts)):
             continue
         name = next((new + name[len(old) :] for old, new in architecture.prefixes if name.startswith(old)), name)
         expert = _EXPERT.fullmatch(name)
@@ -145,7 +147,15 @@ def _other_name(name: str, architecture: Architecture) -> str | None:
     """GGUF's name for "model.layers.N.<ending>.weight" of endings that the gguf package does not know."""
     parts = name.removeprefix("model.layers.").split(".", 1)
     ending = architecture.other_names.get(parts[-1].removesuffix(".weight"))
-    return f"blk.{parts[0]}.{ending}.weight" if ending and parts[0].isdecimal() else None
+    return f"blk.{parts[0]}.{ending}" if ending and parts[0].isdecimal() else None
+
+
+def _without_ones(source: SourceTensor, shape: tuple[int, ...]) -> SourceTensor:
+    """The same values in that shape, if it is the source's without dimensions of 1: a row is a vector, too."""
+    kept = [i for i, size in enumerate(source.shape) if size > 1]
+    if source.shape == shape or tuple(source.shape[i] for i in kept) != shape:
+        return source
+    return replace(source, shape=shape, strides=source.strides and tuple(source.strides[i] for i in kept))
 
 
 class _Maker:
@@ -171,22 +181,26 @@ class _Maker:
         if isinstance(source, InTurn):
             return self._cut(source, shape) if source.is_fused else self._in_turn(source, shape)
         order = self.order(name, shape[0])
+        columns = self.architecture.column_order(name.split(".", 2)[-1], self.size)
         if isinstance(source, Parts):
             made = self.read(source, shape)
-            return weight_values(integer_weight(made, self._columns.get(name)) if isinstance(made, Integers) else made,
-                                 order)
-        if source.shape == (1, *shape):  # one row is a vector
-            source = replace(source, shape=shape, strides=source.strides and source.strides[1:])
+            if isinstance(made, Integers):
+                made = integer_weight(made, self._columns.get(name) if columns is None else columns)
+            elif columns is not None:
+                made = reordered(made, columns)
+            return weight_values(made, order)
+        source = _without_ones(source, shape)
         if source.shape != shape:
             raise self.error(source, f"has the shape {shown(source.shape)}, but config.json says {shown(shape)}")
         if source.dtype not in FLOATS:
             raise self.error(source, f"has the type {source.dtype}, which is not that of weights")
         is_matrix = name.startswith("blk.") and len(shape) == 2
-        if name.endswith("norm.weight") and self.architecture.norm_offset:
-            return shifted(source, self.architecture.norm_offset)
+        change = next((change for end, change in self.architecture.changes.items() if name.endswith(end)), None)
+        if change is not None:
+            return changed(source, change, order)
         if self.has_masters and is_matrix and not stays_float(self.checkpoint.config, source.name):
             return ternarized(source, order)
-        return plain(source, order)
+        return plain(source, order, columns)
 
     def _cut(self, source: InTurn, shape: tuple[int, ...]) -> Values:
         """Of [..., rows, k]."""
@@ -248,7 +262,7 @@ class _Maker:
             if self.architecture.block["ffn_up.weight"][0] == "gate and up":
                 self._rows[f"{block}ffn_up.weight"] = np.concatenate([columns, size["ffn"] + columns])
         columns = self._column_order(f"{block}attn_output.weight", sources, size["q"], size["head"])
-        if columns is None:
+        if columns is None or "attn_output.weight" not in self.architecture.block:  # others may have gates before it
             return
         heads = columns.reshape(size["kv heads"], -1, size["head"]) % size["head"]
         if (heads == heads[:, :1]).all():  # heads with the same k and v, in the same order

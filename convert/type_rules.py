@@ -166,8 +166,8 @@ def choose_types(
     if metadata.get("general.architecture") == "falcon":
         mixture = _of_falcon(mixture)
     tensors = list(tensors)
-    roles = {info.name: _role(info.name) for info in tensors}
-    weights = sorted((name for name in roles if name.endswith(".weight")), key=lambda name: (_layer(name), name))
+    roles = {info.name: role_of(info.name) for info in tensors}
+    weights = sorted((name for name in roles if name.endswith(".weight")), key=lambda name: (layer_of(name), name))
     values, downs = ([name for name in weights if roles[name] == role] for role in ("attn_v", "ffn_down"))
     tied = "output" not in roles.values()
     types, misfits = {}, []
@@ -186,7 +186,7 @@ def choose_types(
         elif role == "attn_v":
             wanted = _mixed(mixture, metadata, role, values.index(info.name), len(values))
         else:  # types of few bits count tensors, of which a layer may have two
-            index = downs.index(info.name) if mixture.few_bits and role == "ffn_down" else _layer(info.name)
+            index = downs.index(info.name) if mixture.few_bits and role == "ffn_down" else layer_of(info.name)
             wanted = _mixed(mixture, metadata, role, index, _number(metadata, "block_count"))
         types[info.name] = TYPE_IDS[_fitting(info, wanted, role)]
         if wanted in TYPE_IDS and TYPE_IDS[wanted] != types[info.name]:
@@ -200,11 +200,13 @@ def _of_falcon(mixture: Mixture) -> Mixture:
     return replace(mixture, better=better | FALCON.get(mixture.file_type or 0, {}), output=output)
 
 
-def _role(name: str) -> str:
+def role_of(name: str) -> str:
+    """Such as "ffn_down"; "" for a tensor that has none of the roles that mixtures know."""
     return next((role for role, pattern in _ROLES.items() if pattern.search(name)), "")
 
 
-def _layer(name: str) -> int:
+def layer_of(name: str) -> int:
+    """-1 for a tensor outside of the layers."""
     match = re.match(r"blk\.(\d+)\.", name)
     return int(match[1]) if match else -1
 
@@ -231,9 +233,17 @@ def _overridden(name: str, role: str, overrides: Overrides) -> str:
 
 def is_overridden(name: str, has_output: bool, overrides: Overrides) -> bool:
     """Whether the user names a type for this tensor. has_output: whether the embedding is not the output layer too."""
-    role = _role(name)
+    role = role_of(name)
     role = "output" if role == "token_embd" and not has_output and not overrides.embedding else role
     return bool(_overridden(name, role, overrides))
+
+
+def free_tensors(tensors: Iterable[TensorInfo], overrides: Overrides) -> list[str]:
+    """Names of the tensors whose types may change, and for which the user names none."""
+    tensors = list(tensors)
+    has_output = any(role_of(info.name) == "output" for info in tensors)
+    return [info.name for info in tensors
+            if _quantizable(info) and not is_overridden(info.name, has_output, overrides)]
 
 
 def _mixed(mixture: Mixture, metadata: Mapping[str, Value], role: str, index: int, count: int) -> str:

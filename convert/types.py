@@ -73,8 +73,8 @@ def tensor_types(
 
 
 def _is_small(name: str, values: Values) -> bool:
-    """Whether it is vectors, or a router of experts, which llama.cpp's converter leaves in F32 as well."""
-    return len(values.shape) == 1 or name.endswith(("ffn_gate_inp.weight", ".bias"))
+    """Whether it is vectors, a router of experts or a convolution: llama.cpp's converter leaves them in F32, too."""
+    return len(values.shape) == 1 or name.endswith(("ffn_gate_inp.weight", "ssm_conv1d.weight", ".bias"))
 
 
 def _check_kept(values: Mapping[str, Values], types: Mapping[str, int]) -> None:

@@ -56,21 +56,23 @@ class Values:
             yield start, min(start + step, self.shape[0])
 
 
-def plain(source: SourceTensor, order: np.ndarray | None = None) -> Values:
-    """The values as they are, but float64 as float32. Row i is row order[i] of the source."""
+def plain(source: SourceTensor, order: np.ndarray | None = None, columns: np.ndarray | None = None) -> Values:
+    """The values as they are, but float64 as float32. Row i is row order[i] of the source, and columns likewise."""
     dtype = "F32" if source.dtype == "F64" else source.dtype
 
     def rows(start: int, stop: int) -> np.ndarray:
         stored = source.array()[slice(start, stop) if order is None else order[start:stop]]
+        stored = stored if columns is None else stored[..., columns]
         return stored if dtype == source.dtype else as_float32(stored, source.dtype)
 
     return Values(source.shape, rows, dtype, release=source.release)
 
 
-def shifted(source: SourceTensor, offset: float) -> Values:
-    """The values plus `offset`, float32."""
-    return Values(source.shape, lambda start, stop: as_float32(source.array()[start:stop], source.dtype)
-                  + np.float32(offset), "F32", release=source.release)
+def changed(source: SourceTensor, change: Callable[[np.ndarray], np.ndarray],
+            order: np.ndarray | None = None) -> Values:
+    """What `change` makes of float32 values. Row i is row order[i] of the source."""
+    same = plain(source, order)
+    return replace(same, rows=lambda start, stop: change(as_float32(same.rows(start, stop), same.dtype)), dtype="F32")
 
 
 def ternarized(source: SourceTensor, order: np.ndarray | None = None) -> Values:

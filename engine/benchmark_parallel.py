@@ -47,6 +47,9 @@ class ParallelBenchmark:
             raise LcpuError(f"{case.name}: the cache needs {cache_tokens(case)} tokens, and memory is left for "
                             f"{self._model.pool.count * POSITIONS}: take fewer sequences (-np) or shorter ones "
                             "(-p, -n), or store keys and values in Q8_0 (-ctk q8_0 -ctv q8_0)")
+        slots = self._model.pool.states.slots
+        if 0 < slots < case.sequences:
+            raise LcpuError(f"{case.name}: memory is left for the states of {slots} sequences: take fewer (-np)")
         if warm_up:
             progress("warm-up")
             self._measure(replace(case, generated=min(case.generated, WARM_UP_STEPS),

@@ -133,7 +133,7 @@ class Builder:
         beside = sum(table.array.nbytes for table in self.rope_tables) + scratch
         return Needs(weights=sum(matrix.panels.nbytes for matrix in self.matrices.values()),
                      context=self.pool.sequence_bytes + beside, q8_0_context=self.pool.q8_0_sequence_bytes() + beside,
-                     tokens=self.pool.most * POSITIONS, buffers=buffers - scratch)
+                     tokens=self.pool.most * POSITIONS, buffers=buffers - scratch + self.pool.states.sequence_bytes)
 
     # ---- operations ----
 

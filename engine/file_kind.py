@@ -11,9 +11,10 @@ _ADAPTER = ("a LoRA adapter, not a whole model: merge it into its base model (ll
 _PROJECTOR = ("a projector for images or sound (mmproj), not a language model: give the file of the language model; "
               "lcpu reads text only")
 _IMATRIX = "an importance matrix (imatrix), which is an aid for quantizing, not a model: give the model file"
+_HESSIAN = "sums of products (a Hessian), which is an aid for quantizing, not a model: give the model file"
 _CONTROL_VECTOR = "a control vector, not a model: give the file of the model that it is for"
 _TYPES = {"adapter": _ADAPTER, "mmproj": _PROJECTOR, "clip-vision": _PROJECTOR, "imatrix": _IMATRIX,
-          "controlvector": _CONTROL_VECTOR}
+          "hessian": _HESSIAN, "controlvector": _CONTROL_VECTOR}
 _ARCHITECTURES = {"clip": _PROJECTOR, "controlvector": _CONTROL_VECTOR}
 
 

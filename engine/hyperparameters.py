@@ -81,9 +81,9 @@ _LIMITS = {
 }
 # Architectures that always have experts, those that may have them, and those of which llama.cpp takes a dense width to
 # be that of all experts of a token, where the file does not say how wide one is.
-_ALWAYS_EXPERTS = ("gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "granitemoe")
+_ALWAYS_EXPERTS = ("gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "qwen35moe", "granitemoe")
 _WITH_EXPERTS = ("llama", *_ALWAYS_EXPERTS)
-_WIDTH_OF_ALL = ("qwen2moe", "qwen3moe")
+_WIDTH_OF_ALL = ("qwen2moe", "qwen3moe", "qwen35moe")
 _LARGEST = 2**27  # of counts that few architectures have
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"

@@ -6,6 +6,8 @@ need no barrier of their own: threads that have none of their work go on to the 
 
 from __future__ import annotations
 
+import ctypes
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,9 @@ from ..kernels.squares import add_expert_squares, add_squares
 from .rows import Rows
 from .tensors import Matrix, padded
 
-_IN_LAYERS = "blk."  # what llama-imatrix measures too: neither the output layer nor the embedding
+# Of the matrices in layers, and of the output layer, which may be the embedding: where rows are looked up, nothing is
+# multiplied.
+_MEASURED = ("blk.", "output.weight", "token_embd.weight")
 
 Buffer = Callable[[str, int, int], np.ndarray]  # name, bytes of a row, rows: `Builder.buffer`
 
@@ -37,6 +41,36 @@ class _Input:
     counts: np.ndarray  # int64 [matrices]
     width: int
     matrices: list[Matrix]
+    at: int  # the number of the instruction that adds them up
+    array: np.ndarray  # x's
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in the program where an input that all tokens have is complete."""
+
+    at: int  # the number of the next instruction
+    tensors: tuple[str, ...]  # what it is multiplied with
+    width: int
+    array: np.ndarray  # float32 [capacity][width padded]
+    count: int  # address of the number of rows
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * self.width**2
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether keys or values of attention are made of it."""
+        return any(re.search(r"\.attn_(k|v|qkv|kv_[ab]\w*)\.weight$", name) for name in self.tensors)
+
+    def rows(self) -> np.ndarray:
+        """Those of the last step: a view, float32 [rows][width]."""
+        return self.array[: _count_at(self.count), : self.width]
+
+
+def _count_at(address: int) -> int:
+    return ctypes.c_int64.from_address(address).value
 
 
 class InputSquares:
@@ -63,7 +97,7 @@ class InputSquares:
 
     def _new_input(self, x: Rows, matrices: Sequence[Matrix], experts: int) -> _Input | None:
         """Where sums of x go; None if it is measured already, or not wanted."""
-        wanted = [matrix for matrix in matrices if matrix.name.startswith(_IN_LAYERS)]
+        wanted = [matrix for matrix in matrices if matrix.name.startswith(_MEASURED)]
         if not wanted:
             return None
         if (x, experts) in self._inputs:
@@ -72,9 +106,19 @@ class InputSquares:
         count, name = experts or 1, wanted[0].name
         sums = self._buffer(f"squares of {name}", 8 * padded(x.width), count).view(np.float32)
         counts = self._buffer(f"rows of {name}", 8, count).view(np.int64)
-        new = _Input(sums.reshape(count, 2, -1), counts.reshape(count), x.width, wanted)
+        new = _Input(sums.reshape(count, 2, -1), counts.reshape(count), x.width, wanted,
+                     len(self._program.instructions), x.array)
         self._inputs[x, experts] = new
         return new
+
+    def points(self) -> list[Point]:
+        """Where inputs are complete that all tokens have: not those of experts. In the program's order."""
+        found = []
+        for (x, experts), each in self._inputs.items():
+            tensors = dict.fromkeys(part.tensor for matrix in each.matrices for part in matrix.parts)
+            if not experts:
+                found.append(Point(each.at, tuple(tensors), x.width, each.array, x.count))
+        return found
 
     def by_tensor(self) -> dict[str, Squares]:
         """What was added up so far, by the names that tensors have in the file."""

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from ..kernels.errors import LcpuError
 from ..kernels.isa import Isa, active
 from ..kernels.jit import announcing
 from ..kernels.pages import POSITIONS
-from . import imatrix, prompt_cache
+from . import imatrix, input_products, prompt_cache
 from .description import describe
 from .drafters import Drafters
 from .file_kind import check_is_model
@@ -203,14 +204,44 @@ class LLM:
         if self._model.input_squares is None:
             raise LcpuError("the model does not measure its inputs: load it with input_squares=True")
         windows = [self._checked(window) for window in windows]
-        size, scheduler = len(windows[0]), self._scheduler
+        with self._room_for(len(windows[0])) as (pages, state):
+            return imatrix.measure(self._model, pages, windows, told, state=state)
+
+    @property
+    def measured_inputs(self) -> list[tuple[tuple[str, ...], int]]:
+        """What `measure_products` gives: which tensors are multiplied with the same values, and how many these are."""
+        squares = self._model.input_squares
+        return [(point.tensors, point.width) for point in squares.points()] if squares else []
+
+    def measure_products(self, windows: Sequence[Sequence[int]], told: imatrix.Told | None = None,
+                         most_bytes: int = input_products.MOST_BYTES) -> Iterator[input_products.Products]:
+        """The same windows: sums of products by pairs of columns, of one input after another, in the program's order.
+
+        most_bytes: of sums that are kept at once; fewer take more passes over the windows. Experts are left out. The
+        engine is busy until the iterator has ended or is closed. Raises LcpuError for sums that are not numbers.
+        """
+        if self._model.input_squares is None:
+            raise LcpuError("the model does not measure its inputs: load it with input_squares=True")
+        windows = [self._checked(window) for window in windows]
+        with self._room_for(len(windows[0])) as (pages, state):
+            yield from input_products.measure(
+                self._model, lambda: imatrix.batches(pages, windows, len(windows[0]), told, state=state), most_bytes)
+
+    @contextmanager
+    def _room_for(self, size: int) -> Iterator[tuple[Sequence[int], int | None]]:
+        """Pages for as many windows of a size as a step computes, and the slot of a state, where layers have one.
+
+        No other texts are computed meanwhile.
+        """
+        scheduler = self._scheduler
         with scheduler.lock:
             scheduler.check_open()
             with scheduler.changing():
                 table = scheduler.cache.open([-1])
                 try:
-                    scheduler.cache.grow(table, imatrix.most_at_once(size) * imatrix.pages_of(size) * POSITIONS)
-                    return imatrix.measure(self._model, table.pages, windows, told)
+                    at_once = 1 if table.slots else imatrix.most_at_once(size)
+                    scheduler.cache.grow(table, at_once * imatrix.pages_of(size) * POSITIONS)
+                    yield table.pages, next(iter(table.slots), None)
                 finally:
                     scheduler.cache.close(table, [])
 
@@ -219,6 +250,7 @@ class LLM:
 
         Where none are, nothing is written. Raises LcpuError if the file cannot be written.
         """
+        self._check_prompt_cache(path)
         scheduler, pool = self._scheduler, self._model.pool
         with scheduler.lock:
             scheduler.check_open()
@@ -230,11 +262,17 @@ class LLM:
                 prompt_cache.save(Path(path), self._origin, ids[:known], contents)
         return known
 
+    def _check_prompt_cache(self, path: str | os.PathLike[str]) -> None:
+        if self._model.pool.states.slots:
+            raise LcpuError(f"{path}: a prompt cache cannot hold the states of this model's layers: leave it out "
+                            "(--prompt-cache)")
+
     def restore_prompt(self, path: str | os.PathLike[str]) -> list[int]:
         """The ids that a prompt cache has, none if there is no such file. Texts that begin as they do share its pages.
 
         Raises LcpuError if the file comes from another model or way of computing, or is not whole.
         """
+        self._check_prompt_cache(path)
         scheduler, pool = self._scheduler, self._model.pool
         with scheduler.lock:
             scheduler.check_open()

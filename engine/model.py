@@ -76,6 +76,7 @@ class Model:
                 self._builder.pool.limit(spare)
         self.batch, self.pool, self.input_squares = self._builder.batch, self._builder.pool, self._builder.input_squares
         self.pool.allocate()
+        self.batch.state_slots = self.pool.states.slots
         with announcing(lambda name: progress("compiling", 0, 0) if progress else None):
             self.program = self._builder.program.finish()
             self.team, self._own_team = team or Team(threads), team is None
@@ -130,7 +131,8 @@ class Model:
         """Memory that later steps will take: of the positions that none has used yet, and of the first step."""
         needs, pool = self._builder.needs(), self.pool
         beside = needs.context - pool.most * pool.page_bytes  # tables and scratch grow with the context, too
-        untouched = (pool.count * pool.page_bytes + beside) * (pool.count - self.batch.pages_used) // pool.count
+        taken = pool.count * pool.page_bytes + pool.states.slots * pool.states.slot_bytes + beside
+        untouched = taken * (pool.count - self.batch.pages_used) // pool.count
         return untouched + (0 if self.batch.pages_used else needs.buffers)
 
     def close(self) -> None:

@@ -4,6 +4,9 @@ Whole pages whose tokens are computed form a tree: a page's children are those t
 sequence walks down the tree with its own tokens, shares the whole pages that it meets, and copies the one that it has
 in part, which may be the last page of a text that still goes on. Pages that no sequence uses stay until their room is
 needed, least recently used ones first.
+
+In a model with states, a text shares pages up to a check point (`state_cache`). There is one at the last whole page of
+a prompt, where a text left what others had computed, and where a text ended.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass, field
 from weakref import WeakSet
 
 from ..kernels.pages import POSITIONS
+from .state_cache import StateCache
 
 
 @dataclass(eq=False)
@@ -34,6 +38,9 @@ class PageTable:
     pages: list[int] = field(default_factory=list)
     shared: list[Node] = field(default_factory=list)  # the first of them, which are in the tree
     computed: int = 0  # positions whose keys and values are there
+    slots: list[int] = field(default_factory=list)  # of states
+    states: dict[int, int] = field(default_factory=dict)  # slots that hold one, by their positions
+    marks: set[int] = field(default_factory=set)  # positions at which others may want to go on
     rest: tuple[int, ...] = ()  # tokens of the page after the shared ones, as far as they were recorded
 
     @property
@@ -42,11 +49,36 @@ class PageTable:
 
     def go_back(self, positions: int) -> None:
         """Forget what comes after so many positions, which must not be within the shared pages."""
-        self.computed = positions
-        self.rest = self.rest[: positions - len(self.shared) * POSITIONS]
+        self.computed = self.reachable(positions)
+        self.states = {at: slot for at, slot in self.states.items() if at <= positions}
+        self.rest = self.rest[: self.computed - len(self.shared) * POSITIONS]
 
     def clear(self) -> None:
         self.pages, self.shared, self.computed, self.rest = [], [], 0, ()
+        self.slots, self.states, self.marks = [], {}, set()
+
+    def reachable(self, positions: int) -> int:
+        """How many positions there are after `go_back`."""
+        return max((at for at in self.states if at <= positions), default=0) if self.slots else positions
+
+    def until_mark(self, tokens: int) -> int:
+        """Of so many next tokens, those up to a mark: the state is kept where a step ends."""
+        return min((at - self.computed for at in self.marks if at > self.computed), default=tokens) if tokens else 0
+
+    @property
+    def step_states(self) -> tuple[int, int] | None:
+        """The slots that the next step reads and writes; None for a model without states."""
+        if not self.slots:
+            return None
+        read = self.states.get(self.computed, -1)
+        return read, next(slot for slot in self.slots if slot != read)
+
+    def settle(self, start: int, end: int, slots: tuple[int, int] | None) -> None:
+        """A step has computed positions from start to end, with such states; `computed` says what of it counts. Where
+        no state is kept of that position, go back to the last one before it."""
+        if slots is not None:
+            self.states = ({start: slots[0]} if start else {}) | {end: slots[1]}
+            self.go_back(self.computed)
 
 
 @dataclass(frozen=True)
@@ -61,14 +93,16 @@ class _Part:
 class PageCache:
     """Hands out the pages of a pool by number. It never touches their memory but by `copy`(source, target)."""
 
-    def __init__(self, pages: int, copy: Callable[[int, int], None]) -> None:
+    def __init__(self, pages: int, copy: Callable[[int, int], None], states: StateCache | None = None) -> None:
         self._count, self._copy, self._clock = pages, copy, 0
+        self.states = states or StateCache(0, 0, copy)
         self._open: WeakSet[PageTable] = WeakSet()
         self.reset()
 
     def reset(self) -> None:
         """Forget all pages: every table is as if nothing of its text had been computed."""
         self._free = list(range(self._count))[::-1]  # the lowest numbers first: untouched memory stays so
+        self.states.reset()
         self._root = Node(-1, ())
         for table in self._open:
             table.clear()
@@ -80,19 +114,27 @@ class PageCache:
     def open_where_room(self, ids: Sequence[int], more: int) -> PageTable | None:
         """As `open`; None if there are not enough pages for all of the text, and so many more."""
         known = self._known_pages(ids)
-        available = self.available() - sum(node.users == 0 for node in known)
-        if available < -(-len(ids) // POSITIONS) - len(known) + more:
+        shared = self._usable(known)
+        available = self.available() - sum(node.users == 0 for node in shared)
+        if not self.states.has_room or available < -(-len(ids) // POSITIONS) - len(shared) + more:
             return None
         return self._opened(ids, known)
 
     def _opened(self, ids: Sequence[int], known: list[Node]) -> PageTable:
-        table = PageTable(shared=known)
+        table = PageTable(shared=self._usable(known))
         for node in table.shared:
             self._use(node)
             table.pages.append(node.page)
-        table.computed = len(table.pages) * POSITIONS
         self._open.add(table)
-        self._begin_with_part(table, ids[table.computed : -1])
+        start = table.computed = len(table.pages) * POSITIONS
+        part = self._part(table.shared, ids[start:-1])
+        before, after = (self.states.slot_of(node) for node in (table.shared[-1] if start else None, part.node))
+        self._begin_with_part(table, part, ids[start:-1])
+        if self.states.slots:
+            table.slots = self.states.begin(after if table.computed > start else before)
+            table.states = {table.computed: table.slots[0]} if table.computed else {}
+            marks = (len(known) * POSITIONS, (len(ids) - 1) // POSITIONS * POSITIONS)
+            table.marks = {at for at in marks if at > table.computed}
         return table
 
     def find(self, ids: Sequence[int]) -> tuple[list[int], int]:
@@ -114,10 +156,15 @@ class PageCache:
             node = child
         return nodes
 
-    def _begin_with_part(self, table: PageTable, rest: Sequence[int]) -> None:
+    def _usable(self, known: list[Node]) -> list[Node]:
+        """Of known pages, those that a new text can share."""
+        if not self.states.has_room:
+            return []
+        return known[: max((number for number, node in enumerate(known, 1) if self.states.is_kept(node)), default=0)]
+
+    def _begin_with_part(self, table: PageTable, part: _Part, rest: Sequence[int]) -> None:
         """Take along what a page holds of the tokens that come next: a copy, or the page itself if it holds nothing
         else."""
-        part = self._part(table.shared, rest)
         page: int | None
         if part.size == 0:
             return
@@ -135,7 +182,12 @@ class PageCache:
         """The page that holds most of the tokens that come after the shared pages."""
         children = (shared[-1] if shared else self._root).children.values()
         parts = [_Part(common_prefix(child.tokens, rest), child.page, child) for child in children]
-        parts += [_Part(common_prefix(other.rest, rest), other.pages[len(shared)]) for other in self._beside(shared)]
+        if self.states.slots:  # a text goes on where the state is known, at the end of a page's tokens
+            parts = [part for part in parts if part.node and part.size == len(part.node.tokens)
+                     and self.states.is_kept(part.node) and self.states.has_room]
+        else:
+            parts += [_Part(common_prefix(other.rest, rest), other.pages[len(shared)])
+                      for other in self._beside(shared)]
         return max(parts, key=lambda part: part.size, default=_Part(0, -1))
 
     def _beside(self, shared: list[Node]) -> Iterator[PageTable]:
@@ -159,6 +211,11 @@ class PageCache:
 
     def grow(self, table: PageTable, positions: int) -> bool:
         """Give a table room for so many positions. False if there are not enough pages; it then keeps what it got."""
+        if self.states.slots and not table.slots:
+            self._open.add(table)
+            table.slots = self.states.begin(None)
+            if not table.slots:
+                return False
         while table.room < positions:
             page = self._take()
             if page is None:
@@ -177,6 +234,8 @@ class PageCache:
             table.shared.append(node)
             table.pages[index] = node.page
         table.rest = tuple(ids[len(table.shared) * POSITIONS : table.computed])
+        if table.computed in table.marks:
+            self.states.keep(table.shared[-1], table.states[table.computed])
 
     def close(self, table: PageTable, ids: Sequence[int]) -> None:
         """The sequence ends, or gives its pages up. What they hold can be found until they are needed."""
@@ -193,6 +252,8 @@ class PageCache:
             node.users -= 1
             node.last_used = self._clock
         self._free += table.pages[used:][::-1]
+        ends_there = bool(left) and (not table.rest or left[-1].tokens == table.rest)
+        self.states.end(table.slots, left[-1] if ends_there else None, table.states.get(table.computed))
         table.clear()
         self._open.discard(table)
 
@@ -231,6 +292,7 @@ class PageCache:
     def _forget(self, node: Node) -> None:
         assert node.parent is not None
         del node.parent.children[node.tokens]
+        self.states.drop(node)
 
     def _nodes(self, node: Node) -> Iterator[Node]:
         """All below a node."""

@@ -10,6 +10,7 @@ from ..kernels.errors import LcpuError
 from ..kernels.memory import zeros
 from ..kernels.pages import PAGES, POSITIONS, PageType
 from .hyperparameters import Hyperparameters
+from .state_pool import StatePool
 
 
 class PagePool:
@@ -32,6 +33,7 @@ class PagePool:
         self._layer_bytes = h.head_count_kv * (self.key_bytes + self.value_bytes)
         self._layer_position_bytes = h.head_count_kv * sum(
             each.value_size * h.head_dim + each.scale_size for each in (self.keys, self.values))
+        self.states = StatePool()  # of layers that have no keys and values
         self._pages: np.ndarray | None = None
         self._head_dim = h.head_dim
 
@@ -56,11 +58,14 @@ class PagePool:
 
     def limit(self, nbytes: int) -> None:
         """Have at most so many bytes of pages more than one sequence needs. To be called before `allocate`."""
-        self.count = min(self.count, self.most + nbytes // self.page_bytes)
+        nbytes -= self.states.limit(nbytes // 2)
+        self.count = min(self.count, self.most + nbytes // max(1, self.page_bytes))  # 0: no layer has keys
 
     def allocate(self) -> None:
         """Reserve the memory. Raises LcpuError if the system does not have so much."""
         self._pages = zeros((self.count, self.page_bytes), np.uint8, huge_pages=True)
+        if self.states.slot_bytes:
+            self.states.allocate()
 
     @property
     def pages(self) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..kernels.errors import LcpuError
 from .llm import LLM
+from .tokenizer import Tokenizer
 
 SMALLEST_WINDOW = 8  # tokens, of which 3 are scored
 PIECE = 1 << 24  # logits of a model that are kept at once: 64 MB
@@ -41,12 +42,21 @@ class Divergence:
     ppl_ratio: Estimate
     kl_mean: Estimate
     kl_median: float
-    kl_99: float  # the 99th percentile
+    kl_90: float  # the 90th percentile
+    kl_99: float
+    kl_999: float  # 99.9
     kl_max: float
+    delta_p: Estimate  # by how much the probability of the text's token grows
+    delta_p_rms: float  # root mean square of that
     same_top: Estimate  # the share of positions where both models have the same likeliest token
 
 
 def windows(llm: LLM, text: str, size: int, most: int | None = None) -> list[list[int]]:
+    """`cut`, for a model that is loaded."""
+    return cut(llm.tokenizer, text, size, most)
+
+
+def cut(tokenizer: Tokenizer, text: str, size: int, most: int | None = None) -> list[list[int]]:
     """The text in windows of `size` tokens, at most `most` of them. A rest at the end of the text is dropped.
 
     If the model wants a BOS token, it replaces the first token of each window. Special tokens in the text are read as
@@ -55,9 +65,8 @@ def windows(llm: LLM, text: str, size: int, most: int | None = None) -> list[lis
     """
     if size < SMALLEST_WINDOW:
         raise LcpuError(f"windows of {size} tokens are too small: take at least {SMALLEST_WINDOW}")
-    tokenizer = llm.tokenizer
     bos = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
-    ids = bos + llm.tokenize(text, add_bos=False)
+    ids = bos + tokenizer.encode(text, add_bos=False)
     if len(ids) < 2 * size:
         smaller = f", or a smaller window: -c {len(ids) // 2}" if len(ids) // 2 >= SMALLEST_WINDOW else ""
         raise LcpuError(f"the text has {len(ids)} tokens, but at least {2 * size} are needed, two windows of {size}: "
@@ -80,18 +89,27 @@ def compare(llm: LLM, base: LLM, window: Sequence[int]) -> np.ndarray:
 
     Raises LcpuError for logits that are not numbers.
     """
-    parts = []
-    for (log_p, base_log_p), targets in _predictions([llm, base], window):
-        part = np.empty(len(targets), COMPARISON)
-        part["nll"], part["base_nll"] = _nll(log_p, targets), _nll(base_log_p, targets)
-        part["same_top"] = log_p.argmax(axis=1) == base_log_p.argmax(axis=1)
-        with np.errstate(invalid="ignore"):
-            np.subtract(base_log_p, log_p, out=log_p)
-        np.exp(base_log_p, out=base_log_p)
-        # Only rounding can make it negative.
-        part["kl"] = np.maximum(np.einsum("tv,tv->t", base_log_p, log_p), 0)
-        parts.append(part)
-    both = np.concatenate(parts)
+    return compare_all([llm], base, window)[0]
+
+
+def compare_all(llms: Sequence[LLM], base: LLM, window: Sequence[int]) -> list[np.ndarray]:
+    """The same for several models, for which the base is computed once."""
+    found: list[list[np.ndarray]] = [[] for _ in llms]
+    for (base_log_p, *others), targets in _predictions([base, *llms], window):
+        base_nll, base_top, base_p = _nll(base_log_p, targets), base_log_p.argmax(axis=1), np.exp(base_log_p)
+        for parts, log_p in zip(found, others, strict=True):
+            part = np.empty(len(targets), COMPARISON)
+            part["nll"], part["base_nll"] = _nll(log_p, targets), base_nll
+            part["same_top"] = log_p.argmax(axis=1) == base_top
+            with np.errstate(invalid="ignore"):
+                np.subtract(base_log_p, log_p, out=log_p)
+            # Only rounding can make it negative.
+            part["kl"] = np.maximum(np.einsum("tv,tv->t", base_p, log_p), 0)
+            parts.append(part)
+    return [_checked(np.concatenate(parts)) for parts in found]
+
+
+def _checked(both: np.ndarray) -> np.ndarray:
     for name, whose in (("nll", "the model"), ("base_nll", "the base model"), ("kl", "one of the models")):
         _finite(both[name], whose)
     return both
@@ -106,7 +124,7 @@ def perplexity(nll: np.ndarray) -> Estimate:
 
 def divergence(scores: np.ndarray) -> Divergence:
     """The summary of at least two COMPARISONs."""
-    kl = scores["kl"]
+    kl, delta_p = scores["kl"], np.exp(-scores["nll"]) - np.exp(-scores["base_nll"])
     return Divergence(
         ppl=perplexity(scores["nll"]),
         base_ppl=perplexity(scores["base_nll"]),
@@ -114,8 +132,12 @@ def divergence(scores: np.ndarray) -> Divergence:
         ppl_ratio=perplexity(scores["nll"] - scores["base_nll"]),
         kl_mean=_mean(kl),
         kl_median=float(np.median(kl)),
+        kl_90=float(np.quantile(kl, 0.9)),
         kl_99=float(np.quantile(kl, 0.99)),
+        kl_999=float(np.quantile(kl, 0.999)),
         kl_max=float(kl.max()),
+        delta_p=_mean(delta_p),
+        delta_p_rms=float(np.sqrt((delta_p**2).mean())),
         same_top=_mean(scores["same_top"]),
     )
 

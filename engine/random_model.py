@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,8 +19,11 @@ from ..kernels.errors import LcpuError
 from ..kernels.formats import FORMATS, Format
 from ..kernels.memory import size_text, zeros
 from .gguf_file import GGUFFile, TensorInfo
+from .gguf_metadata import Value
 from .gguf_types import TENSOR_TYPES
 from .memory import room
+
+Key: TypeAlias = "str | int | float | tuple[int, ...]"
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,23 @@ class Shape:
     head_dim: int = 0  # of each head; 0: the embedding is cut into heads
     experts: int = 0
     experts_used: int = 0  # by a token
-    keys: tuple[tuple[str, str | int | float], ...] = ()  # more metadata, without "<architecture>."
+    keys: tuple[tuple[str, Key], ...] = ()  # more metadata, without "<architecture>."
 
     @property
     def head(self) -> int:
         return self.head_dim or self.embedding // self.heads
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of `keys`, those with whole numbers."""
+        return {name: value for name, value in self.keys if isinstance(value, int)}
+
+
+def _delta_nets(key_heads: int, value_heads: int) -> tuple[tuple[str, Key], ...]:
+    """The keys of Qwen 3.5."""
+    return (("rope.dimension_count", 64), ("rope.dimension_sections", (11, 11, 10, 0)), ("ssm.conv_kernel", 4),
+            ("ssm.state_size", 128), ("ssm.group_count", key_heads), ("ssm.time_step_rank", value_heads),
+            ("ssm.inner_size", 128 * value_heads), ("full_attention_interval", 4))
 
 
 SHAPES = {
@@ -60,6 +76,10 @@ SHAPES = {
                              ("rope.scaling.factor", 8.0))),
     "phi4-mini": Shape(32, 3072, 8192, 24, 8, 200064, 131072, 1e4, tied=True, architecture="phi3",
                        keys=(("rope.dimension_count", 96), ("rope.scaling.original_context_length", 4096))),
+    "qwen35-0.8b": Shape(24, 1024, 3584, 8, 2, 248320, 262144, 1e7, tied=True, architecture="qwen35", head_dim=256,
+                         keys=_delta_nets(key_heads=16, value_heads=16)),
+    "qwen35-4b": Shape(32, 2560, 9216, 16, 4, 248320, 262144, 1e7, tied=True, architecture="qwen35", head_dim=256,
+                       keys=_delta_nets(key_heads=16, value_heads=32)),
     "llama3-70b": Shape(80, 8192, 28672, 64, 8, 128256, 8192, 5e5),
     # An eighth of the layers: 6 of 48, and 3 of 24.
     "qwen3-30b-a3b-eighth": Shape(6, 2048, 768, 32, 4, 151936, 40960, 1e6, architecture="qwen3moe", head_dim=128,
@@ -136,7 +156,8 @@ _OUTPUT_TYPES = {"q8_0": "q8_0", "i2_s": "f16"}
 _OTHER_OUTPUT_TYPE = "q6_k"
 _FALLBACK = "q8_0"  # for rows whose length is not a multiple of the type's block
 _ROUTER = "ffn_gate_inp"
-_FLOAT = (_ROUTER, "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias")  # float32 in every file
+_FLOAT = ("ssm_conv1d", _ROUTER,
+          "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias")  # float32 in every file
 _POOL_BLOCKS = 4093  # a prime: rows do not repeat each other
 _FLOATS = {"f32": np.float32, "f16": np.float16}
 
@@ -189,8 +210,8 @@ class RandomModel(GGUFFile):
         """Nothing to do: there is no file."""
 
 
-def _metadata(shape: Shape) -> dict[str, str | int | float]:
-    keys: dict[str, str | int | float] = {
+def _metadata(shape: Shape) -> dict[str, Value]:
+    keys: dict[str, Value] = {
         "context_length": shape.context,
         "embedding_length": shape.embedding,
         "block_count": shape.layers,
@@ -206,13 +227,31 @@ def _metadata(shape: Shape) -> dict[str, str | int | float]:
     if shape.experts:
         keys |= {"expert_count": shape.experts, "expert_used_count": shape.experts_used,
                  "expert_feed_forward_length": shape.feed_forward}
-    keys |= dict(shape.keys)
+    keys |= {name: np.array(value, np.int32) if isinstance(value, tuple) else value for name, value in shape.keys}
     return {"general.architecture": shape.architecture} | {
         f"{shape.architecture}.{key}": value for key, value in keys.items()}
 
 
-def _layer(shape: Shape) -> dict[str, tuple[int, ...]]:
+def _qwen35_layer(shape: Shape, layer: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a delta net, or of attention with a gate."""
+    keys, width, norm = shape.counts, shape.embedding, (shape.embedding,)
+    heads, size, inner = (keys[f"ssm.{name}"] for name in ("time_step_rank", "state_size", "inner_size"))
+    mixed = 2 * keys["ssm.group_count"] * size + inner
+    q_width, kv_width = shape.heads * shape.head, shape.kv_heads * shape.head
+    made = {"attn_norm": norm, "post_attention_norm": norm, "ffn_gate": (shape.feed_forward, width),
+            "ffn_up": (shape.feed_forward, width), "ffn_down": (width, shape.feed_forward)}
+    if (layer + 1) % keys["full_attention_interval"]:
+        return made | {"attn_qkv": (mixed, width), "attn_gate": (inner, width), "ssm_alpha": (heads, width),
+                       "ssm_beta": (heads, width), "ssm_conv1d": (mixed, keys["ssm.conv_kernel"]),
+                       "ssm_dt.bias": (heads,), "ssm_a": (heads,), "ssm_norm": (size,), "ssm_out": (width, inner)}
+    return made | {"attn_q": (2 * q_width, width), "attn_k": (kv_width, width), "attn_v": (kv_width, width),
+                   "attn_output": (width, q_width), "attn_q_norm": (shape.head,), "attn_k_norm": (shape.head,)}
+
+
+def _layer(shape: Shape, layer: int = 0) -> dict[str, tuple[int, ...]]:
     """The tensors of a layer."""
+    if shape.architecture == "qwen35":
+        return _qwen35_layer(shape, layer)
     width, q_width, kv_width = shape.embedding, shape.heads * shape.head, shape.kv_heads * shape.head
     norm, hidden, down = (width,), (shape.feed_forward, width), (width, shape.feed_forward)
     if shape.architecture == "phi3":
@@ -246,10 +285,10 @@ def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
     plain = weights == "i2_s"  # ternary numbers are for the layers alone
     infos = [_info("token_embd", (shape.vocab, width), output if shape.tied or plain else weights)]
     if shape.architecture == "phi3":
-        pairs = int(dict(shape.keys).get("rope.dimension_count", shape.head)) // 2
+        pairs = shape.counts.get("rope.dimension_count", shape.head) // 2
         infos += [_info(f"rope_factors_{name}", (pairs,), "f32") for name in ("long", "short")]
     for layer in range(shape.layers):
-        for name, each in _layer(shape).items():
+        for name, each in _layer(shape, layer).items():
             kind = experts if len(each) > 2 else weights
             infos.append(_info(f"blk.{layer}.{name}", each, "f32" if len(each) == 1 or name in _FLOAT else kind))
     infos.append(_info("output_norm", (width,), "f32"))
@@ -261,7 +300,7 @@ def _tensors(shape: Shape, weights: str) -> dict[str, TensorInfo]:
 def _info(name: str, shape: tuple[int, ...], wanted: str) -> TensorInfo:
     formats = _formats()
     format = formats[wanted if shape[-1] % formats[wanted].block == 0 else _FALLBACK]
-    name = name if name.endswith(".bias") else f"{name}.weight"
+    name = name if name.endswith((".bias", "ssm_a")) else f"{name}.weight"
     return TensorInfo(name, shape, format.type_id, TENSOR_TYPES[format.type_id].nbytes(shape), 0, 0)
 
 
@@ -273,6 +312,8 @@ def _pool(info: TensorInfo, random: np.random.Generator) -> np.ndarray:
     """Some blocks of a tensor. Values are about as large as those of a trained model; those of norms are 1."""
     if info.name.endswith((".bias", "sinks.weight")):
         return random.standard_normal(info.shape, np.float32) / 10
+    if info.name.endswith("ssm_a"):
+        return -np.ones(info.shape, np.float32)
     if len(info.shape) == 1:
         return np.ones(info.shape, np.float32)
     name = info.type_name.lower()

@@ -21,6 +21,8 @@ from .model import BATCH, Model
 from .page_cache import PageCache, PageTable, common_prefix
 from .sequence import TokenSequence
 from .speculation import CostModel
+from .state_cache import StateCache
+from .state_pool import EACH
 
 PARALLEL = 16  # sequences that run at once, by default
 
@@ -31,9 +33,9 @@ class Scheduler:
     def __init__(self, model: Model, vocab_size: int, parallel: int = PARALLEL) -> None:
         """vocab_size: tokens that have a text, which may be fewer than the model has rows for."""
         self.model, self.vocab_size, self.parallel = model, vocab_size, parallel
-        self.closed = False
+        self.closed, states = False, model.pool.states
         self.costs = CostModel()
-        self.cache = PageCache(model.pool.count, model.pool.copy)
+        self.cache = PageCache(model.pool.count, model.pool.copy, StateCache(states.slots, EACH, states.copy))
         self.evaluations: list[Evaluation] = []  # the least recently used first
         self._waiting: list[TokenSequence] = []  # the first to run first
         self._running: list[TokenSequence] = []  # the oldest first
@@ -158,11 +160,12 @@ class Scheduler:
         scheduled: list[tuple[TokenSequence, Piece]] = []
         room = BATCH
         for number, (sequence, tokens) in enumerate(pending):
-            size = min(len(tokens), max(1, room // (len(pending) - number)))
-            table = sequence.table
+            size, table = min(len(tokens), max(1, room // (len(pending) - number))), sequence.table
+            size = size if table is None else min(size, table.until_mark(size))
             if table is not None and self._make_room(sequence, size):
                 outputs = sequence.outputs if size == len(tokens) else 0
-                scheduled.append((sequence, Piece(tokens[:size], table.computed, table.pages, outputs)))
+                scheduled.append((sequence, Piece(tokens[:size], table.computed, table.pages, outputs,
+                                                  table.step_states)))
                 room -= size
         return [entry for entry in scheduled if entry[0].table is not None]  # nor those that gave up their pages
 
@@ -207,6 +210,7 @@ class Scheduler:
                 row += piece.outputs
                 continue
             sequence.take(len(piece.tokens), logits[row : row + piece.outputs, : self.vocab_size], seconds)
+            sequence.table.settle(piece.start, piece.start + len(piece.tokens), piece.states)
             row += piece.outputs
             if sequence.finish_reason is not None:
                 self._give_up_pages(sequence)
@@ -246,11 +250,12 @@ class Evaluation:
     def _go_back(self, ids: Sequence[int], first: int) -> None:
         """Keep of the table what belongs to ids[:first], or begin with what others have left."""
         known = min(self._table.computed, common_prefix(self._ids, ids[:first]))
-        if known == 0 or known < len(self._table.shared) * POSITIONS:
+        if known == 0 or self._table.reachable(known) < max(1, len(self._table.shared) * POSITIONS):
             self.forget()
             self._table = self._scheduler.cache.open(ids[: first + 1])
             known = self._table.computed
         self._table.go_back(known)
+        known = self._table.computed
         self._ids = list(ids[:known])
         evaluations = self._scheduler.evaluations
         if self in evaluations:
@@ -263,11 +268,13 @@ class Evaluation:
             while not scheduler.cache.grow(table, start + len(piece)):
                 scheduler.free_pages(beside=self)
         started = time.perf_counter()
-        logits = scheduler.model.step([Piece(piece, start, table.pages, outputs)])
+        states = table.step_states
+        logits = scheduler.model.step([Piece(piece, start, table.pages, outputs, states)])
         if outputs == len(piece):
             scheduler.costs.record(outputs, time.perf_counter() - started)
         self._ids += piece
         table.computed = len(self._ids)
+        table.settle(start, start + len(piece), states)
         return logits
 
     def forget(self) -> None:
@@ -281,8 +288,14 @@ class Evaluation:
 
 
 def _is_ahead(other: TokenSequence, sequence: TokenSequence) -> bool:
-    """Whether the other is just computing what this one begins with, so that it can soon be shared."""
+    """Whether the other is just computing what this one begins with, so that it can soon be shared.
+
+    In a model with states, it will leave a check point there.
+    """
     if not other.in_prompt or other.table is None or other.ids[:POSITIONS] != sequence.ids[:POSITIONS]:
         return False
     shared = min(common_prefix(other.ids, sequence.ids), len(sequence.ids) - 1)
+    if other.table.slots:
+        shared -= shared % POSITIONS
+        other.table.marks |= {shared} - {0}
     return shared >= POSITIONS and other.table.computed < shared

@@ -90,3 +90,12 @@ class Program:
         if len(self.records):
             self.records[-1, 1] = True
         return self
+
+    def part(self, start: int, end: int) -> Program:
+        """Some instructions of a finished program, as one of its own: all threads meet at its end."""
+        part = Program()
+        part.instructions, part._keep = self.instructions[start:end], self._keep
+        part.records, part.counters = self.records[start:end].copy(), self.counters[start:end].copy()
+        if len(part.records):
+            part.records[-1, 1] = True
+        return part

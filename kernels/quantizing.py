@@ -5,6 +5,7 @@ A format's `encode` and `decode` are called by address, so that no pair of forma
 
 from numba import float32
 
+from .fitting import weigh_large
 from .jit import device, kernel
 from .simd import LANES, alloca, atomic_add, bits_to_float, call_kernel, fma, get_f32, load_f32, maximum, minimum
 from .simd import put_f32, put_i64, reduce_add, rint, splat_f32, store_f32
@@ -66,13 +67,26 @@ def convert(work, thread, threads, values, source, source_bytes, source_block, s
 
 
 @device
+def weigh(x, importance, values, block, weights):
+    """weights = importance * what `fitting.weigh_large` gives the values of each block. values: whole blocks."""
+    for start in range(0, 4 * values, 4 * block):
+        weigh_large(x + start, block, weights + start)
+    for i in range(0, 4 * values, 4 * LANES):
+        store_f32(weights + i, load_f32(weights + i) * load_f32(importance + i))
+
+
+@device
 def _encode_rows(x, values, column, columns, importance, encode, target, block, block_bytes):
-    """Encode values from a column of a row on, with the weights of the columns, which start anew with each row."""
-    operands, at = alloca(8), 0
+    """Encode values from a column of a row on, with the importance of the columns, which starts anew with each row.
+
+    x: with room for the weights of a piece behind it.
+    """
+    operands, at, weights = alloca(8), 0, x + 4 * PIECE
     while at < values:
         count = min(values - at, columns - column)
         put_i64(operands, count // block)
-        call_kernel(encode, operands, 1, x + 4 * at, importance + 4 * column, target + at // block * block_bytes)
+        weigh(x + 4 * at, importance + 4 * column, count, block, weights)
+        call_kernel(encode, operands, 1, x + 4 * at, weights, target + at // block * block_bytes)
         at += count
         column = 0
 
@@ -80,9 +94,9 @@ def _encode_rows(x, values, column, columns, importance, encode, target, block, 
 @kernel
 def convert_weighted(work, thread, threads, values, source, source_bytes, source_block, source_scale, decode,
                      target, target_bytes, target_block, encode, importance, first, columns, limit, scratch, refused):
-    """The same as `convert` without a unit, but `encode` is that of formats with weights.
+    """The same as `convert` without a unit, but `encode` is that of formats with weights, which `weigh` makes.
 
-    importance: a float32 weight for each of the `columns` values of a row. first: where in a matrix of such rows the
+    importance: a float32 for each of the `columns` values of a row. first: where in a matrix of such rows the
     values begin.
     """
     x = scratch + thread * SCRATCH_BYTES

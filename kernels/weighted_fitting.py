@@ -226,7 +226,7 @@ def group_pairs_fitter(name: str, put_pair: Callable[..., Any], *, groups: int, 
     """fit(x, weights, block, top, steps): `_fit_scales_and_offsets` for up to 16 groups, with numbers up to `most`.
 
     put_pair(block, group, scale, offset): store the numbers of a group, in order. scale_at: where a block has its
-    scale, before that of offsets. top, steps: as `fitting.fit_scale_and_offset` takes them.
+    scale, before that of offsets. top, steps: as `fitting.fit_weighted_scale_and_offset` takes them.
     """
     return device(bind(_fit_scales_and_offsets, f"fit_scales_and_offsets_{name}", put_pair=put_pair, groups=groups,
                        group=group, most=most, scale_at=scale_at))

@@ -22,6 +22,8 @@ from .qwen2 import QWEN2
 from .qwen2moe import QWEN2MOE
 from .qwen3 import QWEN3
 from .qwen3moe import QWEN3MOE
+from .qwen35 import QWEN35
+from .qwen35moe import QWEN35MOE
 from .smollm3 import SMOLLM3
 from .stablelm import STABLELM
 from .starcoder2 import STARCODER2
@@ -38,6 +40,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Qwen2MoeForCausalLM": QWEN2MOE,
     "Qwen3ForCausalLM": QWEN3,
     "Qwen3MoeForCausalLM": QWEN3MOE,
+    "Qwen3_5ForCausalLM": QWEN35,
+    "Qwen3_5ForConditionalGeneration": QWEN35,
+    "Qwen3_5MoeForCausalLM": QWEN35MOE,
+    "Qwen3_5MoeForConditionalGeneration": QWEN35MOE,
     "GemmaForCausalLM": GEMMA,
     "Gemma2ForCausalLM": GEMMA2,
     "Gemma3ForCausalLM": GEMMA3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,14 @@ import numpy as np
 
 from ...engine.gguf_metadata import Value
 from ..json_file import Config
+from .delta_net import delta_net_sizes
 from .rope import rope_metadata
 
 # The shape of a tensor is written in the names of sizes: "embed", "ffn", "q" (query heads times head size), "kv",
-# "head", "vocab", "experts", "expert ffn", "shared ffn", "qkv" (q, k and v in one), "gate and up" (in one).
+# "head", "vocab", "experts", "expert ffn", "shared ffn", "qkv" (q, k and v in one), "gate and up" (in one),
+# "q and gate" (in one), and those of `delta_net`.
 Shape = tuple[str, ...]
+Change = Callable[[np.ndarray], np.ndarray]  # of float32
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # keys of config.json
 
@@ -40,6 +43,11 @@ OTHER_BIASES: dict[str, Shape] = {
 }
 
 
+def plus_one(weight: np.ndarray) -> np.ndarray:
+    """What a norm multiplies with, where the model adds 1 to its weight: in GGUF, that is done already."""
+    return weight + np.float32(1)
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A GGUF architecture, and what its checkpoints look like."""
@@ -48,6 +56,8 @@ class Architecture:
     gguf: gguf.MODEL_ARCH  # whose names tensors have
     block: Mapping[str, Shape]  # the tensors of each block
     optional: Mapping[str, Shape] = field(default_factory=dict)  # tensors that a block may have
+    kinds: Callable[[Config], Sequence[Mapping[str, Shape]]] = lambda config: ()  # what each block has besides, where
+    # blocks are of several kinds
     other_names: Mapping[str, str] = field(default_factory=dict)  # endings the gguf package does not know: GGUF's name
     activation: str = "silu"  # hidden_act or hidden_activation
     activation_aliases: tuple[str, ...] = ()  # what else means the same
@@ -58,15 +68,16 @@ class Architecture:
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
     has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
     ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": angles have two sets of
-    # factors; "growing": queries grow with their position
+    # factors; "growing": queries grow with their position; "sections": pictures have positions of several dimensions
     row_order: Callable[[str, Mapping[str, int]], np.ndarray | None] = lambda name, size: None  # where the rows of a
     # block's tensor come from, if they change places; its name without "blk.N."
+    column_order: Callable[[str, Mapping[str, int]], np.ndarray | None] = lambda name, size: None  # and its columns
     is_ternary: bool = False  # block matrices are ternary whatever config.json says
     epsilon: tuple[str, str] = ("rms_norm_eps", "layer_norm_rms_epsilon")  # of norms, in config.json and in metadata
     norm_bias: bool = False  # the last norm has a bias
-    norm_offset: float = 0.0  # what the model adds to the weights of its norms: in GGUF, they have it already
+    changes: Mapping[str, Change] = field(default_factory=dict)  # what values of vectors become, by the ends of names
     prefixes: tuple[tuple[str, str], ...] = ()  # how names begin, where it is otherwise, and how they should
-    parts: tuple[str, ...] = ()  # how names of tensors begin that are not the language model's: they are left out
+    parts: Mapping[str, str] = field(default_factory=dict)  # how names of tensors begin that are left out: what to say
     context_length: int = 2048  # of models that do not say
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict  # config.json with defaults, in the older form
     metadata: Callable[[Config], dict[str, Value]] = lambda config: {}  # further keys, without "<architecture>."
@@ -91,6 +102,7 @@ def sizes(config: Config) -> dict[str, int]:
         "kv heads": kv_heads,
         "head": head,
         "q": heads * head,
+        "q and gate": 2 * heads * head,
         "kv": kv_heads * head,
         "qkv": (heads + 2 * kv_heads) * head,
         "gate and up": 2 * feed_forward,
@@ -99,6 +111,7 @@ def sizes(config: Config) -> dict[str, int]:
         "shared ffn": config.count("shared_expert_intermediate_size", feed_forward),
         "vocab": config.count("vocab_size", most=2**24),
         "blocks": config.count("num_hidden_layers", most=2**12),
+        **delta_net_sizes(config),
     }
 
 

@@ -2,7 +2,7 @@
 
 import gguf
 
-from .architecture import DECODER_BLOCK, OTHER_BIASES, QKV_BIASES, Architecture
+from .architecture import DECODER_BLOCK, OTHER_BIASES, QKV_BIASES, Architecture, plus_one
 
 GEMMA = Architecture(
     name="gemma",
@@ -11,7 +11,7 @@ GEMMA = Architecture(
     optional=QKV_BIASES | {"attn_output.bias": OTHER_BIASES["attn_output.bias"]},
     activation="gelu_pytorch_tanh",
     activation_aliases=("gelu",),  # so the first files named it
-    norm_offset=1.0,
+    changes={"norm.weight": plus_one},
     context_length=8192,
     complete=lambda values: {"head_dim": 256, "tie_word_embeddings": True} | values,
 )

@@ -41,7 +41,7 @@ GPT_OSS = Architecture(
         "ffn_up_exps.bias": ("experts", "expert ffn"),
         "ffn_down_exps.bias": ("experts", "embed"),
     },
-    other_names={"self_attn.sinks": "attn_sinks"},
+    other_names={"self_attn.sinks": "attn_sinks.weight"},
     stacks={
         "mlp.experts.gate_up_proj": ("ffn_gate_exps.weight", "ffn_up_exps.weight"),
         "mlp.experts.gate_up_proj_bias": ("ffn_gate_exps.bias", "ffn_up_exps.bias"),

@@ -20,6 +20,7 @@ _KEYS = {
 }
 _LEAST, _MOST = 1e-6, 1e6  # of factors: the engine refuses others
 _GROWING = {"llama_4_scaling_beta", "max_position_embeddings"}  # what queries that grow with their position have
+_SECTIONS = {"mrope_section", "mrope_interleaved"}  # what positions in pictures have; those of texts need none
 _COMMON = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor"}
 
 
@@ -31,7 +32,7 @@ def rope_base(config: Config) -> float:
 def rope_scaling(config: Config, ropes: tuple[str, ...]) -> tuple[str, Config]:
     """The kind of scaling, a key of _KEYS, and its numbers. Raises LcpuError for another kind.
 
-    ropes: those of "partial", "longrope" and "growing" that the architecture has.
+    ropes: those of "partial", "longrope", "growing" and "sections" that the architecture has.
     """
     name = "rope_parameters" if config.get("rope_parameters") is not None else "rope_scaling"
     scaling = config.section(name)
@@ -41,7 +42,8 @@ def rope_scaling(config: Config, ropes: tuple[str, ...]) -> tuple[str, Config]:
     if kind not in known:
         raise config.error(name, f"is of the type {kind!r}; lcpu converts {', '.join(known)}")
     unknown = {key for key, value in scaling.values.items() if value is not None} - _KEYS[kind] - _COMMON
-    if unknown - (_GROWING if "growing" in ropes else set()):
+    unknown -= (_GROWING if "growing" in ropes else set()) | (_SECTIONS if "sections" in ropes else set())
+    if unknown:
         raise config.error(name, f"of the type {kind!r} has {sorted(unknown)[0]!r}, which lcpu cannot convert")
     if _rotated_part(config, scaling) != 1.0 and "partial" not in ropes:
         raise config.error("partial_rotary_factor", "is not 1: heads that rotate in part are not supported")

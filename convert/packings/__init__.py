@@ -15,7 +15,7 @@ from .gptq import GPTQ
 from .integers import Integers, integer_weight
 from .mxfp4 import MXFP4
 from .packing import Packing, Parts
-from .weight import Weight, every, weight_values
+from .weight import Weight, every, reordered, weight_values
 
 PACKINGS: Mapping[str, Packing] = {
     "gptq": GPTQ,
@@ -59,4 +59,4 @@ def _method_without_name(section: str, settings: Config) -> str:
 
 
 __all__ = ["PACKINGS", "Integers", "Packing", "Parts", "Weight", "every", "integer_weight", "packing_of",
-           "weight_values"]
+           "reordered", "weight_values"]

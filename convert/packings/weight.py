@@ -41,6 +41,11 @@ def every(weight: Weight, first: int, step: int) -> Weight:
                    blocks=lambda type, wanted: weight.blocks(type, number(wanted)))
 
 
+def reordered(weight: Weight, columns: np.ndarray) -> Weight:
+    """Column k is column columns[k] of the weight. No blocks keep it."""
+    return replace(weight, rows=lambda wanted: weight.rows(wanted)[:, columns], types=(), near=())
+
+
 def weight_values(weight: Weight, order: np.ndarray | None = None) -> Values:
     """The values of a weight. Row i is row order[i] of it."""
     inner = math.prod(weight.shape[1:-1])  # rows of one step in the first dimension

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..jit import bind, device, hole, template
-from ..simd import ISA, LANES, fma_run, fma_tokens, prefetch_address, prefetch_ahead, prefetch_unpacked, store_f32
+from ..simd import BY_RUNS, LANES, fma_run, fma_tokens, prefetch_address, prefetch_ahead, prefetch_unpacked, store_f32
 from ..simd import zeros, zeros_f32
 
 RUN = 32  # products that are summed before they are added to the total: short sums round less
-_BY_RUNS = ISA.arm
 
 load = prefetch = value_bytes = dequantize_block = hole()
 step = four_steps = hole()  # bytes of one and of four vectors of values in a panel
@@ -20,7 +19,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks, *ahead):
     while blocks > 0:
         sums, upcoming = zeros_f32(acc), prefetch_address(acc, panel, end, panel_stride)
         run = min(blocks, RUN)
-        if _BY_RUNS:
+        if BY_RUNS:
             for _ in range(run // 4):
                 prefetch(acc, upcoming, panel_stride, four_steps)
                 prefetch_ahead(acc, panel, panel_stride, four_steps, ahead)

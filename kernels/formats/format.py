@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..activations import Activation
+from ..error_feedback import Grid, sweeper
 from ..isa import TILES
 from ..jit import Kernel, bind, device, kernel, native  # before Numba itself, whose errors it explains
 from numba import float32
@@ -51,6 +52,7 @@ class Format:
     adjacent_blocks: int = 1  # how many blocks of a row lie side by side; a panel is padded to a multiple of it
     panel_header_bytes: int = 0  # of a row, before its blocks: 4 for a float32 that multiplies the row, or none
     weighted_encoder: Kernel | None = None  # (float32 address, that of weights, of blocks, count); None: weightless
+    sweep: Kernel | None = None  # as error_feedback.sweeper makes it; None: it has no grid
 
     def panel_bytes(self, blocks: int) -> int:
         """Bytes of a panel of LANES rows."""
@@ -70,7 +72,7 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
                 dequantize_blocks: Callable[..., Any] | None = None, panel_block_bytes: int = 0,
                 adjacent_blocks: int = 1, row_factor: Callable[..., Any] | None = None,
                 panels: tuple[int, int, int, int] = ISA.tile_panels,
-                wide: Callable[..., Any] | None = None) -> Format:
+                wide: Callable[..., Any] | None = None, grid: Grid | None = None) -> Format:
     """A format from device functions.
 
     quantize_block(x, block): float32 values to one block of the file.
@@ -83,6 +85,7 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     row_factor(address behind the last block): a float32 for each row, with which panels then begin.
     panels: of its tiles of 8, 4, 2 and 1 tokens.
     wide: takes many tokens before its tiles do, as `..wide` makes it.
+    grid: what values a block has once its scales are fixed, for error feedback.
     """
     sizes = {"block_values": block, "block_bytes": block_bytes}
     panel_block_bytes, header_bytes = panel_block_bytes or block_bytes, 4 if row_factor else 0
@@ -107,4 +110,5 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
         adjacent_blocks=adjacent_blocks,
         panel_header_bytes=header_bytes,
         weighted_encoder=weigh,
+        sweep=sweeper(name, grid, block, block_bytes, quantize_block, quantize_weighted) if grid else None,
     )

@@ -9,10 +9,10 @@ from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, inlined
-from ..simd import ISA, LANES, absolute, add_partial_sums, add_to_bytes, bits, dot_run, fma, get_f32, get_i32, get_u8
-from ..simd import init_from_bias, load_f32, load_tile, maximum, minimum, panel_bytes, panel_f32, panel_vectors
-from ..simd import partial_sums, prefetch_address, prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32
-from ..simd import store_i8, store_tile, to_i32, zeros, zeros_i32
+from ..simd import BY_RUNS, ISA, LANES, absolute, add_partial_sums, add_to_bytes, bits, dot4, dot_run, fma, get_f32
+from ..simd import get_i32, get_u8, init_from_bias, load_f32, load_tile, maximum, minimum, panel_bytes, panel_f32
+from ..simd import panel_vectors, partial_sums, prefetch_address, prefetch_unpacked, put_f32, put_i32, scale_add
+from ..simd import splat_f32, splat_i32, store_i8, store_tile, to_i32, zeros, zeros_i32
 from ..wide import wide_rows
 from .format import make_format
 
@@ -68,6 +68,17 @@ def scale_behind(end):
     return get_f32(end)
 
 
+@inlined
+def _dot_four(sums, panel, panel_stride, x, x_stride):
+    """sums + the products of four vectors."""
+    a, b, c, d = panel_vectors(sums, panel, panel_stride, 4)
+    codes = (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3),
+             bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3),
+             bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3),
+             bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3))
+    return dot_run(sums, codes, x, x_stride, 32)
+
+
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
@@ -79,14 +90,17 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         upcoming = prefetch_address(acc, panel, end, panel_stride)
         for start in range(0, 8, _CHAIN):
             partial = partial_sums(total)
-            for i in range(start, start + _CHAIN, 4):
-                prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _FOUR)
-                a, b, c, d = panel_vectors(acc, panel + _VECTOR * i, panel_stride, 4)
-                codes = (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3),
-                         bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3),
-                         bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3),
-                         bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3))
-                partial = dot_run(partial, codes, values + 4 * i, x_stride, 32)
+            if BY_RUNS:
+                prefetch_unpacked(acc, upcoming + _VECTOR * start, panel_stride, _FOUR)
+                partial = _dot_four(partial, panel + _VECTOR * start, panel_stride, values + 4 * start, x_stride)
+            else:
+                for i in range(start, start + _CHAIN):
+                    prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _VECTOR)
+                    packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
+                    partial = dot4(partial, bits(packed, 6, 3), values + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
             total = add_partial_sums(total, partial)
         panel += _PANEL_BLOCK
         values += 128

@@ -6,35 +6,35 @@ A block has the layout of Q4_0 (ggml's block_iq4_nl), and so has a panel.
 from numba import float32
 
 from ..activations import Int8Blocks
-from ..fitting import inverse, ramp, scale_fitter
+from ..error_feedback import Grid, listed_levels
+from ..fitting import inverse, weigh_32, with_own_weights
 from ..jit import device
 from ..simd import SIGNED_OFFSET, get_f16, get_u8, panel_f16, put_f16, put_f32
 from ..weighted_fitting import best_scale_finder
 from .format import make_format
 from .levels import level_tile, level_writer, nearest_level, signed_dot
-from .q4_0 import pack_block
+from .q4_0 import pack_block, scale_alone
 
 LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # ggml's kvalues_iq4nl
 ACTIVATION = Int8Blocks(offset=SIGNED_OFFSET)
 _BYTES = 18
 
 nearest, _nearest_number = nearest_level(LEVELS)
-fit_levels = scale_fitter("iq4_nl", nearest, -127.0)
+nearest_alone = listed_levels("iq4_nl", LEVELS)
 best_scale = best_scale_finder("iq4_nl", nearest, LEVELS, 45.0, 32)
 put_levels = level_writer("iq4_nl", _nearest_number)
 dot_levels = signed_dot("iq4_nl", LEVELS)
 
 
 @device
-def quantize_block(x, block):
-    put_f16(block, fit_levels(x, 32, ramp(float32(-134.5), float32(1.0))))
+def _put_codes(x, block):
     put_levels(x, block + 2, inverse(get_f16(block)), 16)
 
 
 @device
 def quantize_weighted(x, weights, block):
     put_f16(block, best_scale(x, weights, 32))
-    put_levels(x, block + 2, inverse(get_f16(block)), 16)
+    _put_codes(x, block)
 
 
 @device
@@ -46,6 +46,9 @@ def put_values(nibbles, scale, out):
         put_f32(out + 64 + 4 * i, scale * float32(LEVELS[byte >> 4]))
 
 
+quantize_block = with_own_weights("iq4_nl", weigh_32, quantize_weighted)
+
+
 @device
 def dequantize_block(block, out):
     put_values(block + 2, get_f16(block), out)
@@ -54,4 +57,5 @@ def dequantize_block(block, out):
 FORMAT = make_format("iq4_nl", 20, 32, _BYTES, ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block, pack_block=pack_block,
                      tile=level_tile("iq4_nl", ACTIVATION, dot_levels, panel_f16, 2),
-                     quantize_weighted=quantize_weighted)
+                     quantize_weighted=quantize_weighted,
+                     grid=Grid(32, scale_alone, nearest_alone, _put_codes))

@@ -11,13 +11,14 @@ nibbles as in `nibbles`.
 from numba import float32, int64, uint8
 
 from ..activations import BIAS, SCALE
-from ..fitting import inverse, ramp
+from ..error_feedback import Grid
+from ..fitting import inverse, weigh_256, with_own_weights
 from ..jit import device
-from ..simd import LANES, alloca, begin_block, get_f16, get_f32, get_i64, get_u16, get_u8, panel_f16, panel_i8
-from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_i64, put_u16, put_u8, scale_add
+from ..simd import LANES, alloca, begin_block, get_f16, get_i64, get_u16, get_u8, panel_f16, panel_i8, prefetch_address
+from ..simd import prefetch_levels, put_u16, put_u8, scale_add
 from ..weighted_fitting import group_scales_fitter
 from .format import make_format
-from .iq4_nl import ACTIVATION, best_scale, dot_levels, fit_levels, nearest, put_levels, put_values
+from .iq4_nl import ACTIVATION, best_scale, dot_levels, nearest, nearest_alone, put_levels, put_values
 from .nibbles import NIBBLES, copy_nibbles
 
 _BYTES = 136
@@ -47,21 +48,8 @@ def _put_scales(block, numbers):
 
 
 @device
-def _fit_groups(x, block):
-    """Choose and store the scale of the block and those of its groups."""
-    fits = alloca(32)
-    largest = float32(0.0)
-    steps = ramp(float32(-134.5), float32(1.0))
-    for group in range(8):
-        scale = fit_levels(x + 128 * group, 32, steps)
-        put_f32(fits + 4 * group, scale)
-        largest = scale if abs(scale) > abs(largest) else largest
-    put_f16(block, largest / float32(-32.0))
-    numbers = alloca(64)
-    for group in range(8):
-        number = int64(round(get_f32(fits + 4 * group) * inverse(largest) * float32(-32.0)))
-        put_i64(numbers + 8 * group, min(number, 31))
-    _put_scales(block, numbers)
+def _scale_of_group(block, group):
+    return get_f16(block) * float32(_group_scale(block, group)), float32(0.0)
 
 
 @device
@@ -69,12 +57,6 @@ def _put_codes(x, block):
     for group in range(8):
         scale = get_f16(block) * float32(_group_scale(block, group))
         put_levels(x + 128 * group, block + _CODES + 16 * group, inverse(scale), 16)
-
-
-@device
-def quantize_block(x, block):
-    _fit_groups(x, block)
-    _put_codes(x, block)
 
 
 @device
@@ -92,6 +74,9 @@ def quantize_weighted(x, weights, block):
     _fit_weighted_scales(x, weights, block, numbers, 0)
     _put_scales(block, numbers)
     _put_codes(x, block)
+
+
+quantize_block = with_own_weights("iq4_xs", weigh_256, quantize_weighted)
 
 
 @device
@@ -129,4 +114,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("iq4_xs", 23, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,
                      dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
-                     quantize_weighted=quantize_weighted, panel_block_bytes=2 + 8 * (1 + NIBBLES))
+                     quantize_weighted=quantize_weighted, panel_block_bytes=2 + 8 * (1 + NIBBLES),
+                     grid=Grid(32, _scale_of_group, nearest_alone, _put_codes))

@@ -11,9 +11,9 @@ from numba import uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, SIGNED_OFFSET, alloca, begin_block, bits, dot_run_signed, get_u8, load_f32, panel_vectors
-from ..simd import prefetch_address, prefetch_levels, put_u8, scale_add, splat_f32, steps, store_i8, table_lookup
-from ..simd import to_i32
+from ..simd import BY_RUNS, LANES, SIGNED_OFFSET, alloca, begin_block, bits, dot4_signed, dot_run_signed, get_u8
+from ..simd import load_f32, panel_bytes, panel_vectors, prefetch_address, prefetch_levels, put_u8, scale_add
+from ..simd import splat_f32, steps, store_i8, table_lookup, to_i32
 
 _VECTOR = 4 * LANES
 
@@ -25,6 +25,12 @@ lookup = nearest_number = dot = load_scale = scale_bytes = block_bytes = step = 
 
 @template
 def _dot_signed(total, panel, panel_stride, x, x_stride):
+    if not BY_RUNS:
+        for i in range(4):
+            packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
+            total = dot4_signed(total, lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
+            total = dot4_signed(total, lookup(bits(packed, 4, 15)), x + 16 + 4 * i, x_stride)
+        return total
     a, b, c, d = panel_vectors(total, panel, panel_stride, 4)
     return dot_run_signed(total, (lookup(bits(a, 0, 15)), lookup(bits(b, 0, 15)), lookup(bits(c, 0, 15)),
                                   lookup(bits(d, 0, 15)), lookup(bits(a, 4, 15)), lookup(bits(b, 4, 15)),

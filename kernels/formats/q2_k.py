@@ -14,7 +14,8 @@ Sums over a block are integers, as in Q4_K.
 from numba import float32, int32, int64, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
-from ..fitting import inverse, ramp, weigh_by_squares, with_own_weights
+from ..error_feedback import Grid, whole_levels
+from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import device, inlined
 from ..simd import LANES, add_group, add_scaled, bits, dot2_i16, dot_run, even_bytes, fma, get_f16, get_i32, get_u16
 from ..simd import get_u8, group_sums, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes, panel_f16
@@ -41,17 +42,21 @@ _fit_groups = group_pairs_fitter("q2_k", _put_pair, groups=16, group=16, most=15
 
 
 @device
+def _scale_and_offset(block, group):
+    pair = get_u8(block + group)
+    return get_f16(block + _SCALE) * float32(pair & 15), get_f16(block + _OFFSET_SCALE) * float32(pair >> 4)
+
+
+@device
 def _codes_of(x, block, i):
     """The codes of one vector of values, from i on."""
-    scale = get_f16(block + _SCALE) * float32(get_u8(block + i // 16) & 15)
-    offset = get_f16(block + _OFFSET_SCALE) * float32(get_u8(block + i // 16) >> 4)
+    scale, offset = _scale_and_offset(block, i // 16)
     code = rint((load_f32(x + 4 * i) + splat_f32(offset)) * splat_f32(inverse(scale)))
     return to_i32(maximum(splat_f32(float32(0.0)), minimum(splat_f32(_TOP), code)))
 
 
 @device
-def quantize_weighted(x, weights, block):
-    _fit_groups(x, weights, block, _TOP, ramp(float32(1.6), float32(0.12)))
+def _put_codes(x, block):
     for half in range(2):
         for i in range(0, 32, LANES):
             codes = splat_i32(int32(0))
@@ -61,14 +66,19 @@ def quantize_weighted(x, weights, block):
             store_i8(block + _CODES + 32 * half + i, codes)
 
 
-quantize_block = with_own_weights("q2_k", weigh_by_squares, quantize_weighted)
+@device
+def quantize_weighted(x, weights, block):
+    _fit_groups(x, weights, block, _TOP, ramp(float32(1.6), float32(0.12)))
+    _put_codes(x, block)
+
+
+quantize_block = with_own_weights("q2_k", weigh_256, quantize_weighted)
 
 
 @device
 def dequantize_block(block, out):
     for group in range(16):
-        scale = get_f16(block + _SCALE) * float32(get_u8(block + group) & 15)
-        offset = get_f16(block + _OFFSET_SCALE) * float32(get_u8(block + group) >> 4)
+        scale, offset = _scale_and_offset(block, group)
         codes = block + _CODES + 32 * (group // 8) + 16 * (group % 2)
         for i in range(16):
             code = get_u8(codes + i) >> (2 * (group % 8 // 2)) & 3
@@ -141,4 +151,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("q2_k", 10, 256, _BYTES, LargeInt8Blocks(),
                      quantize_block=quantize_block, quantize_weighted=quantize_weighted,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile, panels=GROUPED_PANELS)
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile, panels=GROUPED_PANELS,
+                     grid=Grid(16, _scale_and_offset, whole_levels("q2_k", 0, 3), _put_codes))

@@ -17,9 +17,10 @@ Sums over a block are integers, as in Q4_K.
 from numba import float32, int32, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
+from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter, with_own_weights
 from ..jit import device, inlined
-from ..simd import LANES, SMALL_CODES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot_run, even_bytes
+from ..simd import LANES, SMALL_CODES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
 from ..simd import get_f16, get_i32, get_i64, get_u16, get_u8, group_sums, load_f32, maximum, minimum, odd_bytes
 from ..simd import opaque, panel_bytes, panel_f16, prefetch_address, prefetch_levels, put_f32, put_i32, put_u16, put_u8
 from ..simd import rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from, to_f32, to_i32
@@ -80,8 +81,12 @@ def _codes_of(x, block, i):
 
 
 @device
-def quantize_weighted(x, weights, block):
-    _fit_groups(x, weights, block)
+def _scale_of_group(block, group):
+    return get_f16(block + _SCALE) * float32(_group_scale(block, group) - 32), float32(0.0)
+
+
+@device
+def _put_codes(x, block):
     for i in range(0, 32, LANES):
         thirds = splat_i32(int32(0))
         for half in range(2):
@@ -94,6 +99,12 @@ def quantize_weighted(x, weights, block):
                 thirds = thirds | (to_i32(third) << splat_i32(int32(4 * half + plane)))
             store_i8(block + _PAIRS + 32 * half + i, pairs)
         store_i8(block + i, thirds)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    _fit_groups(x, weights, block)
+    _put_codes(x, block)
 
 
 quantize_block = with_own_weights("q3_k", weigh_by_squares, quantize_weighted)
@@ -146,23 +157,24 @@ def pack_block(block, panel, lane):
 
 @inlined
 def _add_two(total, first_scale, first_added, second_scale, second_added, panel, panel_stride, x, x_stride):
-    """total + scale * codes . x, for two groups. Without SMALL_CODES, scale * (code - 4) + 124 stands for scale * code.
+    """total + scale * codes . x, for two groups. Without SMALL_CODES, scale * (code - 4) + 124 for scale * code.
 
     On AVX2, sums of a group fit in 16 bits: 7 * MOST_OF_16 < 2 ** 15.
     """
     a, b = panel_bytes(total, panel, panel_stride), panel_bytes(total, panel + _VECTOR, panel_stride)
-    weights = (scaled_above(bits(a, 0, 7), first_scale, first_added),
-               scaled_above(bits(a, 3, 7), first_scale, first_added),
-               scaled_above(bits(b, 0, 7), first_scale, first_added),
-               scaled_above(bits(b, 3, 7), first_scale, first_added))
-    sums = dot_run(group_sums(total), weights, x, x_stride)
+    sums = group_sums(total)
+    sums = dot4(sums, scaled_above(bits(a, 0, 7), first_scale, first_added), x, x_stride)
+    sums = dot4(sums, scaled_above(bits(a, 3, 7), first_scale, first_added), x + 4, x_stride)
+    sums = dot4(sums, scaled_above(bits(b, 0, 7), first_scale, first_added), x + 8, x_stride)
+    sums = dot4(sums, scaled_above(bits(b, 3, 7), first_scale, first_added), x + 12, x_stride)
     total = add_group(total, sums, first_scale)
     c = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
-    weights = (scaled_above(bits(c, 0, 7), second_scale, second_added),
-               scaled_above(bits(c, 3, 7), second_scale, second_added),
-               scaled_above(bits(a, 6, 3) | bits(c, 4, 4), second_scale, second_added),
-               scaled_above(bits(b, 6, 3) | bits(c, 5, 4), second_scale, second_added))
-    sums = dot_run(group_sums(total), weights, x + 16, x_stride)
+    sums = group_sums(total)
+    sums = dot4(sums, scaled_above(bits(c, 0, 7), second_scale, second_added), x + 16, x_stride)
+    sums = dot4(sums, scaled_above(bits(c, 3, 7), second_scale, second_added), x + 20, x_stride)
+    sixth, seventh = bits(a, 6, 3) | bits(c, 4, 4), bits(b, 6, 3) | bits(c, 5, 4)
+    sums = dot4(sums, scaled_above(sixth, second_scale, second_added), x + 24, x_stride)
+    sums = dot4(sums, scaled_above(seventh, second_scale, second_added), x + 28, x_stride)
     return add_group(total, sums, second_scale)
 
 
@@ -233,4 +245,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("q3_k", 11, 256, _BYTES, LargeInt8Blocks(),
                      quantize_block=quantize_block, quantize_weighted=quantize_weighted,
-                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile, panels=GROUPED_PANELS)
+                     dequantize_block=dequantize_block, pack_block=pack_block, tile=tile, panels=GROUPED_PANELS,
+                     grid=Grid(16, _scale_of_group, whole_levels("q3_k", -4, 3), _put_codes))

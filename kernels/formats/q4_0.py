@@ -7,6 +7,7 @@ is the scales of all rows, then the nibbles as in `nibbles`.
 from numba import float32, int32
 
 from ..activations import BIAS, SCALE, Int8Blocks
+from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, peak
 from ..jit import device, inlined
 from ..simd import LANES, add_to_bytes, begin_block, bits, get_f16, get_u16, get_u8, load_f32, maximum, minimum
@@ -49,7 +50,8 @@ _best_scale = best_scale_finder("q4_0", _nearest, range(-8, 8), 3.5, 32)
 
 
 @device
-def _put_codes(x, block, inverse_scale):
+def _put_codes(x, block):
+    inverse_scale = inverse(get_f16(block))
     for i in range(0, 16, LANES):
         low = _nearest(load_f32(x + 4 * i) * splat_f32(inverse_scale)) + splat_f32(float32(8.0))
         high = _nearest(load_f32(x + 64 + 4 * i) * splat_f32(inverse_scale)) + splat_f32(float32(8.0))
@@ -59,7 +61,13 @@ def _put_codes(x, block, inverse_scale):
 @device
 def quantize_weighted(x, weights, block):
     put_f16(block, _best_scale(x, weights, 32))
-    _put_codes(x, block, inverse(get_f16(block)))
+    _put_codes(x, block)
+
+
+@device
+def scale_alone(block, group):
+    """Scale and offset of blocks that begin with a scale and have no offset."""
+    return get_f16(block), float32(0.0)
 
 
 @device
@@ -108,4 +116,5 @@ def unpack_block(panel, codes, scales):
 FORMAT = make_format("q4_0", 2, 32, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      pack_block=pack_block, tile=tile, quantize_weighted=quantize_weighted,
-                     wide=wide_blocks("q4_0", _PANEL_BLOCK, unpack_block))
+                     wide=wide_blocks("q4_0", _PANEL_BLOCK, unpack_block),
+                     grid=Grid(32, scale_alone, whole_levels("q4_0", -8, 7), _put_codes))

@@ -7,8 +7,9 @@ In a panel, a block is the scales of all rows, their minima, then the nibbles as
 
 from numba import float32, int32
 
-from ..fitting import extremes, fit_weighted_scale_and_minimum, inverse, ramp
 from ..activations import SCALE, SUM, Int8Blocks
+from ..error_feedback import Grid, whole_levels
+from ..fitting import extremes, fit_weighted_scale_and_minimum, inverse, ramp
 from ..jit import device
 from ..simd import LANES, fma_tokens, get_f16, get_u16, get_u8, load_f32, maximum, minimum, panel_f16, prefetch_address
 from ..simd import prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, splat_i32, store_i8, to_i32
@@ -47,11 +48,21 @@ def quantize_block(x, block):
 
 
 @device
+def _put_nearest(x, block):
+    _put_codes(x, block, get_f16(block), get_f16(block + 2))
+
+
+@device
+def scale_and_offset(block, group):
+    return get_f16(block), -get_f16(block + 2)
+
+
+@device
 def quantize_weighted(x, weights, block):
     scale, offset = fit_weighted_scale_and_minimum(x, weights, 32, float32(15.0), ramp(float32(13.0), float32(0.3)))
     put_f16(block, scale)
     put_f16(block + 2, -offset)
-    _put_codes(x, block, get_f16(block), get_f16(block + 2))
+    _put_nearest(x, block)
 
 
 @device
@@ -85,4 +96,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("q4_1", 3, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,
                      dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
-                     quantize_weighted=quantize_weighted)
+                     quantize_weighted=quantize_weighted,
+                     grid=Grid(32, scale_and_offset, whole_levels("q4_1", 0, 15), _put_nearest))

@@ -17,15 +17,16 @@ the sums over a block become float32. So they do not depend on the processor's i
 from collections.abc import Callable
 from typing import Any
 
-from numba import float32, int32, int64, uint8
+from numba import float32, int32, uint8
 
 from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
-from ..fitting import fit_scale_and_offset, inverse, ramp
+from ..error_feedback import Grid, whole_levels
+from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, add_pair, add_scaled, alloca, bits, dot2_i16, fma, get_f16, get_f32, get_u16, get_u8
-from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address
-from ..simd import prefetch_grouped, put_f16, put_f32, put_u16, put_u8, rint, settle_first, splat_f32, splat_i32
-from ..simd import store_i8, store_tile, to_f32, to_i32, zero_sums, zeros, zeros_i32
+from ..simd import LANES, add_pair, add_scaled, bits, dot2_i16, fma, get_f16, get_u16, get_u8, load_f32, maximum
+from ..simd import minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32
+from ..simd import put_u16, put_u8, rint, settle_first, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32
+from ..simd import zero_sums, zeros, zeros_i32
 from ..weighted_fitting import group_pairs_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, Format, make_format
@@ -68,33 +69,21 @@ def put_group(block, group, scale, offset):
         put_u8(at + 4, uint8(get_u8(at + 4) | (offset >> 4) << 6))
 
 
-@device
-def fit_groups(x, block, top, steps):
-    """Choose and store all scales and offsets of a block whose codes are 0 .. top."""
-    fits = alloca(64)
-    largest_scale = largest_offset = float32(0.0)
-    for group in range(8):
-        scale, offset = fit_scale_and_offset(x + 128 * group, 32, top, steps)
-        put_f32(fits + 8 * group, scale)
-        put_f32(fits + 8 * group + 4, offset)
-        largest_scale, largest_offset = max(largest_scale, scale), max(largest_offset, offset)
-    put_f16(block, largest_scale / float32(63.0))
-    put_f16(block + 2, largest_offset / float32(63.0))
-    for group in range(8):
-        scale = get_f32(fits + 8 * group) * inverse(largest_scale) * float32(63.0)
-        offset = get_f32(fits + 8 * group + 4) * inverse(largest_offset) * float32(63.0)
-        put_group(block, group, int64(max(scale, float32(0.0)) + float32(0.5)), int64(offset + float32(0.5)))
-
-
-# The same with weights: fit_weighted_groups(x, weights, block, top, steps).
+# Chooses and stores all scales and offsets of a block whose codes are 0 .. top: (x, weights, block, top, steps).
 fit_weighted_groups = group_pairs_fitter("q4_k", put_group, groups=8, group=32, most=63, scale_at=0)
+
+
+@device
+def scale_and_offset(block, group):
+    """Of a group: a value is scale * code - offset."""
+    scale = get_f16(block) * float32(group_scale(block, group))
+    return scale, get_f16(block + 2) * float32(group_offset(block, group))
 
 
 @device
 def codes_of(x, block, group, i, top):
     """The codes of one vector of values, from i on, of a group: still float32."""
-    scale = get_f16(block) * float32(group_scale(block, group))
-    offset = get_f16(block + 2) * float32(group_offset(block, group))
+    scale, offset = scale_and_offset(block, group)
     shifted = load_f32(x + 128 * group + 4 * i) + splat_f32(offset)
     code = rint(shifted * splat_f32(inverse(scale)))
     return maximum(splat_f32(float32(0.0)), minimum(splat_f32(top), code))
@@ -111,22 +100,18 @@ def _put_codes(x, block):
 
 
 @device
-def quantize_block(x, block):
-    fit_groups(x, block, float32(15.0), ramp(float32(13.0), float32(0.2)))
-    _put_codes(x, block)
-
-
-@device
 def quantize_weighted(x, weights, block):
     fit_weighted_groups(x, weights, block, float32(15.0), ramp(float32(13.0), float32(0.3)))
     _put_codes(x, block)
 
 
+quantize_block = with_own_weights("q4_k", weigh_256, quantize_weighted)
+
+
 @device
 def dequantize_block(block, out):
     for group in range(8):
-        scale = get_f16(block) * float32(group_scale(block, group))
-        offset = get_f16(block + 2) * float32(group_offset(block, group))
+        scale, offset = scale_and_offset(block, group)
         for i in range(32):
             code = get_u8(block + _CODES + 32 * (group // 2) + i) >> (4 * (group % 2)) & 15
             put_f32(out + 128 * group + 4 * i, scale * float32(code) - offset)
@@ -193,13 +178,15 @@ def _unpack_values(part, low, high):
 def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: int, *,
                         quantize_block: Callable[..., Any], quantize_weighted: Callable[..., Any],
                         dequantize_block: Callable[..., Any], pack_codes: Callable[..., Any],
-                        add_codes: Callable[..., Any], unpack_codes: Callable[..., Any]) -> Format:
+                        add_codes: Callable[..., Any], unpack_codes: Callable[..., Any],
+                        put_codes: Callable[..., Any], top: int) -> Format:
     """A format with the groups of Q4_K, whose codes take `code_bytes` of a row in a panel.
 
     pack_codes(block, group, panel, lane): copy the codes of a group to their place in a panel.
     add_codes(total, scales, panel, panel stride, x, x stride): total + scale * 32 products of each row, as int32, of
     two groups.
     unpack_codes(panel, out): the codes of a group as 8 vectors in order.
+    put_codes(x, block): store the codes, 0 .. top, of values, for the scales that the block has.
     """
     pair_bytes = 2 * (1 + code_bytes) * LANES
     pack_block = bind(_pack_block, f"pack_block_{name}", code_bytes=code_bytes, pair_bytes=pair_bytes,
@@ -210,7 +197,8 @@ def make_grouped_format(name: str, type_id: int, block_bytes: int, code_bytes: i
     wide = wide_large_blocks(name, LANES * row_bytes, _HEADER, device(unpack_values), add_block)
     return make_format(name, type_id, 256, block_bytes, LargeInt8Blocks(), quantize_block=quantize_block,
                        dequantize_block=dequantize_block, panel_block_bytes=row_bytes, pack_block=device(pack_block),
-                       tile=device(tile), panels=GROUPED_PANELS, quantize_weighted=quantize_weighted, wide=wide)
+                       tile=device(tile), panels=GROUPED_PANELS, quantize_weighted=quantize_weighted, wide=wide,
+                       grid=Grid(32, scale_and_offset, whole_levels(name, 0, top), put_codes))
 
 
 @device
@@ -243,4 +231,5 @@ def _unpack_codes(panel, out):
 
 FORMAT = make_grouped_format("q4_k", 12, _BYTES, NIBBLES, quantize_block=quantize_block,
                              quantize_weighted=quantize_weighted, dequantize_block=dequantize_block,
-                             pack_codes=_pack_codes, add_codes=_add_codes, unpack_codes=_unpack_codes)
+                             pack_codes=_pack_codes, add_codes=_add_codes, unpack_codes=_unpack_codes,
+                             put_codes=_put_codes, top=15)

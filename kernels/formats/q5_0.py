@@ -8,8 +8,9 @@ In a panel, a block is the scales of all rows, then the fifth bits and the nibbl
 
 from numba import float32, int32, int64, uint8
 
-from ..fitting import inverse, peak
 from ..activations import BIAS, SCALE, Int8Blocks
+from ..error_feedback import Grid, whole_levels
+from ..fitting import inverse, peak
 from ..jit import device
 from ..simd import LANES, alloca, begin_block, get_f16, get_i32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16
 from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_i32, put_u16, put_u8, rint, scale_add
@@ -17,6 +18,7 @@ from ..simd import splat_f32, store_i8, to_i32
 from ..weighted_fitting import best_scale_finder
 from .format import make_format
 from .nibbles import copy_nibbles, dot_five_bits
+from .q4_0 import scale_alone
 
 _BYTES = 22
 _PANEL_BLOCK = _BYTES * LANES
@@ -63,13 +65,18 @@ _best_scale = best_scale_finder("q5_0", _nearest, range(-16, 16), 7.5, 32)
 
 
 @device
-def quantize_weighted(x, weights, block):
-    put_f16(block, _best_scale(x, weights, 32))
+def _put_nearest(x, block):
     inverse_scale = splat_f32(inverse(get_f16(block)))
     codes = alloca(32)
     for i in range(0, 32, LANES):
         store_i8(codes + i, to_i32(_nearest(load_f32(x + 4 * i) * inverse_scale) + splat_f32(float32(16.0))))
     put_codes(codes, block + 2)
+
+
+@device
+def quantize_weighted(x, weights, block):
+    put_f16(block, _best_scale(x, weights, 32))
+    _put_nearest(x, block)
 
 
 @device
@@ -110,4 +117,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("q5_0", 6, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,
                      dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
-                     quantize_weighted=quantize_weighted)
+                     quantize_weighted=quantize_weighted,
+                     grid=Grid(32, scale_alone, whole_levels("q5_0", -16, 15), _put_nearest))

@@ -7,14 +7,16 @@ In a panel, a block is the scales of all rows, their minima, then the fifth bits
 
 from numba import float32
 
-from ..fitting import extremes, fit_weighted_scale_and_minimum, inverse, ramp
 from ..activations import SCALE, SUM, Int8Blocks
+from ..error_feedback import Grid, whole_levels
+from ..fitting import extremes, fit_weighted_scale_and_minimum, inverse, ramp
 from ..jit import device
 from ..simd import LANES, alloca, fma_tokens, get_f16, get_i32, get_u16, load_f32, maximum, minimum, panel_f16
 from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, store_i8
 from ..simd import to_i32, zeros_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_five_bits
+from .q4_1 import scale_and_offset
 from .q5_0 import pack_fifths, get_code, put_codes
 
 _BYTES = 24
@@ -43,11 +45,16 @@ def quantize_block(x, block):
 
 
 @device
+def _put_nearest(x, block):
+    _put_codes(x, block, get_f16(block), get_f16(block + 2))
+
+
+@device
 def quantize_weighted(x, weights, block):
     scale, offset = fit_weighted_scale_and_minimum(x, weights, 32, float32(31.0), ramp(float32(28.5), float32(0.4)))
     put_f16(block, scale)
     put_f16(block + 2, -offset)
-    _put_codes(x, block, get_f16(block), get_f16(block + 2))
+    _put_nearest(x, block)
 
 
 @device
@@ -80,4 +87,5 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 
 FORMAT = make_format("q5_1", 7, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,
                      dequantize_block=dequantize_block, pack_block=pack_block, tile=tile,
-                     quantize_weighted=quantize_weighted)
+                     quantize_weighted=quantize_weighted,
+                     grid=Grid(32, scale_and_offset, whole_levels("q5_1", 0, 31), _put_nearest))

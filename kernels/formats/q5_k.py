@@ -10,11 +10,11 @@ every row in the low 5 bits of vector v, for v < 5. The other 12 values are in t
 
 from numba import float32, int32, uint8
 
-from ..fitting import ramp
+from ..fitting import ramp, weigh_256, with_own_weights
 from ..jit import device, inlined
-from ..simd import LANES, add_first, add_second, bits, dot4, get_f16, get_u8, panel_bytes, put_f32, put_u8, rint
+from ..simd import LANES, add_first, add_second, bits, dot4, get_u8, panel_bytes, put_f32, put_u8, rint
 from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, store_tile, to_i32, zero_sums, zeros
-from .q4_k import codes_of, fit_groups, fit_weighted_groups, group_offset, group_scale, make_grouped_format
+from .q4_k import codes_of, fit_weighted_groups, make_grouped_format, scale_and_offset
 
 _BYTES = 176
 _FIFTH = 16  # byte offset of the fifth bits
@@ -43,22 +43,18 @@ def _put_codes(x, block):
 
 
 @device
-def quantize_block(x, block):
-    fit_groups(x, block, float32(31.0), ramp(float32(28.5), float32(0.2)))
-    _put_codes(x, block)
-
-
-@device
 def quantize_weighted(x, weights, block):
     fit_weighted_groups(x, weights, block, float32(31.0), ramp(float32(28.5), float32(0.4)))
     _put_codes(x, block)
 
 
+quantize_block = with_own_weights("q5_k", weigh_256, quantize_weighted)
+
+
 @device
 def dequantize_block(block, out):
     for group in range(8):
-        scale = get_f16(block) * float32(group_scale(block, group))
-        offset = get_f16(block + 2) * float32(group_offset(block, group))
+        scale, offset = scale_and_offset(block, group)
         for i in range(32):
             nibble = get_u8(block + _NIBBLES + 32 * (group // 2) + i) >> (4 * (group % 2)) & 15
             fifth = get_u8(block + _FIFTH + i) >> group & 1
@@ -133,4 +129,5 @@ def _unpack_codes(panel, out):
 
 FORMAT = make_grouped_format("q5_k", 13, _BYTES, 20, quantize_block=quantize_block,
                              quantize_weighted=quantize_weighted, dequantize_block=dequantize_block,
-                             pack_codes=_pack_codes, add_codes=_add_codes, unpack_codes=_unpack_codes)
+                             pack_codes=_pack_codes, add_codes=_add_codes, unpack_codes=_unpack_codes,
+                             put_codes=_put_codes, top=31)

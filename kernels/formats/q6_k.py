@@ -8,16 +8,17 @@ Values 12 .. 15 are in the high 2 bits of the three, from their low bits up.
 Sums over a block are integers, as in Q4_K.
 """
 
-from numba import float32, int8, int32, int64, uint8
+from numba import float32, int8, int32, uint8
 
 from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
-from ..fitting import fit_scale, fit_weighted_scale, inverse, ramp, six_bits
+from ..error_feedback import Grid, whole_levels
+from ..fitting import fit_weighted_scale, inverse, ramp, six_bits, weigh_256, with_own_weights
 from ..jit import device, inlined
 from ..simd import DOT_ELEMENT, LANES, add_biased_pair, add_scaled, alloca, begin_first, begin_second, bits, dot4
-from ..simd import dot_run, get_f16, get_f32, get_i64, get_u16, get_u8, load_f32, maximum, minimum, opaque, panel_bytes
-from ..simd import panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f16, put_f32, put_u16, put_u8
-from ..simd import rint, room_in_first, room_in_second, settle_first, splat_f32, splat_i32, store_i8, store_tile
-from ..simd import to_f32, to_i32, zeros, zeros_i32
+from ..simd import dot_run, get_f16, get_i64, get_u16, get_u8, load_f32, maximum, minimum, opaque, panel_bytes
+from ..simd import panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32, put_u16, put_u8, rint
+from ..simd import room_in_first, room_in_second, settle_first, splat_f32, splat_i32, store_i8, store_tile, to_f32
+from ..simd import to_i32, zeros, zeros_i32
 from ..weighted_fitting import group_scales_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, make_format
@@ -36,22 +37,6 @@ def _value(block, i):
     nibble = get_u8(block + 64 * half + 32 * (plane % 2) + byte) >> (4 * (plane // 2))
     pair = get_u8(block + 128 + 32 * half + byte) >> (2 * plane)
     return (nibble & 15) | (pair & 3) << 4
-
-
-@device
-def _fit_groups(x, block):
-    """Choose and store the scale of the block and those of its groups."""
-    fits = alloca(64)
-    largest = float32(0.0)
-    steps = ramp(float32(-32.9), float32(0.12))
-    for group in range(16):
-        scale = fit_scale(x + 64 * group, 16, steps)
-        put_f32(fits + 4 * group, scale)
-        largest = scale if abs(scale) > abs(largest) else largest
-    put_f16(block + 208, largest / float32(-128.0))
-    for group in range(16):
-        scale = get_f32(fits + 4 * group) * inverse(largest) * float32(-128.0)
-        put_u8(block + 192 + group, uint8(int64(min(float32(127.0), round(scale)))))
 
 
 @device
@@ -77,6 +62,11 @@ def _fit_weighted_groups(x, weights, block):
 
 
 @device
+def _scale_of_group(block, group):
+    return get_f16(block + 208) * float32(int8(get_u8(block + 192 + group))), float32(0.0)
+
+
+@device
 def _put_codes(x, block):
     for half in range(2):
         for i in range(0, 32, LANES):
@@ -93,15 +83,12 @@ def _put_codes(x, block):
 
 
 @device
-def quantize_block(x, block):
-    _fit_groups(x, block)
-    _put_codes(x, block)
-
-
-@device
 def quantize_weighted(x, weights, block):
     _fit_weighted_groups(x, weights, block)
     _put_codes(x, block)
+
+
+quantize_block = with_own_weights("q6_k", weigh_256, quantize_weighted)
 
 
 @device
@@ -223,4 +210,5 @@ WIDE = wide_large_blocks("q6_k", _BYTES * LANES, _HEADER, _unpack_values, add_bl
 FORMAT = make_format("q6_k", 14, 256, _BYTES, LargeInt8Blocks(),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      pack_block=pack_block, tile=tile, panels=GROUPED_PANELS,
-                     quantize_weighted=quantize_weighted, wide=WIDE)
+                     quantize_weighted=quantize_weighted, wide=WIDE,
+                     grid=Grid(16, _scale_of_group, whole_levels("q6_k", -32, 31), _put_codes))

@@ -7,13 +7,16 @@ SIGNED_OFFSET too large, where the processor's dot product wants them unsigned.
 from numba import float32, int8, uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
+from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, largest_magnitude
 from ..jit import device, inlined
-from ..simd import LANES, SIGNED_OFFSET, add_to_bytes, begin_block, dot_run_signed, get_f16, get_u16, get_u8, load_f32
-from ..simd import panel_bytes, panel_f16, panel_vectors, prefetch_address, prefetch_direct, put_f16, put_f32, put_u16
-from ..simd import put_u8, round_half_away, scale_add, splat_f32, store_f32, store_i8, store_tile, to_i32, zeros
+from ..simd import BY_RUNS, LANES, SIGNED_OFFSET, add_to_bytes, begin_block, dot4_signed, dot_run_signed, get_f16
+from ..simd import get_u16, get_u8, load_f32, panel_bytes, panel_f16, panel_vectors, prefetch_address, prefetch_direct
+from ..simd import put_f16, put_f32, put_u16, put_u8, round_half_away, scale_add, splat_f32, store_f32, store_i8
+from ..simd import store_tile, to_i32, zeros
 from ..wide import wide_blocks
 from .format import make_format
+from .q4_0 import scale_alone
 
 _BYTES = 34
 _PANEL_BLOCK = _BYTES * LANES
@@ -23,11 +26,22 @@ _STEP = _ACTIVATION.block_bytes
 
 
 @device
+def _put_codes(x, block, scale):
+    for i in range(0, 32, LANES):
+        store_i8(block + 2 + i, to_i32(round_half_away(load_f32(x + 4 * i) * splat_f32(inverse(scale)))))
+
+
+@device
+def _put_nearest(x, block):
+    """For values of the block's scale: others might need codes that there are not."""
+    _put_codes(x, block, get_f16(block))
+
+
+@device
 def quantize_block(x, block):
     scale = largest_magnitude(x, 32) / float32(127.0)
     put_f16(block, scale)
-    for i in range(0, 32, LANES):
-        store_i8(block + 2 + i, to_i32(round_half_away(load_f32(x + 4 * i) * splat_f32(inverse(scale)))))
+    _put_codes(x, block, scale)
 
 
 @device
@@ -51,9 +65,13 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     for _ in range(blocks):
         prefetch_direct(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         dots = begin_block(acc, x + BIAS, x_stride)
-        for i in range(2):
-            packed = panel_vectors(acc, panel + LANES * (2 + 16 * i), panel_stride, 4)
-            dots = dot_run_signed(dots, packed, x + 16 * i, x_stride, 16)
+        if BY_RUNS:
+            codes = panel_vectors(acc, panel + 2 * LANES, panel_stride, 8)
+            dots = dot_run_signed(dots, codes, x, x_stride, 16)
+        else:
+            for i in range(8):
+                codes = panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride)
+                dots = dot4_signed(dots, codes, x + 4 * i, x_stride)
         acc = scale_add(acc, dots, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP
@@ -71,4 +89,5 @@ def unpack_block(panel, codes, scales):
 
 FORMAT = make_format("q8_0", 8, 32, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, wide=wide_blocks("q8_0", _PANEL_BLOCK, unpack_block))
+                     pack_block=pack_block, tile=tile, wide=wide_blocks("q8_0", _PANEL_BLOCK, unpack_block),
+                     grid=Grid(32, scale_alone, whole_levels("q8_0", -127, 127), _put_nearest))

@@ -15,7 +15,7 @@ from .memory import panel_low_bf16, panel_low_nibbles, panel_vectors, panels_of,
 from .memory import prefetch_direct, prefetch_grouped, prefetch_levels, prefetch_pages, prefetch_unpacked
 from .memory import splat_f32, splat_i16, splat_i32, store_bf16, store_f16, store_f32, store_i8, store_tile
 from .memory import zeros, zeros_f32, zeros_i32
-from .dot_products import BIAS_BASE, BIAS_LANES, DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, SMALL_CODES
+from .dot_products import BIAS_BASE, BIAS_LANES, BY_RUNS, DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, SMALL_CODES
 from .dot_products import add_biased_pair, add_first, add_group, add_pair, add_partial_sums, add_scaled, add_second
 from .dot_products import begin_block, begin_first, begin_second, dot_run, dot_run_signed, dot2_bf16, dot2_i16, dot4
 from .dot_products import dot4_signed, dot4_unsigned, fma_run, fma_tokens, group_sums, init_from_bias, partial_sums

@@ -16,6 +16,7 @@ from .emit import broadcast, call_function, constant, emit_fma, lane_of, literal
 from .emit import tile_of, token_at, token_scale, type_name, vector_at, vectors_of
 from .arithmetic import elementwise
 
+BY_RUNS = ISA.arm  # whether `dot_run` is better than a loop of `dot4`
 _INDEPENDENT_SUMS = 8  # so many accumulators hide the latency of each other's dot products
 DOT_ELEMENT = "i16" if ISA.dot == "maddubs" else "i32"  # the element type of `dot4`'s partial sums
 

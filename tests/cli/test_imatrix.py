@@ -44,7 +44,7 @@ def test_a_file_that_the_gguf_package_reads(folder, capsys, tiny_gguf):
     assert list(tensors) == sorted(tensors, key=lambda name: (name.rsplit(".", 1)[0], name.endswith("counts")))
     with GGUFFile.open(tiny_gguf) as file:
         matrices = {name: info for name, info in file.tensors.items()
-                    if name.startswith("blk.") and len(info.shape) == 2}
+                    if name.startswith(("blk.", "output.")) and len(info.shape) == 2}
     for name, info in matrices.items():
         sums, counts = tensors[f"{name}.in_sum2"], tensors[f"{name}.counts"]
         assert (sums.shape.tolist(), counts.shape.tolist()) == ([info.shape[1], 1], [1, 1])

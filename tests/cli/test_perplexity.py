@@ -139,15 +139,15 @@ def test_kl_of_two_models(capsys, tiny_gguf, write_tiny, text_file):
     assert document["path"] == str(other)
     assert document["base_path"] == str(tiny_gguf)
     assert document["base_model"] == "llama 36.9K F32"
-    for name in ("ppl", "base_ppl", "ppl_ratio", "kl_mean", "same_top"):
+    for name in ("ppl", "base_ppl", "ppl_ratio", "kl_mean", "same_top", "delta_p"):
         estimate = getattr(found, name)
         assert document[name] == {"value": estimate.value, "uncertainty": estimate.uncertainty}
-    for name in ("kl_median", "kl_99", "kl_max"):
+    for name in ("kl_median", "kl_90", "kl_99", "kl_999", "kl_max", "delta_p_rms"):
         assert document[name] == getattr(found, name)
     assert 0 < found.kl_median < found.kl_max
     assert found.ppl != found.base_ppl
     table = run(capsys, *arguments)[0].splitlines()
-    assert len(table) == 8
+    assert len(table) == 12
     assert table[3].split() == ["Mean", "KLD", f"{found.kl_mean.value:.6f}", "+/-", f"{found.kl_mean.uncertainty:.6f}"]
 
 

@@ -97,7 +97,7 @@ def test_notes_go_to_stderr(folder, capsys):
         (["q4_0", "--tensor-type", "ffn=what"], "no type 'what' for a tensor"),
         (["q4_0", "--tensor-type", "(=q8_0"], "--tensor-type '(=q8_0': not a regular expression (missing )"),
         (["i2_s", "--ternarize", "mean"], "--ternarize mean: it can be absmean"),
-        ([], "Missing argument 'TYPE'"),
+        ([], "the type is missing: give TYPE, or --target-bpw BITS"),
     ],
 )
 def test_usage_errors(folder, capsys, arguments, message):
@@ -173,3 +173,65 @@ def test_names_by_which_others_know_types():
     assert mixture_named("NF4") is mixture_named("iq4_nl")
     assert mixture_named("fp4") is mixture_named("mxfp4")
     assert [tensor_type_named(name) for name in ("nf4", "FP4", "q4_k")] == ["IQ4_NL", "MXFP4", "Q4_K"]
+
+
+# ---- --kl ----
+
+
+def test_kl_is_that_of_perplexity(tiny_gguf, tmp_path, capsys):
+    """The same table, after those of the types. The base is another file than the input."""
+    (tmp_path / "text.txt").write_text("the cat sat on the mat, and the dog saw it. " * 8)
+    base, out = tmp_path / "base.gguf", tmp_path / "out.gguf"
+    run(capsys, str(tiny_gguf), str(base), "q8_0")
+    text = ["-f", str(tmp_path / "text.txt"), "-c", "16", "--chunks", "4"]
+    printed, _ = run(capsys, str(tiny_gguf), str(out), "q4_0", "--kl", str(base), *text)
+    assert exit_code(["perplexity", "-m", str(out), "--kl", str(base), *text]) == 0
+    table = capsys.readouterr().out
+    assert "Mean KLD" in table
+    assert printed.endswith("%\n\n" + table)
+
+
+def test_kl_fails_before_the_work(folder, tiny_gguf, tmp_path, capsys):
+    def error(code: int, *arguments: str) -> str:
+        printed, err = run(capsys, *arguments, code=code)
+        assert printed == ""
+        assert not Path("out.gguf").exists()
+        return err
+
+    (tmp_path / "text.txt").write_text("the cat")
+    quantize = [str(tiny_gguf), "out.gguf", "q4_0"]
+    assert "-f is the text for --kl: give --kl BASE, too" in error(2, *quantize, "-f", "text.txt")
+    assert "--kl needs a text: give -f FILE" in error(2, *quantize, "--kl", str(tiny_gguf))
+    wanted = ["--kl", str(tiny_gguf), "-f", "text.txt"]
+    assert "--chunks 0 scores nothing" in error(2, *quantize, *wanted, "--chunks", "0")
+    assert "but at least 1024 are needed" in error(1, *quantize, *wanted)
+    assert "no such file" in error(1, *quantize, "--kl", "none.gguf", "-f", "text.txt")
+
+
+# ---- --target-bpw ----
+
+
+def test_target_bpw(folder, capsys):
+    named = ["--output-type", "q6_k", "--tensor-type", "q=q5_0"]
+    out, err = run(capsys, "in.gguf", "out.gguf", "--target-bpw", "5.5", *named)
+    assert err == ""
+    chosen, _, _ = out.split("\n\n")
+    rows = [line.split() for line in chosen.splitlines()]
+    assert rows[0] == ["tensor", "type", "bits/weight", "error", "share"]
+    assert [row[0] for row in rows[1:]] == ["token_embd.weight", "blk.0.ffn_down.weight"]
+    found = types(folder / "out.gguf")
+    assert {row[0]: row[1] for row in rows[1:]}.items() <= found.items()
+    assert (found["output.weight"], found["blk.0.attn_q.weight"]) == ("Q6_K", "Q5_0")
+    assert sum(float(row[4].rstrip("%")) for row in rows[1:]) == pytest.approx(100, abs=0.2)
+
+
+def test_target_bpw_is_in_the_place_of_a_type(folder, capsys):
+    assert "the type is missing: give TYPE, or --target-bpw BITS" in run(capsys, "in.gguf", "out.gguf", code=2)[1]
+    error = run(capsys, "in.gguf", "out.gguf", "q4_0", "--target-bpw", "4", code=2)[1]
+    assert "--target-bpw chooses the types: leave out TYPE" in error
+    error = run(capsys, "in.gguf", "out.gguf", "--target-bpw", "4.5", "--pure", code=2)[1]
+    assert "--target-bpw gives tensors different types: leave out --pure" in error
+    error = run(capsys, "in.gguf", "out.gguf", "--target-bpw", "1.5", code=1)[1]
+    assert re.fullmatch(r"lcpu: error: in.gguf: takes at least \d\.\d\d bits per weight: take a larger --target-bpw, "
+                        r"or smaller types for tensors that are named\n", error)
+    assert not (folder / "out.gguf").exists()

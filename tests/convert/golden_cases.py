@@ -21,6 +21,7 @@ from .checkpoints import (
     expert_shapes,
     llama_tensors,
 )
+from .hybrids import EXPERTS, STATES, hybrid
 from .other_families import (
     AFTER,
     EXPERTS_IN_ONE,
@@ -108,6 +109,8 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QKV_BIASES, {}),
     "qwen2-yarn": ("Qwen2ForCausalLM", QKV_BIASES, {"rope_scaling": _YARN}),
     "qwen3": ("Qwen3ForCausalLM", HEAD_NORMS, {"head_dim": HEAD}),
+    "qwen3_5_text": ("Qwen3_5ForCausalLM", _TIED, STATES | {"tie_word_embeddings": True}),
+    "qwen3_5_moe_text": ("Qwen3_5MoeForCausalLM", {}, STATES | EXPERTS),
     "gemma": ("GemmaForCausalLM", _TIED, _GEMMA | {"hidden_act": "gelu"}),
     "gemma2": ("Gemma2ForCausalLM", _TIED | _POST_NORMS, _GEMMA_2 | {"attn_logit_softcapping": 3.0,
                "final_logit_softcapping": 4.0}),
@@ -173,8 +176,10 @@ def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors of a checkpoint, and the other arguments of `write_checkpoint`."""
     architecture, changes, config = CASES[name]
     tensors = llama_tensors(seed=7, blocks=config.get("num_hidden_layers", BLOCKS), **changes)
-    if name.startswith("gemma"):  # norms add 1 to their weights
-        tensors |= {key: values - 1 for key, values in tensors.items() if "norm" in key}
+    if architecture.startswith("Qwen3_5"):
+        tensors = hybrid(tensors, experts="Moe" in architecture)
+    if name.startswith(("gemma", "qwen3_5")):  # norms add 1 to their weights
+        tensors |= {key: values - 1 for key, values in tensors.items() if "norm" in key and "linear_attn" not in key}
     how = {"architectures": [architecture], "model_type": name.split("-")[0], **config}
     if architecture == "FalconForCausalLM":
         tensors = falcon_tensors(two_norms="num_kv_heads" in config)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from lcpu.convert.type_rules import TYPE_IDS
 from lcpu.engine.gguf_file import TensorInfo
 from lcpu.engine.gguf_types import TENSOR_TYPES
@@ -32,6 +34,10 @@ class Shape:
                 "feed_forward_length": self.feed_forward, "attention.head_count": _HEADS,
                 "attention.head_count_kv": self.kv_heads, "attention.layer_norm_rms_epsilon": 1e-5, "vocab_size": 300,
                 "attention.layer_norm_epsilon": 1e-5, "logit_scale": 8.0}
+        if self.arch in ("qwen35", "qwen35moe"):
+            keys |= {"ssm.conv_kernel": 4, "ssm.inner_size": 2, "ssm.state_size": 1, "ssm.time_step_rank": 2,
+                     "ssm.group_count": 2, "full_attention_interval": 4,
+                     "rope.dimension_sections": np.ones(4, np.int32)}
         if self.experts:
             keys |= {"expert_count": self.experts, "expert_used_count": 2,
                      "expert_feed_forward_length": self.feed_forward, "attention.sliding_window": 128}
@@ -45,15 +51,17 @@ class Shape:
         if not self.tied:
             shapes["output"] = (2, self.embedding)
         for layer in range(self.layers):
-            shapes |= {f"blk.{layer}.{name}": shape for name, shape in self._layer().items()}
-        named = {name if name.endswith(".bias") else f"{name}.weight": shape for name, shape in shapes.items()}
+            shapes |= {f"blk.{layer}.{name}": shape for name, shape in self._layer(layer).items()}
+        named = {name if name.endswith((".bias", "_a")) else f"{name}.weight": shape for name, shape in shapes.items()}
         return {name: TensorInfo(name, shape, TYPE_IDS["F32"], TENSOR_TYPES[TYPE_IDS["F32"]].nbytes(shape), 0, 0)
                 for name, shape in named.items()}
 
-    def _layer(self) -> dict[str, tuple[int, ...]]:
+    def _layer(self, layer: int) -> dict[str, tuple[int, ...]]:
         width, inner = self.embedding, self.feed_forward
         shapes: dict[str, tuple[int, ...]] = {"attn_norm": (width,), "ffn_norm": (width,)}
         shapes |= {f"attn_{name}": (2, width) for name in ("q", "k", "v", "output")}
+        if self.arch in ("qwen35", "qwen35moe"):
+            shapes = _hybrid(shapes, width, recurrent=(layer + 1) % 4 > 0)
         if self.arch in ("phi3", "falcon"):
             shapes = {name: shape for name, shape in shapes.items() if name not in ("attn_q", "attn_k", "attn_v")}
             shapes["attn_qkv"] = (2, width)
@@ -70,10 +78,21 @@ class Shape:
             shapes |= {f"ffn_{name}_exps": (self.experts, 2, k) for name, k in stacks.items()}
             if self.arch == "gpt-oss":
                 shapes |= {f"ffn_{name}_exps.bias": (self.experts, 2) for name in stacks} | {"attn_sinks": (_HEADS,)}
-            if self.arch == "qwen2moe":
+            if self.arch in ("qwen2moe", "qwen35moe"):
                 shapes |= {f"ffn_{name}_shexp": (2, k) for name, k in stacks.items()} | {"ffn_gate_inp_shexp": (width,)}
             return shapes | {"ffn_gate_inp": (self.experts, width)}
         return shapes | {"ffn_gate": (2, width), "ffn_up": (2, width), "ffn_down": (2, inner)}
+
+
+def _hybrid(attention: dict[str, tuple[int, ...]], width: int, recurrent: bool) -> dict[str, tuple[int, ...]]:
+    """A layer that is a gated delta net, or one of such a model with attention."""
+    norms = {"attn_norm": (width,), "post_attention_norm": (width,)}
+    if not recurrent:
+        return {name: shape for name, shape in attention.items() if "norm" not in name} | norms | {
+            "attn_q_norm": (8,), "attn_k_norm": (8,)}
+    matrices = dict.fromkeys(("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_out"), (2, width))
+    return norms | matrices | {
+        "ssm_conv1d": (2, 4), "ssm_a": (2,), "ssm_dt.bias": (2,), "ssm_norm": (8,)}
 
 
 MODELS = {
@@ -90,6 +109,9 @@ MODELS = {
     "qwen2": Shape("qwen2", layers=24, kv_heads=4, tied=True),
     "qwen2, 80 layers, 32 / 32": Shape("qwen2", layers=80, kv_heads=32),
     "qwen3": Shape("qwen3", layers=36),
+    "qwen35": Shape("qwen35", layers=24, kv_heads=8, tied=True),
+    "qwen35, 64 layers, 32 / 4": Shape("qwen35", layers=64, kv_heads=4),
+    "qwen35moe": Shape("qwen35moe", layers=40, kv_heads=4, experts=256),
     "gemma": Shape("gemma", layers=18, kv_heads=1, tied=True),
     "gemma2": Shape("gemma2", layers=42, kv_heads=16, tied=True),
     "gemma3, rows of 288": Shape("gemma3", layers=26, tied=True, embedding=288),

@@ -8,7 +8,7 @@ from typing import Any
 from . import chat_templates
 
 GOLDEN = Path(__file__).parent / "golden_chats.json"
-TEMPLATES = ("GPT_OSS", "QWEN_3", "QWEN_MOE", "OLMOE", "MISTRAL_1", "MISTRAL_3", "PHI_4",
+TEMPLATES = ("GPT_OSS", "QWEN_3", "QWEN_3_5", "QWEN_MOE", "OLMOE", "MISTRAL_1", "MISTRAL_3", "PHI_4",
              "PHI_4_MINI", "SMOLLM_3", "GRANITE_3_3", "OLMO_2")
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 

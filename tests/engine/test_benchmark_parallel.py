@@ -26,7 +26,8 @@ class Recorder:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, pages: int = 64) -> None:
         self.steps: list[list[Piece]] = []
         self.copies: list[tuple[int, int]] = []
-        self.pool = SimpleNamespace(count=pages, copy=lambda source, target: self.copies.append((source, target)))
+        self.pool = SimpleNamespace(count=pages, copy=lambda source, target: self.copies.append((source, target)),
+                                    states=SimpleNamespace(slots=0))
         self.now = 0
         monkeypatch.setattr(time, "perf_counter_ns", lambda: self.now)
 

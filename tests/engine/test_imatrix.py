@@ -44,11 +44,22 @@ def test_llama(write_llama: WriteLlama, kinds: str) -> None:
     for window in TOKENS:
         llama(path, window, seen)
     found = measured(path if kinds == "f32" else write_llama(kinds))
-    assert sorted(found) == sorted(seen) == NAMES
+    assert sorted(found) == sorted(seen) == [*NAMES, "output.weight"]
     for name, rows in seen.items():
+        if name == "output.weight":  # of each window, the last tokens
+            rows = [row for start in range(0, len(rows), 40) for row in rows[start : start + 40][-imatrix.OUTPUTS :]]
         assert found[name].sums.shape == (1, len(rows[0]))
         if kinds == "f32" or name.startswith("blk.0.attn_q"):
             check(found[name], 0, rows)
+
+
+def test_an_embedding_that_is_the_output_layer(write_llama: WriteLlama) -> None:
+    path = write_llama("f32", tensors={"output.weight": None})
+    seen: dict[str, list[np.ndarray]] = {}
+    llama(path, TOKENS[0], seen)
+    found = measured(path, TOKENS[:1])
+    assert sorted(found) == [*NAMES, "token_embd.weight"]
+    check(found["token_embd.weight"], 0, seen["token_embd.weight"][-imatrix.OUTPUTS :])
 
 
 @pytest.mark.parametrize("layout", [{}, {"fused": True}, {"apart": True}], ids=str)
@@ -105,7 +116,7 @@ def test_other_programs_have_no_such_instructions(write_llama: WriteLlama) -> No
     path = write_llama(tensors=Mixture().tensors(), **MIXTRAL)
     plain, measuring = (Model(GGUFFile.open(path), 64, 1, input_squares=wanted) for wanted in (False, True))
     added = [each for each in measuring.program.instructions if each.kernel in (add_squares, add_expert_squares)]
-    assert len(added) == LAYERS * (2 + 1 + 2)  # of attention; of the router; of experts
+    assert len(added) == LAYERS * (2 + 1 + 2) + 1  # of attention; of the router; of experts; of the output layer
     assert not any(each.barrier for each in added)
     others = [each for each in measuring.program.instructions
               if each.kernel not in (add_squares, add_expert_squares)]

@@ -25,6 +25,8 @@ PARAMETERS = {  # in millions, as the models' own papers and cards say
     "smollm2-135m": 134.5, "tinyllama-1.1b": 1100, "llama3.2-1b": 1236, "llama3.2-3b": 3213, "llama2-7b": 6738,
     "llama3-8b": 8030, "llama3-70b": 70554,
     "gemma3-1b": 999.9, "gemma3-4b": 3880, "phi4-mini": 3836,
+    # Counted from the shapes themselves, without what sees: no card says it.
+    "qwen35-0.8b": 752.4, "qwen35-4b": 4205.8,
     # All of the embedding and of the output layer, and an eighth of the rest.
     "qwen3-30b-a3b-eighth": (30532 - 622) / 8 + 622, "gpt-oss-20b-eighth": (20915 - 1158) / 8 + 1158,
 }  # fmt: skip

@@ -95,7 +95,11 @@ def llama(path: Path, tokens: list[int], seen: dict[str, list[np.ndarray]] | Non
             normed = rms_norm(x, w[f"blk.{layer}.ffn_norm.weight"], epsilon)
             gate = linear("ffn_gate", normed)
             x = x + linear("ffn_down", gate / (1 + np.exp(-gate)) * linear("ffn_up", normed))
-        logits.append(w.get("output.weight", w["token_embd.weight"]) @ rms_norm(x, w["output_norm.weight"], epsilon))
+        normed = rms_norm(x, w["output_norm.weight"], epsilon)
+        output = "output.weight" if "output.weight" in w else "token_embd.weight"
+        if seen is not None:
+            seen.setdefault(output, []).append(normed)
+        logits.append(w[output] @ normed)
     return np.array(logits)
 
 

@@ -19,7 +19,7 @@ BY_NAME = {format.name: format for format in FORMATS.values()}
 EXACT = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "tq1_0", "tq2_0"]
 SEARCHED = ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"]
 # Errors of single values, relative to the spread of a row.
-FARTHEST = {"q2_k": 0.5, "q3_k": 0.25, "iq4_nl": 0.12, "iq4_xs": 0.12, "mxfp4": 0.25}
+FARTHEST = {"q2_k": 0.5, "q3_k": 0.25, "iq4_nl": 0.16, "iq4_xs": 0.16, "mxfp4": 0.25}
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 # Root mean square errors of llama.cpp (ggml_quantize_chunk of libggml-base 0.25.3, as in llama-cpp-python 0.3.36) on
