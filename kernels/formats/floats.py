@@ -25,7 +25,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks, *ahead):
                 prefetch_ahead(acc, panel, panel_stride, four_steps, ahead)
                 sums = fma_run(sums, (load(acc, panel, panel_stride), load(acc, panel + step, panel_stride),
                                       load(acc, panel + 2 * step, panel_stride),
-                                      load(acc, panel + 3 * step, panel_stride)), x, x_stride, 16)
+                                      load(acc, panel + 3 * step, panel_stride)), x, x_stride)
                 panel += 4 * step
                 upcoming += 4 * step
                 x += 16

@@ -29,7 +29,7 @@ def _grouped_panels() -> tuple[int, int, int, int]:
 
 
 GROUPED_PANELS = _grouped_panels()
-FLOAT_PANELS = (2, 4, 4, 4) if ISA.arm else ISA.tile_panels  # more sums, as each waits for the one before
+FLOAT_PANELS = (2, 2, 4, 4) if ISA.arm else ISA.tile_panels  # more sums, as each waits for the one before
 
 
 @dataclass(frozen=True)

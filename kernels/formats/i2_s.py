@@ -72,11 +72,10 @@ def scale_behind(end):
 def _dot_four(sums, panel, panel_stride, x, x_stride):
     """sums + the products of four vectors."""
     a, b, c, d = panel_vectors(sums, panel, panel_stride, 4)
-    codes = (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3),
-             bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3),
-             bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3),
-             bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3))
-    return dot_run(sums, codes, x, x_stride, 32)
+    sums = dot_run(sums, (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3)), x, x_stride)
+    sums = dot_run(sums, (bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3)), x + 32, x_stride)
+    sums = dot_run(sums, (bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3)), x + 64, x_stride)
+    return dot_run(sums, (bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3)), x + 96, x_stride)
 
 
 @device
@@ -132,4 +131,4 @@ WIDE = wide_rows("i2_s", _PANEL_BLOCK, 4 * LANES, unpack_blocks, _scaled)
 FORMAT = make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      pack_block=pack_block, tile=tile, row_factor=scale_behind, wide=WIDE,
-                     panels=(1, 2, 2, 4) if ISA.arm else ISA.tile_panels)
+                     panels=(1, 2, 1, 2) if ISA.arm else ISA.tile_panels)

@@ -34,7 +34,7 @@ def _dot_signed(total, panel, panel_stride, x, x_stride):
     a, b, c, d = panel_vectors(total, panel, panel_stride, 4)
     return dot_run_signed(total, (lookup(bits(a, 0, 15)), lookup(bits(b, 0, 15)), lookup(bits(c, 0, 15)),
                                   lookup(bits(d, 0, 15)), lookup(bits(a, 4, 15)), lookup(bits(b, 4, 15)),
-                                  lookup(bits(c, 4, 15)), lookup(bits(d, 4, 15))), x, x_stride, 16)
+                                  lookup(bits(c, 4, 15)), lookup(bits(d, 4, 15))), x, x_stride)
 
 
 def signed_dot(name: str, levels: Sequence[int]) -> Callable[..., Any]:

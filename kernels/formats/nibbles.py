@@ -37,7 +37,7 @@ def add_nibbles(sums, panel, panel_stride, x, x_stride):
     """sums + 32 products."""
     a, b, c, d = panel_vectors(sums, panel, panel_stride, 4)
     return dot_run(sums, (bits(a, 0, 15), bits(b, 0, 15), bits(c, 0, 15), bits(d, 0, 15),
-                          bits(a, 4, 15), bits(b, 4, 15), bits(c, 4, 15), bits(d, 4, 15)), x, x_stride, 16)
+                          bits(a, 4, 15), bits(b, 4, 15), bits(c, 4, 15), bits(d, 4, 15)), x, x_stride)
 
 
 @inlined

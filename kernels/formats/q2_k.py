@@ -105,8 +105,7 @@ def _add_codes(total, scale, panel, panel_stride, x, x_stride):
     """total + scale * 16 products of each row. On AVX2 these fit in 16 bits: 3 * MOST_OF_16 < 2 ** 15."""
     codes = panel_bytes(total, panel, panel_stride)
     sums = dot_run(group_sums(total), (scaled(bits(codes, 0, 3), scale), scaled(bits(codes, 2, 3), scale),
-                                       scaled(bits(codes, 4, 3), scale), scaled(bits(codes, 6, 3), scale)), x, x_stride,
-                   16)
+                                       scaled(bits(codes, 4, 3), scale), scaled(bits(codes, 6, 3), scale)), x, x_stride)
     return add_group(total, sums, scale)
 
 

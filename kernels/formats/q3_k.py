@@ -157,7 +157,7 @@ def pack_block(block, panel, lane):
 
 @inlined
 def _add_two(total, first_scale, first_added, second_scale, second_added, panel, panel_stride, x, x_stride):
-    """total + scale * codes . x, for two groups. Without SMALL_CODES, scale * (code - 4) + 124 for scale * code.
+    """total + scale * codes . x, for two groups. Without SMALL_CODES, scale * (code - 4) + 124 stands for a code.
 
     On AVX2, sums of a group fit in 16 bits: 7 * MOST_OF_16 < 2 ** 15.
     """

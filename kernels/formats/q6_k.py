@@ -126,7 +126,7 @@ def _first_half(sums, a, b, c, x, x_stride):
     """All of them, where sums have room for it."""
     if DOT_ELEMENT != "i16":
         last = bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48)
-        return dot_run(sums, (bits(a, 0, 63), bits(b, 0, 63), bits(c, 0, 63), last), x, x_stride, 16)
+        return dot_run(sums, (bits(a, 0, 63), bits(b, 0, 63), bits(c, 0, 63), last), x, x_stride)
     return dot4(dot4(sums, bits(a, 0, 63), x, x_stride), bits(b, 0, 63), x + 4, x_stride)
 
 

@@ -67,7 +67,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         dots = begin_block(acc, x + BIAS, x_stride)
         if BY_RUNS:
             codes = panel_vectors(acc, panel + 2 * LANES, panel_stride, 8)
-            dots = dot_run_signed(dots, codes, x, x_stride, 16)
+            dots = dot_run_signed(dots, codes, x, x_stride)
         else:
             for i in range(8):
                 codes = panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride)

@@ -52,7 +52,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
                 packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
                 values = x + 16 * i
                 partial = dot_run(partial, (bits(packed, 0, 3), bits(packed, 2, 3), bits(packed, 4, 3),
-                                            bits(packed, 6, 3)), values, x_stride, 16)
+                                            bits(packed, 6, 3)), values, x_stride)
             acc = scale_add(acc, add_partial_sums(total, partial), scale, x + SCALE, x_stride)
             panel += _CODES
             x += _STEP

@@ -46,19 +46,18 @@ def _multiply_accumulate(element, emit):
 
 
 def _multiply_run(element, emit):
-    """intrinsic(acc, weights, x, stride, apart): `_multiply_accumulate` of several weights, a tuple of 4, 8 or 16.
+    """intrinsic(acc, weights, x, stride): `_multiply_accumulate` of several weights, a tuple of 4 or 8, in order.
 
-    Four after another meet 16 values: the first ones at x, the next ones `apart` (literal) bytes behind. On Arm, 16
-    bytes of a token are loaded at once, and an instruction takes 4 of them. There, a token's products come one after
-    another, so that few sums are in registers at a time.
+    On Arm, 16 bytes of a token are loaded at once, and an instruction takes 4 of them. There, a token's products come
+    one after another, so that few sums are in registers at a time.
     """
 
-    @intrinsic(prefer_literal=True)
-    def operation(context, acc, weights, x, stride, apart):
-        panels, runs, distance = weights.dtype, range(weights.count // 4), literal_of(apart)
+    @intrinsic
+    def operation(context, acc, weights, x, stride):
+        panels, runs = weights.dtype, range(weights.count // 4)
 
         def generate(context, b, sig, args):
-            tile, (acc, weights, x, stride, _) = sig.return_type, args
+            tile, (acc, weights, x, stride) = sig.return_type, args
             out = vectors_of(b, acc, tile)
             rows = [vectors_of(b, b.extract_value(weights, i), panels) for i in range(sig.args[1].count)]
 
@@ -69,17 +68,17 @@ def _multiply_run(element, emit):
 
             if ISA.arm:
                 for t, run in product(range(tile.tokens), runs):
-                    at = b.add(x, x.type(distance * run))
+                    at = b.add(x, x.type(16 * run))
                     token = load_lanes(b, token_at(b, at, stride, t), element)
                     for lane in range(4):
                         add(run, lane, t, lane_of(b, token, lane))
             else:
                 for lane, run, t in product(range(4), runs, range(tile.tokens)):
-                    at = b.add(x, x.type(distance * run + 4 * lane))
+                    at = b.add(x, x.type(16 * run + 4 * lane))
                     add(run, lane, t, broadcast(b, load_from(b, token_at(b, at, stride, t), element), LANES))
             return tile_of(b, out, tile)
 
-        return acc(acc, weights, types.intp, types.intp, apart), generate
+        return acc(acc, weights, types.intp, types.intp), generate
 
     return operation
 
