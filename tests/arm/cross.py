@@ -1,7 +1,9 @@
-"""The machine code of a kernel for a processor of another family: compiled as Numba would there, never executed.
+"""Machine code for Arm, on any machine: compiled by Numba as it would be there, never executed.
 
-cross.py CPU FEATURES FORMAT... prints the assembly of the matmul kernels of block formats (numbers of GGUF types), one
-after another. The path is that of LCPU_ISA. FEATURES: LLVM's, as in "+neon,+dotprod". TRIPLE: another system.
+    python cross.py CPU FEATURES [--triple T] FORMAT:TOKENS ...   the tile of a block format for so many tokens
+    python cross.py CPU FEATURES [--triple T] threads             the functions with which threads wait
+
+prints the assembly of each after a line "== NAME RESULTS", of which 4 times RESULTS come from a tile. LCPU_ISA names the path, FEATURES are LLVM's: +neon,+dotprod.
 """
 
 from __future__ import annotations
@@ -12,22 +14,33 @@ import sys
 
 import llvmlite.binding as llvm
 
+_SYSTEMS = {"linux": "linux", "darwin": "darwin", "macosx": "darwin", "windows": "win32"}
 
-def pretend(cpu: str, features: str, triple: str, system: str = "linux") -> None:
+
+def pretend(cpu: str, features: str, triple: str) -> None:
     """Let Numba and lcpu, which are not imported yet, take this for another machine."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    llvm.get_process_triple = lambda: triple
     os.environ.update(NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features)
-    import numba  # noqa: F401  it asks what this machine is
-    sys.platform, platform.machine = system, lambda: "arm64"
-    from numba.core import codegen
+    from numba.core import codegen  # it looks at the machine that this really is
+
+    llvm.get_process_triple = lambda: triple
     codegen.JITCPUCodegen._check_llvm_bugs = lambda self: None  # it would execute something
+    platform.machine = lambda: triple.partition("-")[0]
+    sys.platform = next(name for word, name in _SYSTEMS.items() if word in triple)
+
+
+def main(cpu: str, features: str, *wanted: str) -> None:
+    triple = "aarch64-linux-gnu"
+    if wanted[0] == "--triple":
+        _, triple, *wanted = wanted
+    pretend(cpu, features, triple)
+    import alone  # beside this file; it imports what must see the other machine
+
+    for name in wanted:
+        kernel, panels = alone.waiting() if name == "threads" else alone.tile(*name.split(":"))
+        print(f"== {name} {panels}\n{kernel.compiled._library.get_asm_str()}")
 
 
 if __name__ == "__main__":
-    pretend(sys.argv[1], sys.argv[2], os.environ.get("TRIPLE", "aarch64-linux-gnu"))
-    from lcpu.kernels.formats import FORMATS
-    for number in sys.argv[3:]:
-        k = FORMATS[int(number)].matmul
-        print(k.compiled._library.get_asm_str())
+    main(*sys.argv[1:])
