@@ -29,11 +29,15 @@ def system_features() -> frozenset[str]:
     if sys.platform == "darwin":
         found = {name for name, feature in _MACOS.items() if sysctl(f"hw.optional.arm.{feature}") == 1}
     elif sys.platform == "win32":
-        present = ctypes.WinDLL("kernel32").IsProcessorFeaturePresent
-        found = {name for name, number in _WINDOWS.items() if present(number)}
+        found = {name for name, number in _WINDOWS.items() if _present_on_windows(number)}
     else:
         found = _of_linux()
     return frozenset(found | {"neon"})
+
+
+def _present_on_windows(number: int) -> bool:
+    load = getattr(ctypes, "WinDLL", None)
+    return load is not None and bool(load("kernel32").IsProcessorFeaturePresent(number))
 
 
 def _of_linux() -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from .arm_features import system_features
+from .arm_features import on_arm, system_features
 from .errors import LcpuError
 
 TILES = (8, 4, 2, 1)  # how many tokens a matmul tile may have
@@ -128,11 +128,17 @@ def host_features() -> frozenset[str]:
     return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present) | system_features()
 
 
-def unseen_features() -> str:
-    """All features of this processor, in LLVM's notation; "" where LLVM sees them itself."""
-    seen = llvm.get_host_cpu_features()
-    unseen = sorted(name for name in system_features() if not seen.get(name))
-    return ",".join([*filter(None, [seen.flatten()]), *(f"+{name}" for name in unseen)]) if unseen else ""
+def arm_target() -> tuple[str, str] | tuple[None, None]:
+    """LLVM's names of the Arm processor to compile for and of all features of this one; None to let LLVM choose.
+
+    With dot products, that processor is Neoverse N1, of which LLVM has the details: for some others LLVM orders the
+    instructions of a tile so that its registers do not suffice.
+    """
+    if not on_arm():
+        return None, None
+    seen, known = llvm.get_host_cpu_features(), sorted(system_features())
+    features = ",".join([*filter(None, [seen.flatten()]), *(f"+{name}" for name in known if not seen.get(name))])
+    return "neoverse-n1" if "dotprod" in host_features() else llvm.get_host_cpu_name(), features
 
 
 def available() -> list[str]:
@@ -149,7 +155,8 @@ def active() -> Isa:
         raise LcpuError("this processor has no F16C instructions (x86 before 2012): lcpu cannot run on it")
     if not wanted:
         best, processor = available()[0], llvm.get_host_cpu_name()
-        return _chosen(ISAS[best], f"the best of what {processor} offers: {', '.join(available())}")
+        has = f" ({', '.join(sorted(system_features()))})" if on_arm() else ""
+        return _chosen(ISAS[best], f"the best of what {processor}{has} offers: {', '.join(available())}")
     if wanted not in ISAS:
         raise LcpuError(f"LCPU_ISA={wanted} is unknown; this machine can run: {', '.join(available())}")
     if wanted not in available() and not os.environ.get("NUMBA_CPU_NAME"):

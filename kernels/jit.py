@@ -27,7 +27,7 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from .isa import active, host_features, unseen_features
+from .isa import active, arm_target, host_features
 from .kernel_cache import KernelFile, can_keep
 from .simd import load_operands
 
@@ -37,8 +37,8 @@ _STACK = 16 << 20  # bytes, whatever the system allows a thread by default: LLVM
 _listener: Callable[[str], None] | None = None
 
 
-if config.CPU_FEATURES is None and (_unseen := unseen_features()):
-    config.CPU_FEATURES = _unseen  # before Numba asks LLVM
+if config.CPU_NAME is None and config.CPU_FEATURES is None:  # before Numba asks LLVM
+    config.CPU_NAME, config.CPU_FEATURES = arm_target()
 
 
 class Kernel:

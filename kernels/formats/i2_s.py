@@ -10,9 +10,9 @@ from numba import float32, int32
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, inlined
 from ..simd import BY_RUNS, ISA, LANES, absolute, add_partial_sums, add_to_bytes, bits, dot4, dot_run, fma, get_f32
-from ..simd import get_i32, get_u8, init_from_bias, load_f32, load_tile, maximum, minimum, panel_bytes, panel_f32
-from ..simd import panel_vectors, partial_sums, prefetch_address, prefetch_unpacked, put_f32, put_i32, scale_add
-from ..simd import splat_f32, splat_i32, store_i8, store_tile, to_i32, zeros, zeros_i32
+from ..simd import get_i32, get_u8, init_from_bias, load_f32, load_tile, maximum, minimum, opaque, panel_bytes
+from ..simd import panel_f32, panel_vectors, partial_sums, prefetch_address, prefetch_unpacked, put_f32, put_i32
+from ..simd import scale_add, splat_f32, splat_i32, store_i8, store_tile, to_i32, zeros, zeros_i32
 from ..wide import wide_rows
 from .format import make_format
 
@@ -78,6 +78,14 @@ def _dot_four(sums, panel, panel_stride, x, x_stride):
     return dot_run(sums, (bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3)), x + 96, x_stride)
 
 
+@inlined
+def _vectors():
+    """How many a block has. On Arm LLVM may not know: registers suffice for one chain at a time."""
+    if BY_RUNS:
+        return opaque(8)
+    return 8
+
+
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
@@ -87,7 +95,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     total = init_from_bias(acc, x + ROW_BIAS, x_stride)
     for _ in range(blocks):
         upcoming = prefetch_address(acc, panel, end, panel_stride)
-        for start in range(0, 8, _CHAIN):
+        for start in range(0, _vectors(), _CHAIN):
             partial = partial_sums(total)
             if BY_RUNS:
                 prefetch_unpacked(acc, upcoming + _VECTOR * start, panel_stride, _FOUR)
@@ -131,4 +139,4 @@ WIDE = wide_rows("i2_s", _PANEL_BLOCK, 4 * LANES, unpack_blocks, _scaled)
 FORMAT = make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      pack_block=pack_block, tile=tile, row_factor=scale_behind, wide=WIDE,
-                     panels=(1, 2, 1, 2) if ISA.arm else ISA.tile_panels)
+                     panels=(1, 2, 2, 4) if ISA.arm else ISA.tile_panels)

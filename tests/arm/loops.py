@@ -11,7 +11,7 @@ _LABEL = re.compile(r"^\s*(\.?\w+):")
 _BRANCH = re.compile(r"^\s*(?:b\.?\w*|cbn?z|tbn?z)\s+(?:.*,\s*)?(\.?L?\w+?)b?\s*(?://.*)?$")
 _ENCODED = re.compile(r"^\s*\.inst\s+\S+\s*//\s*")  # GCC's assembler text of instructions that its asm blocks spell out
 _PRODUCT = re.compile(r"^\s*(?:[su]+dot|\w*mmla|fmla|bfdot|smull)\s")
-_VECTOR_SPILL = re.compile(r"^\s*(?:ld|st)\w+\s+[qdsv]\d+.*\[(?:sp|x29)\b")
+_VECTOR_SPILL = re.compile(r"^\s*(?:ld|st)\w+\s+[qdsv]\d+.*\[sp\b")
 _ATTRIBUTES = "-mattr=+dotprod,+i8mm,+bf16,+fullfp16"
 _ROUNDS = 100
 

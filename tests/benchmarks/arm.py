@@ -23,6 +23,7 @@ sys.path.insert(0, str(ARM))
 import loops  # noqa: E402
 
 CPUS = ("neoverse-n1", "neoverse-v1", "neoverse-v2", "cortex-a76", "apple-m1")
+CPU = "neoverse-n1"  # which all of these are compiled for (isa.arm_target)
 FEATURES = {"neon": "+neon", "neon-dotprod": "+neon,+dotprod,+fullfp16",
             "neon-i8mm": "+neon,+dotprod,+fullfp16,+i8mm,+bf16"}
 DOT, MATRIX, FMA = ("sdot v{}.4s, v30.16b, v31.16b", "smmla v{}.4s, v30.16b, v31.16b",
@@ -48,10 +49,10 @@ ARCHITECTURE = {"neon-dotprod": "armv8.2-a+dotprod+fp16", "neon-i8mm": "armv8.2-
 UNIT = 32 * 4 * 8  # of a product
 
 
-def our_tiles(path: str, cpu: str, types: list[str]) -> dict[str, tuple[list[str], int]]:
+def our_tiles(path: str, types: list[str]) -> dict[str, tuple[list[str], int]]:
     """Of each type the assembly of its tile of 8 tokens or fewer, and how many results of 4 rows it computes."""
     with tempfile.TemporaryDirectory() as cache:
-        done = subprocess.run([sys.executable, str(ARM / "cross.py"), cpu, FEATURES[path], *(f"{t}:8" for t in types)],
+        done = subprocess.run([sys.executable, str(ARM / "cross.py"), CPU, FEATURES[path], *(f"{t}:8" for t in types)],
                               env=os.environ | {"LCPU_ISA": path, "LCPU_CACHE_DIR": cache}, capture_output=True,
                               text=True)
     if done.returncode:
@@ -101,11 +102,11 @@ def main() -> None:
 
 
 def report(mca: str, path: str, types: list[str], cpus: list[str] | tuple[str, ...], folder: Path | None) -> None:
+    compiled = our_tiles(path, types)
     theirs = their_assembly(folder, path) if folder and path in THEIRS else ""
     print(f"\n## {path}: cycles of 32 x 4 x 8 products\n\n| type | processor | lcpu | of peak | spills | llama.cpp "
           "| ratio | 16 tokens | ratio |\n|---|---|---:|---:|---:|---:|---:|---:|---:|")
     for cpu in cpus:
-        compiled = our_tiles(path, cpu, types)
         for name in types:
             lines, results = compiled[name]
             values, depth, trips = OURS[name]

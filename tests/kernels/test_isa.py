@@ -96,6 +96,23 @@ def test_the_reason_names_the_processor(monkeypatch):
     assert "offers" in chosen(monkeypatch, None).reason
 
 
+@pytest.mark.parametrize(("features", "cpu"), [({"neon", "dotprod", "i8mm"}, "neoverse-n1"), ({"neon"}, "somebody")])
+def test_on_arm_llvm_is_told_of_what_it_does_not_see(monkeypatch, features, cpu):
+    monkeypatch.setattr(isa, "on_arm", lambda: True)
+    monkeypatch.setattr(isa, "system_features", lambda: frozenset(features))
+    monkeypatch.setattr(isa, "host_features", lambda: frozenset(features))
+    monkeypatch.setattr(isa.llvm, "get_host_cpu_name", lambda: "somebody")
+    target, said = isa.arm_target()
+    assert target == cpu
+    assert {f"+{name}" for name in features} <= set(said.split(","))
+    assert "(" + ", ".join(sorted(features)) + ")" in chosen(monkeypatch, None, tuple(features)).reason
+
+
+def test_elsewhere_llvm_sees_itself(monkeypatch):
+    monkeypatch.setattr(isa, "on_arm", lambda: False)
+    assert isa.arm_target() == (None, None)
+
+
 @pytest.mark.parametrize("name", ["avx512-vnni", "avx-vnni", "avx2"])
 def test_what_is_tuned_for_a_family_changes_only_shapes_and_prefetching(monkeypatch, name):
     monkeypatch.setattr(isa.llvm, "get_host_cpu_name", lambda: "znver9")
