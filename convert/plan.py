@@ -101,7 +101,8 @@ def describe(folder: Path, config: Config, name: str) -> Description:
     architecture = architecture_of(config)
     keys = hyperparameters(architecture, config)
     read_by_engine({"general.architecture": architecture.name} | keys, config.path)
-    tokenizer, notes = tokenizer_metadata(folder, config, sizes(config)["vocab"], _title(name))
+    tokenizer, notes = tokenizer_metadata(folder, config, sizes(config)["vocab"], _title(name),
+                                           keeps_merges=architecture.keeps_merges)
     return Description(architecture, keys, tokenizer, tuple(notes))
 
 

@@ -59,30 +59,40 @@ def tensors_of(checkpoint: Checkpoint, architecture: Architecture) -> Iterator[t
     """The tensors of the file by GGUF's names, in its order. Raises LcpuError unless all are there, and fit."""
     config, size = checkpoint.config, sizes(checkpoint.config)
     sources = _by_gguf_name(checkpoint, architecture, size["blocks"])
-    maker = _Maker(checkpoint, architecture, sources)
+    shapes = {name: tuple(size[each] if isinstance(each, str) else each for each in shape)
+              for name, shape in _shapes(checkpoint, architecture, sources).items()}
+    maker = _Maker(checkpoint, architecture, sources, shapes)
     for name, factors in rope_factors(config, size["head"], architecture.ropes).items():
         yield name, constant(factors)
-    shapes: dict[str, Shape] = {"token_embd.weight": ("vocab", "embed")}
-    kinds = architecture.kinds(config)
-    for block in range(size["blocks"]):
-        besides = kinds[block] if kinds else {}
-        shapes |= {f"blk.{block}.{name}": shape for name, shape in {**architecture.block, **besides}.items()}
-        shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.optional.items()
-                   if f"blk.{block}.{name}" in sources}
-    shapes["output_norm.weight"] = ("embed",)
-    if architecture.norm_bias:
-        shapes["output_norm.bias"] = ("embed",)
-    if architecture.has_output and not _is_tied(checkpoint, sources):
-        shapes["output.weight"] = ("vocab", "embed")
     for name, shape in shapes.items():
         if name not in sources:
             raise LcpuError(f"{checkpoint.folder}: the tensor of {name} is missing: the checkpoint is not whole")
-        yield name, maker.values(name, sources.pop(name), tuple(size[dimension] for dimension in shape))
+        yield name, maker.values(name, sources.pop(name), shape)
     sources.pop("output.weight", None)
+    for name in architecture.spare(config):
+        sources.pop(name, None)
     if sources:
         source = next(iter(sources.values()))
         raise LcpuError(f"{checkpoint.folder}: tensor {source.name[:80]!r} has no place in {architecture.name} models: "
                         "take another checkpoint")
+
+
+def _shapes(checkpoint: Checkpoint, architecture: Architecture, sources: Sources) -> dict[str, Shape]:
+    """Of all tensors of the file but the factors of rotations, in its order."""
+    config = checkpoint.config
+    shapes: dict[str, Shape] = {"token_embd.weight": ("vocab", "embed"), **architecture.beside(config)}
+    kinds = architecture.kinds(config)
+    for block in range(sizes(config)["blocks"]):
+        besides = kinds[block] if kinds else {}
+        shapes |= {f"blk.{block}.{name}": shape for name, shape in {**architecture.block, **besides}.items()}
+        shapes |= {f"blk.{block}.{name}": shape for name, shape in architecture.optional.items()
+                   if f"blk.{block}.{name}" in sources}
+    shapes[f"{architecture.output_norm}.weight"] = ("embed",)
+    if architecture.norm_bias:
+        shapes[f"{architecture.output_norm}.bias"] = ("embed",)
+    if architecture.has_output and not _is_tied(checkpoint, sources):
+        shapes["output.weight"] = ("vocab", "embed")
+    return shapes
 
 
 def _is_tied(checkpoint: Checkpoint, sources: Sources) -> bool:
@@ -161,7 +171,8 @@ def _without_ones(source: SourceTensor, shape: tuple[int, ...]) -> SourceTensor:
 class _Maker:
     """Makes the values of each tensor out of its source."""
 
-    def __init__(self, checkpoint: Checkpoint, architecture: Architecture, sources: Sources) -> None:
+    def __init__(self, checkpoint: Checkpoint, architecture: Architecture, sources: Sources,
+                 shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.checkpoint, self.architecture = checkpoint, architecture
         self.has_masters = has_masters(checkpoint.config, architecture)
         self.packing = packing_of(checkpoint.config)
@@ -169,7 +180,7 @@ class _Maker:
         self._columns: dict[str, np.ndarray] = {}  # where the columns of a tensor come from
         self._rows: dict[str, np.ndarray] = {}  # where the rows of tensors come from that make the input of such a one
         for block in range(self.size["blocks"]):
-            self._arrange(f"blk.{block}.", sources)
+            self._arrange(f"blk.{block}.", sources, shapes)
 
     def values(self, name: str, source: Source, shape: tuple[int, ...]) -> Values:
         """`shape` is that of the tensor in the file. Raises LcpuError if the source does not have it."""
@@ -249,20 +260,22 @@ class _Maker:
             return self._rows.get(name) if order is None else order
         return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).ravel()
 
-    def _arrange(self, block: str, sources: Sources) -> None:
+    def _arrange(self, block: str, sources: Sources, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Find columns that must change places so that neighbours share scales: then the rows of the matrices before
         change places too. It is possible for ffn_down, whose input is that of gate and up value by value, and within
         heads for attn_output."""
-        size = self.size
-        columns = self._column_order(f"{block}ffn_down.weight", sources, size["ffn"], size["ffn"])
+        size, ffn = self.size, shapes.get(f"{block}ffn_down.weight", (0, 0))[1]
+        columns = self._column_order(f"{block}ffn_down.weight", sources, ffn, ffn)
         if columns is not None:
             self._columns[f"{block}ffn_down.weight"] = columns
             self._rows |= {f"{block}{name}.{kind}": columns for name in ("ffn_gate", "ffn_up", "ffn_sub_norm")
                            for kind in ("weight", "bias")}
             if self.architecture.block["ffn_up.weight"][0] == "gate and up":
-                self._rows[f"{block}ffn_up.weight"] = np.concatenate([columns, size["ffn"] + columns])
+                self._rows[f"{block}ffn_up.weight"] = np.concatenate([columns, ffn + columns])
+        if "attn_output.weight" not in self.architecture.block:  # there may be gates before it, or heads differ
+            return
         columns = self._column_order(f"{block}attn_output.weight", sources, size["q"], size["head"])
-        if columns is None or "attn_output.weight" not in self.architecture.block:  # others may have gates before it
+        if columns is None:
             return
         heads = columns.reshape(size["kv heads"], -1, size["head"]) % size["head"]
         if (heads == heads[:, :1]).all():  # heads with the same k and v, in the same order

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from ..engine.gguf_file import TensorInfo
 from ..engine.gguf_metadata import Value
 from ..engine.gguf_types import TENSOR_TYPES
@@ -212,8 +214,10 @@ def layer_of(name: str) -> int:
 
 
 def _number(metadata: Mapping[str, Value], key: str) -> int:
+    """Of the first layer, where layers differ."""
     value = metadata.get(f"{metadata.get('general.architecture')}.{key}")
-    return value if isinstance(value, int) else 0
+    value = value[0] if isinstance(value, np.ndarray) and value.size else value
+    return int(value) if isinstance(value, (int, np.integer)) else 0
 
 
 def _quantizable(info: TensorInfo) -> bool:

@@ -74,7 +74,8 @@ def tensor_types(
 
 def _is_small(name: str, values: Values) -> bool:
     """Whether it is vectors, a router of experts or a convolution: llama.cpp's converter leaves them in F32, too."""
-    return len(values.shape) == 1 or name.endswith(("ffn_gate_inp.weight", "ssm_conv1d.weight", ".bias"))
+    kept = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", ".bias")
+    return len(values.shape) == 1 or name.endswith(kept)
 
 
 def _check_kept(values: Mapping[str, Values], types: Mapping[str, int]) -> None:

@@ -6,14 +6,11 @@ checked before the first kernel runs.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..kernels import elementwise
 from ..kernels import rope as rope_kernels
 from ..kernels.activations import Activation, Float32
-from ..kernels.attention import SHARES, SPAN, attention, partial_size, scratch_size, store
 from ..kernels.errors import LcpuError
 from ..kernels.formats import Format
 from ..kernels.gated import gated_matmul
@@ -22,7 +19,8 @@ from ..kernels.matmul import MAX_TOKENS, PANEL_GROUP, PIECES, whole_groups
 from ..kernels.memory import zeros
 from ..kernels.pages import POSITIONS
 from ..kernels.program import Program
-from .batch import QUERY_ROWS, Batch
+from .attention import Attended, attend, keep
+from .batch import Batch
 from .forms import prepare
 from .gguf_file import GGUFFile
 from .hyperparameters import Hyperparameters, Keys
@@ -34,8 +32,8 @@ from .rope import RopeTable, rope_factors_name
 from .rows import Memory, Rows
 from .tensors import Matrix, Tensors, has_tail, padded, role
 
-LARGEST_CONTEXT = 1 << 24  # positions of a sequence
 _LARGEST_SHARE = 512 << 10  # bytes of weights: they stay in the second-level cache for all tokens
+_UNROTATED = np.float32(1e30)  # the factor of pairs that stay as they are, in llama.cpp's files of Gemma 4
 _MOST_LOGITS = 64 << 20  # bytes: what is used of the buffer for logits, where few of a batch's tokens want any
 
 
@@ -55,14 +53,14 @@ class Builder:
         self.tensors = Tensors(file)
         self.rope_tables: list[RopeTable] = []
         self.balances: list[KeyBalance] = []
-        self.windows: list[int] = []  # of each layer with attention, how many positions a query sees; 0: all
+        self.attended: list[Attended] = []  # by layers, in turn
         self.input_squares = InputSquares(self.program, self.buffer) if input_squares else None
         self._threads, self._output_format = threads, output_format
         self._buffers: dict[tuple[str, int, int], np.ndarray] = {}
         self._memories: dict[tuple[str, int, int], Memory] = {}
         self._inputs: dict[Activation, tuple[Rows, np.ndarray]] = {}
-        self._pairs: dict[Memory, tuple[int, int, int]] = {}  # of rotated values
-        self._tokens, self._outputs, self._jobs, self._deepest = (batch.counts.ctypes.data + 8 * i for i in range(4))
+        self.pairs: dict[Memory, tuple[int, int, int]] = {}  # of rotated values
+        self._tokens, self._outputs, self.jobs, self.deepest = (batch.counts.ctypes.data + 8 * i for i in range(4))
 
     # ---- tensors ----
 
@@ -73,10 +71,12 @@ class Builder:
         """Where the file has one tensor instead of `outputs`, take these from its rows (see `Tensors.split`)."""
         self.tensors.split(fused, outputs)
 
-    def matrix(self, name: str, rows: int, k: int, wanted: Format | None = None, experts: int = 0) -> Matrix:
+    def matrix(self, name: str, rows: int, k: int, wanted: Format | None = None, experts: int = 0,
+               is_scaled: bool = True) -> Matrix:
         """A tensor of two dimensions, in its own format or a `wanted` one. It is packed later, once all is checked.
 
-        experts: how many there are, each with a matrix of this shape; 0: it is a matrix of all tokens.
+        experts: how many there are, each with a matrix of this shape; 0: it is a matrix of all tokens. is_scaled: a
+        tensor of the same name that ends in ".scale" multiplies it.
         """
         if name not in self.matrices:
             parts, stored = self.tensors.matrix(name, rows, k, experts)
@@ -88,7 +88,7 @@ class Builder:
                                 f"{format.name.upper()} blocks of {format.block}: keep its type")
             panel_bytes = format.panel_bytes(k // format.block)
             panels = zeros((len(parts) * whole_groups(rows), panel_bytes), np.uint8, huge_pages=True)
-            scales = self.tensors.scales(parts, stored)
+            scales = self.tensors.scales(parts, stored) if is_scaled else None
             self.matrices[name] = Matrix(name, parts, stored, format, rows, k, panels, scales)
         return self.matrices[name]
 
@@ -97,7 +97,7 @@ class Builder:
         if name is None:
             return None
         factors = self.tensors.vector(name, pairs)[:pairs]
-        if not np.all((factors >= 1e-6) & (factors <= 1e6)):  # also for NaN
+        if not np.all((factors >= 1e-6) & (factors <= 1e6) | (factors == _UNROTATED)):  # also for NaN
             raise LcpuError(f"{self.file.path}: tensor '{name}' has a factor that is not 1e-06 to 1e+06: damaged")
         return factors
 
@@ -137,24 +137,32 @@ class Builder:
 
     # ---- operations ----
 
-    def embed(self, name: str) -> Rows:
-        """The embeddings of the batch's tokens, read directly from the file."""
-        width = self.h.embedding_length
+    def embed(self, name: str, width: int = 0, memory: str = "x") -> Rows:
+        """The embeddings of the batch's tokens, read directly from the file.
+
+        width: by default the model's. memory: the name of that of the result.
+        """
+        width = width or self.h.embedding_length
         format = self.tensors.check(name, self.h.vocab_size, width)
         if has_tail(format):
             raise LcpuError(f"{self.file.path}: tensor '{name}' is {format.name.upper()}, which is for matrices: "
                             "an embedding table must have a type with a scale in each block")
-        x = self.new_rows("x", width, self._tokens)
+        x = self.new_rows(memory, width, self._tokens)
         self.program.add(format.dequantize, name="embed", count=x.count, indices=self.batch.tokens,
                          table=self.file.data(name), blocks=width // format.block, block_bytes=format.block_bytes,
                          block_values=format.block, out=x.array, out_stride=x.stride)
         return x
 
-    def rms_norm(self, x: Rows, name: str, *, plus_one: bool = False, memory: str = "norm") -> Rows:
-        """x / sqrt(mean(x ** 2) + epsilon) * weight, or * (1 + weight). memory: the name of that of the result."""
+    def rms_norm(self, x: Rows, name: str, *, plus_one: bool = False, factor: float = 1.0,
+                 memory: str = "norm") -> Rows:
+        """x / sqrt(mean(x ** 2) + epsilon) * weight * factor, or * (1 + weight) * factor.
+
+        memory: the name of that of the result.
+        """
         source, out = x.array, self.new_rows(memory, x.width, x.count)
         weight = self.tensors.vector(name, x.width)
         weight[: x.width] += 1 if plus_one else 0
+        weight *= np.float32(factor)
         self.program.add(elementwise.rms_norm, name=role(name), count=x.count, x=source, weight=weight,
                          out=out.array, stride=x.stride, vectors=x.vectors, width=x.width, epsilon=self.h.norm_epsilon)
         return out
@@ -205,17 +213,21 @@ class Builder:
             self._inputs[activation] = x, prepare(self.program, self.buffer, x, activation)
         return self._inputs[activation][1]
 
-    def rms_norm_heads(self, x: Rows, name: str, heads: int) -> Rows:
-        """Norm each head of a row on its own, in place."""
-        head_dim = self.h.head_dim
-        weight = self.tensors.vector(name, head_dim)
-        self.program.add(elementwise.rms_norm_heads, name=role(name), count=x.count, x=x.array, weight=weight,
+    def rms_norm_heads(self, x: Rows, name: str | None, heads: int) -> Rows:
+        """Norm each head of a row on its own, in place. name: of the weight, if there is one."""
+        head_dim = x.width // heads
+        weight = self.tensors.vector(name, head_dim) if name else np.ones(padded(head_dim), np.float32)
+        self.program.add(elementwise.rms_norm_heads, name=role(name or "norm"), count=x.count, x=x.array, weight=weight,
                          stride=x.stride, heads=heads, head_dim=head_dim, epsilon=self.h.norm_epsilon)
         return x.changed()
 
-    def rope_table(self, h: Hyperparameters | None = None) -> RopeTable:
-        """The angles of the model, or of other hyperparameters, where layers have angles of their own."""
-        table = RopeTable(h or self.h, self.pool.most * POSITIONS, self._rope_factors())
+    def rope_table(self, h: Hyperparameters | None = None, *, has_factors: bool = True) -> RopeTable:
+        """The angles of the model, or of other hyperparameters, where layers have angles of their own.
+
+        has_factors: whether the file's factors are theirs.
+        """
+        factors = self._rope_factors() if has_factors else None
+        table = RopeTable(h or self.h, self.pool.most * POSITIONS, factors)
         self.rope_tables.append(table)
         return table
 
@@ -226,9 +238,9 @@ class Builder:
         """
         table = table or (self.rope_tables[0] if self.rope_tables else self.rope_table())
         step, distance = (1, table.pairs) if halves else (2, 1)
-        self._pairs[x.memory] = table.pairs, step, distance
+        self.pairs[x.memory] = table.pairs, step, distance
         self.program.add(rope_kernels.rope, count=x.count, positions=self.batch.positions, x=x.array,
-                         x_stride=x.stride, heads=heads, head_dim=self.h.head_dim, table=table.array,
+                         x_stride=x.stride, heads=heads, head_dim=x.width // heads, table=table.array,
                          pairs=table.pairs, step=step, distance=distance)
         return x.changed()
 
@@ -241,56 +253,13 @@ class Builder:
         scale: of scores, by default 1 / sqrt(head size). sinks: the tensor of a score for each head, whose weight
         goes to no value.
         """
-        h, pool, heads = self.h, self.pool, self.h.head_count_kv
-        first = pool.add_layer()
-        self.windows.append(window)
-        pages: dict[str, Any] = {"tables": self.batch.tables, "table_bytes": self.batch.tables.strides[0],
-                                 "pages": lambda: address_of(pool.pages) + first, "page_bytes": lambda: pool.page_bytes,
-                                 "key_bytes": pool.key_bytes, "value_bytes": pool.value_bytes,
-                                 "balance": self._key_factors(k, layer) if pool.keys.balanced else 0}
-        self.program.add(store(pool.keys, pool.values), name="store", count=k.count, positions=self.batch.positions,
-                         slots=self.batch.slots, k=k.array, v=v.array, stride=k.stride, heads=heads,
-                         head_dim=h.head_dim, **pages)
-        group = h.head_count // heads
-        rows = max(QUERY_ROWS, group)
-        scratch_bytes, partial_bytes = scratch_size(pool.keys, rows, h.head_dim), partial_size(rows, h.head_dim)
-        most_spans = -(-pool.most * POSITIONS // SPAN)
-        out = self.new_rows("attention", q.width, q.count)
-        self.program.add(attention(pool.keys, pool.values), name="attention", count=self._jobs, jobs=self.batch.jobs,
-                         deepest=self._deepest, q=q.array, out=out.array, stride=q.stride, kv_heads=heads, group=group,
-                         head_dim=h.head_dim, query_bytes=pool.keys.query_bytes(h.head_dim),
-                         key_blocks=h.head_dim // pool.keys.key_block, scratch_bytes=scratch_bytes,
-                         scratch=self.scratch("attention", scratch_bytes), partial_bytes=partial_bytes,
-                         partials=self.scratch("spans", SHARES * most_spans * partial_bytes), most_spans=most_spans,
-                         finished=self.scratch("finished", SHARES * 64), window=window or LARGEST_CONTEXT,
-                         cap=float(cap), scale=h.head_dim**-0.5 if scale is None else scale,
-                         sinks=self.tensors.vector(sinks, h.head_count) if sinks else 0, **pages)
-        return out
-
-    def _key_factors(self, k: Rows, layer: str) -> np.ndarray:
-        """Those of a layer, float32 [kv_heads][2][head_dim], which the model fills in once it can compute."""
-        heads, head_dim, width = self.h.head_count_kv, self.h.head_dim, self.h.embedding_length
-
-        def vector(name: str, width: int) -> np.ndarray | None:
-            return self.tensors.vector(layer + name, width)[:width] if self.has(layer + name) else None
-
-        norm, info = None, self.file.tensors.get(f"{layer}attn_k_norm.weight")  # of a head, of all, or of each of them
-        if info is not None:
-            norm = self.tensors.flat(info.name, *info.shape)
-            if len(norm) not in (head_dim, heads * head_dim):
-                norm = self.tensors.vector(info.name, head_dim)  # which raises
-        factors = np.ones((heads, 2, head_dim), np.float32)
-        matrix = self.matrix(f"{layer}attn_k.weight", heads * head_dim, width)
-        pairs, step, distance = self._pairs.get(k.memory, (0, 1, 0))
-        self.balances.append(KeyBalance(factors, matrix, vector("attn_norm.weight", width),
-                                        vector("attn_k.bias", heads * head_dim), norm,
-                                        pairs, step, distance))
-        return factors
+        kept = keep(self, k, v, layer, q.width // self.h.head_count)
+        return attend(self, q, kept, window=window, cap=cap, scale=scale, sinks=sinks)
 
     def gate(self, gate: Rows, up: Rows, activation: str = "silu") -> Rows:
         """activation(gate) * up, in gate's place. activation: a name in `kernels.elementwise.GATES`."""
-        self.program.add(elementwise.GATES[activation], count=gate.count, gate=gate.array, up=up.array, out=gate.array,
-                         stride=gate.stride, vectors=gate.vectors)
+        self.program.add(elementwise.GATES[activation], count=gate.count, gate=gate.array, up=up.array,
+                         up_stride=up.stride, out=gate.array, stride=gate.stride, vectors=gate.vectors)
         return gate.changed()
 
     def gated(self, x: Rows, gate: str, up: str, width: int, activation: str = "silu") -> Rows:
@@ -309,6 +278,19 @@ class Builder:
                          gate=panels[0], up=panels[1], x=source, out=out.array, other=beside.array,
                          x_stride=source.strides[0], out_stride=out.stride, panels=len(panels[0]), panel_stride=stride,
                          blocks=matrices[0].blocks, share=self.share(len(panels[0]), 2 * stride))
+        return out
+
+    def gate_part(self, gate: Rows, x: Rows, first: int, activation: str = "silu") -> Rows:
+        """activation(gate) * the values of x from `first` on, in gate's place."""
+        self.program.add(elementwise.GATES[activation], count=gate.count, gate=gate.array,
+                         up=address_of(x.array) + 4 * first, up_stride=x.stride, out=gate.array, stride=gate.stride,
+                         vectors=gate.vectors)
+        return gate.changed()
+
+    def copy(self, x: Rows, memory: str) -> Rows:
+        """x in other memory, of that name."""
+        out = self.new_rows(memory, x.width, x.count)
+        self.program.add(elementwise.copy, count=x.count, x=x.array, out=out.array, stride=x.stride, vectors=x.vectors)
         return out
 
     def soft_cap(self, x: Rows, cap: float) -> Rows:
@@ -342,8 +324,3 @@ class Builder:
         self.program.add(elementwise.gather, name="outputs", count=out.count, indices=self.batch.outputs, x=x.array,
                          out=out.array, stride=x.stride, vectors=x.vectors)
         return out
-
-
-def queries_per_job(h: Hyperparameters) -> int:
-    """How many tokens attention takes at once, to have QUERY_ROWS query heads for each KV head."""
-    return max(1, QUERY_ROWS // (h.head_count // h.head_count_kv))

@@ -22,12 +22,12 @@ def _state(b: Builder, nbytes: int) -> dict[str, Any]:
             "state_bytes": lambda: pool.slot_bytes}
 
 
-def convolve(b: Builder, x: Rows, name: str, taps: int) -> Rows:
-    """SiLU of a causal convolution of each channel. name: of its weight, [channels][taps]."""
+def convolve(b: Builder, x: Rows, name: str, taps: int, *, silu: bool = True) -> Rows:
+    """A causal convolution of each channel, or SiLU of that. name: of its weight, [channels][taps]."""
     weight = b.tensors.flat(name, x.width, taps).reshape(x.width, taps)
     out = b.new_rows("convolved", x.width, x.count)
     b.program.add(states.convolve, x=x.array, out=out.array, stride=x.stride, vectors=x.vectors,
-                  weight=np.ascontiguousarray(weight.T), taps=taps, **_state(b, 4 * (taps - 1) * x.width))
+                  weight=np.ascontiguousarray(weight.T), taps=taps, silu=silu, **_state(b, 4 * (taps - 1) * x.width))
     return out
 
 

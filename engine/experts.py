@@ -44,21 +44,25 @@ class _Routing:
         return address_of(self.groups)
 
 
-def add_experts(b: Builder, x: Rows, normed: Rows, name: str, *, scoring: Scoring = "softmax",
-                renormalize: bool = False, factor: float = 1.0, activation: str = "silu") -> Rows:
+def add_experts(b: Builder, x: Rows | None, normed: Rows, name: str, *, scoring: Scoring = "softmax",
+                renormalize: bool = False, factor: float = 1.0, activation: str = "silu",
+                router_input: Rows | None = None) -> Rows:
     """x + the weighted sum of down . (activation(gate . normed) * up . normed) over the experts of each token.
 
-    name: what the layer's tensors begin with, "blk.0.". scoring: what a token's router scores become: weights of all
-    experts, of which the highest are chosen, or of those chosen by the scores themselves. renormalize: divide weights
-    by their sum. factor: multiplies weights. activation: of the gate.
+    x: None for the sum alone. name: what the layer's tensors begin with, "blk.0.". scoring: what a token's router
+    scores become: weights of all experts, of which the highest are chosen, or of those chosen by the scores themselves.
+    renormalize: divide weights by their sum. factor: multiplies weights. activation: of the gate. router_input: what
+    the router reads, by default normed.
 
-    Where the file has exp_probs_b.bias, it is added for choosing alone; the router and all experts may have biases.
+    Where the file has exp_probs_b.bias, it is added for choosing alone; the router and all experts may have biases,
+    and ffn_down_exps.scale multiplies what each expert gives.
     Results of a token do not depend on other tokens. Raises LcpuError for tensors that are missing or wrong.
     """
     count, used, width = b.h.expert_count, b.h.expert_used_count, b.h.expert_feed_forward_length
     gate, up, down = (f"{name}ffn_{part}_exps" for part in ("gate", "up", "down"))
     b.split(f"{name}ffn_gate_up_exps", [(gate, width), (up, width)])
-    routing = _route(b, normed, name, count, used, scoring, renormalize, factor)
+    factors = _factors(b, down, normed.width, width, count)
+    routing = _route(b, router_input or normed, name, count, used, scoring, renormalize, factor, factors)
     matrices = [_matrix(b, part, width, normed.width, count) for part in (gate, up)]
     gathered = {form: _gathered(b, routing, normed, form)
                 for form in dict.fromkeys(matrix.format.activation for matrix in matrices)}
@@ -66,19 +70,28 @@ def add_experts(b: Builder, x: Rows, normed: Rows, name: str, *, scoring: Scorin
         b.input_squares.add_experts(normed, matrices, routing.groups, routing.rows)
     gate_rows, up_rows = _products(b, routing, matrices, [gathered[matrix.format.activation] for matrix in matrices])
     hidden = b.gate(gate_rows, up_rows, activation)
-    matrix = _matrix(b, down, normed.width, width, count)
+    matrix = b.matrix(f"{down}.weight", normed.width, width, experts=count, is_scaled=factors is None)
     source = b.input(hidden, matrix.format.activation)
     if b.input_squares:
         b.input_squares.add_experts(hidden, [matrix], routing.groups, None)
     result, = _products(b, routing, [matrix], [source])
-    b.program.add(kernels.add_weighted, count=x.count, used=used, places=routing.places, weights=routing.weights,
-                  weights_stride=routing.weights.strides[0], x=result.array, x_stride=result.stride, out=x.array,
-                  out_stride=x.stride, vectors=x.vectors)
-    return x.changed()
+    out = x or b.new_rows("experts", normed.width, normed.count)
+    b.program.add(kernels.add_weighted, count=out.count, used=used, places=routing.places, weights=routing.weights,
+                  weights_stride=routing.weights.strides[0], x=result.array, x_stride=result.stride, out=out.array,
+                  out_stride=out.stride, vectors=out.vectors, accumulate=x is not None)
+    return out.changed()
 
 
-def _route(b: Builder, x: Rows, name: str, count: int, used: int, scoring: Scoring, renormalize: bool,
-           factor: float) -> _Routing:
+def _factors(b: Builder, name: str, rows: int, k: int, experts: int) -> np.ndarray | None:
+    """Of what experts' matrices give, float32 [experts], where the file has such and panels have no place for them."""
+    scale = f"{name}.scale"
+    if not b.has(scale) or b.tensors.can_scale(f"{name}.weight", rows, k, experts):
+        return None
+    return b.tensors.vector(scale, experts)
+
+
+def _route(b: Builder, x: Rows, name: str, count: int, used: int, scoring: Scoring, renormalize: bool, factor: float,
+           factors: np.ndarray | None) -> _Routing:
     scores = b.linear(x, f"{name}ffn_gate_inp", count)
     pairs = b.batch.capacity * used
     capacity = pairs + _MOST_SPARE * min(count, pairs)
@@ -88,7 +101,8 @@ def _route(b: Builder, x: Rows, name: str, count: int, used: int, scoring: Scori
     bias = b.tensors.vector(f"{name}exp_probs_b.bias", count) if b.has(f"{name}exp_probs_b.bias") else 0
     b.program.add(kernels.route, count=x.count, scores=scores.array, stride=scores.stride, experts=count, used=used,
                   scoring=_SCORINGS[scoring], bias=bias, renormalize=renormalize, factor=float(factor),
-                  chosen=b.buffer("chosen experts", 8 * used), weights=weights, weights_stride=weights.strides[0],
+                  factors=0 if factors is None else factors, chosen=b.buffer("chosen experts", 8 * used),
+                  weights=weights, weights_stride=weights.strides[0],
                   places=places, groups=groups, rows=rows, ranks=b.scratch("ranks", scores.stride),
                   ranks_bytes=scores.stride,
                   next_rows=b.buffer("next rows of experts", 8 * count, 1), finished=b.buffer("routed tokens", 64, 1))

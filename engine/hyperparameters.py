@@ -70,8 +70,10 @@ _LIMITS = {
     "attention.head_count_kv": 2**12,
     "attention.key_length": 2**12,
     "attention.value_length": 2**12,
+    "attention.key_length_swa": 2**12,
     "attention.sliding_window_pattern": 2**12,
     "rope.dimension_count": 2**12,
+    "rope.dimension_count_swa": 2**12,
     "rope.scaling.original_context_length": 2**27,
     "vocab_size": 2**24,
     "expert_count": 2**12,
@@ -81,10 +83,12 @@ _LIMITS = {
 }
 # Architectures that always have experts, those that may have them, and those of which llama.cpp takes a dense width to
 # be that of all experts of a token, where the file does not say how wide one is.
-_ALWAYS_EXPERTS = ("gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "qwen35moe", "granitemoe")
-_WITH_EXPERTS = ("llama", *_ALWAYS_EXPERTS)
+_ALWAYS_EXPERTS = ("gpt-oss", "olmoe", "qwen2moe", "qwen3moe", "qwen35moe", "granitemoe", "lfm2moe")
+_WITH_EXPERTS = ("llama", "gemma4", *_ALWAYS_EXPERTS)
 _WIDTH_OF_ALL = ("qwen2moe", "qwen3moe", "qwen35moe")
 _LARGEST = 2**27  # of counts that few architectures have
+# Architectures whose layers may differ in counts, of which the largest is the model's.
+_UNLIKE_LAYERS = ("gemma4", "lfm2", "lfm2moe")
 
 _MISSING = "is missing: the file is not a model that lcpu can run, or damaged"
 
@@ -120,8 +124,22 @@ class Keys:
             return default
         if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "iu":
             if np.any(value != value[0]):
+                if self.architecture in _UNLIKE_LAYERS:
+                    return self._checked(name, max(self.counts(name, len(value), least=0)), least)
                 raise self.error(name, "differs between layers, which lcpu does not support; take another model")
             value = int(value[0])
+        return self._checked(name, value, least)
+
+    def counts(self, name: str, size: int, default: int | None = None, *, least: int = 1) -> list[int]:
+        """A whole number for each of `size` layers, or the same for all. Longer arrays are cut."""
+        value = self.get(name)
+        if not isinstance(value, np.ndarray):
+            return [self.count(name, default, least=least)] * size
+        if value.ndim != 1 or value.dtype.kind not in "iu" or len(value) < size:
+            raise self.error(name, f"has {len(value)} values that are not whole numbers for {size} layers: damaged")
+        return [self._checked(name, int(each), least) for each in value[:size]]
+
+    def _checked(self, name: str, value: Value, least: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(name, f"is {_shown(value)}, not a whole number: damaged")
         most = _LIMITS.get(name, _LARGEST)
@@ -290,8 +308,13 @@ def _head_dim(keys: Keys, embedding_length: int, head_count: int) -> int:
         cause = (f"is {value_length} but keys have {head_dim} values: different sizes are not supported; take "
                  "another model")
         raise keys.error("attention.value_length", cause)
-    if not 8 <= head_dim <= 256 or head_dim % 2:
-        cause = f"heads have {head_dim} values; lcpu supports even numbers from 8 to 256; take another model"
+    return check_head_dim(keys, head_dim)
+
+
+def check_head_dim(keys: Keys, head_dim: int) -> int:
+    """Raises LcpuError for a size of heads that attention does not have."""
+    if not 8 <= head_dim <= 512 or head_dim % 2:
+        cause = f"heads have {head_dim} values; lcpu supports even numbers from 8 to 512; take another model"
         raise LcpuError(f"{keys.source}: {cause}")
     return head_dim
 

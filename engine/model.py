@@ -12,8 +12,9 @@ from ..kernels.jit import announcing
 from ..kernels.program import Program
 from ..kernels.team import Team
 from . import architectures, hyperparameters, key_balance
+from .attention import LARGEST_CONTEXT, Attended, queries_per_job
 from .batch import Batch, Piece
-from .builder import LARGEST_CONTEXT, Builder, queries_per_job
+from .builder import Builder
 from .file_kind import check_is_model
 from .gguf_file import GGUFFile
 from .memory import fitting_context, spare_bytes
@@ -117,9 +118,9 @@ class Model:
         return self._logits.array[: sum(piece.outputs for piece in pieces), : self.h.vocab_size]
 
     @property
-    def windows(self) -> list[int]:
-        """Of each layer with attention, how many positions a token sees; 0: all."""
-        return self._builder.windows
+    def attended(self) -> list[Attended]:
+        """What each layer with attention reads."""
+        return self._builder.attended
 
     @property
     def output(self) -> Matrix:

@@ -62,8 +62,8 @@ class PageTable:
         return max((at for at in self.states if at <= positions), default=0) if self.slots else positions
 
     def until_mark(self, tokens: int) -> int:
-        """Of so many next tokens, those up to a mark: the state is kept where a step ends."""
-        return min((at - self.computed for at in self.marks if at > self.computed), default=tokens) if tokens else 0
+        """How many of so many next tokens a step takes: it ends at a mark, so that the state there can be kept."""
+        return min([tokens, *(at - self.computed for at in self.marks if at > self.computed)])
 
     @property
     def step_states(self) -> tuple[int, int] | None:

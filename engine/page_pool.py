@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,18 @@ from ..kernels.memory import zeros
 from ..kernels.pages import PAGES, POSITIONS, PageType
 from .hyperparameters import Hyperparameters
 from .state_pool import StatePool
+
+
+@dataclass(frozen=True)
+class LayerPlace:
+    """Where the keys and values of a layer are in a page."""
+
+    first: int  # byte
+    heads: int
+    head_dim: int
+    key_bytes: int  # of a head
+    value_bytes: int
+    position_bytes: int  # that reading one position takes, without what pages have beside it
 
 
 class PagePool:
@@ -27,21 +40,21 @@ class PagePool:
         self.context = context
         self.most = -(-context // POSITIONS)  # pages of a sequence
         self.count = max(self.most, -(-tokens // POSITIONS))
-        self.key_bytes, self.value_bytes = self.keys.key_bytes(h.head_dim), self.values.value_bytes(h.head_dim)
         self.page_bytes = 0
-        self.position_bytes = 0  # that reading one position takes, without what pages have beside it
-        self._layer_bytes = h.head_count_kv * (self.key_bytes + self.value_bytes)
-        self._layer_position_bytes = h.head_count_kv * sum(
-            each.value_size * h.head_dim + each.scale_size for each in (self.keys, self.values))
+        self._layers: list[LayerPlace] = []
         self.states = StatePool()  # of layers that have no keys and values
         self._pages: np.ndarray | None = None
-        self._head_dim = h.head_dim
 
-    def add_layer(self) -> int:
-        """Make room for one more layer; returns where in a page it begins."""
-        self.page_bytes += self._layer_bytes
-        self.position_bytes += self._layer_position_bytes
-        return self.page_bytes - self._layer_bytes
+    def add_layer(self, heads: int, head_dim: int) -> LayerPlace:
+        """Make room for one more layer."""
+        for name in (self.keys.name, self.values.name):
+            page_type(name, head_dim)
+        sizes = self.keys.key_bytes(head_dim), self.values.value_bytes(head_dim)
+        position_bytes = heads * sum(each.value_size * head_dim + each.scale_size for each in (self.keys, self.values))
+        place = LayerPlace(self.page_bytes, heads, head_dim, *sizes, position_bytes)
+        self._layers.append(place)
+        self.page_bytes += heads * sum(sizes)
+        return place
 
     @property
     def sequence_bytes(self) -> int:
@@ -51,10 +64,10 @@ class PagePool:
     def q8_0_sequence_bytes(self) -> int:
         """The same if keys and values were Q8_0; if heads do not fit that type, as they are now."""
         q8_0 = PAGES["q8_0"]
-        if self._head_dim % q8_0.multiple:
+        if any(layer.head_dim % q8_0.multiple for layer in self._layers):
             return self.sequence_bytes
-        nbytes = q8_0.key_bytes(self._head_dim) + q8_0.value_bytes(self._head_dim)
-        return self.sequence_bytes * nbytes // (self.key_bytes + self.value_bytes)
+        return self.most * sum(layer.heads * (q8_0.key_bytes(layer.head_dim) + q8_0.value_bytes(layer.head_dim))
+                               for layer in self._layers)
 
     def limit(self, nbytes: int) -> None:
         """Have at most so many bytes of pages more than one sequence needs. To be called before `allocate`."""
@@ -80,15 +93,20 @@ class PagePool:
     def first_positions(self, page: int, count: int) -> np.ndarray:
         """uint8 [page_bytes]: a page with zeros for all that does not belong to its first positions, such as what an
         earlier text left there. The page itself is as it was, and what is returned must not be changed."""
-        if count == POSITIONS and self._owners.max() < count:
+        if count == POSITIONS and all(owners.max() < count for owners in self._owners.values()):
             return self.pages[page]
-        heads = self.pages[page].reshape(-1, len(self._owners))
-        return np.where(self._owners < count, heads, np.uint8(0)).reshape(-1)
+        out = self.pages[page].copy()
+        for layer in self._layers:
+            owners = self._owners[layer.head_dim]
+            heads = out[layer.first :][: layer.heads * len(owners)].reshape(layer.heads, -1)
+            heads[:, owners >= count] = 0
+        return out
 
     @cached_property
-    def _owners(self) -> np.ndarray:
-        """The position of each byte of a head's keys and values: int64 [bytes]"""
-        return np.concatenate([self.keys.key_owners(self._head_dim), self.values.value_owners(self._head_dim)])
+    def _owners(self) -> dict[int, np.ndarray]:
+        """The position of each byte of a head's keys and values, int64 [bytes], by the head's size."""
+        return {size: np.concatenate([self.keys.key_owners(size), self.values.value_owners(size)])
+                for size in {layer.head_dim for layer in self._layers}}
 
 
 def page_type(name: str, head_dim: int) -> PageType:

@@ -134,7 +134,7 @@ class Profiler:
         """The bytes and the arithmetic of an instruction in all steps, if they are known."""
         model = self._model
         if instruction.name == "attention":
-            layers = model.h.block_count
+            layers = len(model.attended)
             return self._attention_bytes / layers, self._attention_operations / layers  # the mean: some have windows
         loads = [self._load_of(matrix) for matrix in model.matrices.values()
                  if any(operand is matrix.panels for operand in instruction.operands.values())]

@@ -64,7 +64,7 @@ def _code() -> str:
     """The name of the kernels' folder tells the instruction set and the kernels' sources. The engine's come here."""
     digest = hashlib.blake2b(digest_size=8)
     folder = Path(__file__).parent
-    sources = [folder / name for name in ("builder.py", "key_balance.py", "rope.py")]
+    sources = [folder / name for name in ("attention.py", "builder.py", "key_balance.py", "rope.py")]
     for source in (*sources, *sorted((folder / "architectures").glob("*.py"))):
         digest.update(source.read_bytes())
     return f"{state()}-{LANES}-{np.__version__}-{digest.hexdigest()}"

@@ -160,8 +160,8 @@ class Scheduler:
         scheduled: list[tuple[TokenSequence, Piece]] = []
         room = BATCH
         for number, (sequence, tokens) in enumerate(pending):
-            size, table = min(len(tokens), max(1, room // (len(pending) - number))), sequence.table
-            size = size if table is None else min(size, table.until_mark(size))
+            table, share = sequence.table, max(1, room // (len(pending) - number))
+            size = 0 if table is None else table.until_mark(min(len(tokens), share))
             if table is not None and self._make_room(sequence, size):
                 outputs = sequence.outputs if size == len(tokens) else 0
                 scheduled.append((sequence, Piece(tokens[:size], table.computed, table.pages, outputs,

@@ -128,6 +128,10 @@ class Tensors:
         return tuple(Part(part.tensor, part.first + expert * part.rows, experts * part.rows)
                      for expert in range(experts)), stored
 
+    def can_scale(self, name: str, rows: int, k: int, experts: int) -> bool:
+        """Whether panels of a matrix's type have a place for its scale."""
+        return bool(self.matrix(name, rows, k, experts)[1].panel_header_bytes)
+
     def scales(self, parts: tuple[Part, ...], format: Format) -> np.ndarray | None:
         """What multiplies each part of a matrix: float32 [parts]. None where the file has no such tensor.
 

@@ -23,15 +23,19 @@ def layer_windows(b: Builder, period: int, default: int = 0) -> list[int]:
     return [window if is_local else 0 for is_local in local]
 
 
-def rope_tables(b: Builder, windows: list[int], base: float, attention_factor: float = 1.0) -> list[RopeTable]:
+def rope_tables(b: Builder, windows: list[int], base: float, attention_factor: float = 1.0,
+                rotated: int = 0) -> list[RopeTable]:
     """The angles of each layer. Those with a window rotate without scaling, and with a base of their own.
 
-    base: of a file that has none for them. attention_factor: theirs.
+    base: of a file that has none for them. attention_factor: theirs. rotated: of their heads' values, how many rotate,
+    where it is another number than in other layers; then the file's factors are for these alone.
     """
     of_all = b.rope_table()
     if not any(windows):
         return [of_all] * len(windows)
     scaling = replace(b.h.rope_scaling, type="none", factor=1.0, attention_factor=attention_factor)
     base = b.keys.real("rope.freq_base_swa", base, low=2.0)
-    of_windows = b.rope_table(replace(b.h, rope_freq_base=base, rope_scaling=scaling))
+    h = replace(b.h, rope_freq_base=base, rope_scaling=scaling, rope_dimension_count=rotated or
+                b.h.rope_dimension_count)
+    of_windows = b.rope_table(h, has_factors=not rotated)
     return [of_windows if window else of_all for window in windows]

@@ -5,7 +5,6 @@ A multiplication and an addition are two operations.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 from ..kernels.simd import LANES
@@ -35,19 +34,19 @@ def weight_operations(model: Model, matrix: Matrix, tokens: int) -> int:
 
 def attention_operations(model: Model, contexts: Iterable[int]) -> int:
     """Of all layers: queries times keys, and probabilities times values. contexts: the positions up to each token."""
-    return 2 * 2 * model.h.head_count * model.h.head_dim * _seen(model, contexts, 1)
+    contexts = list(contexts)
+    return sum(2 * 2 * layer.width * _seen(layer.window, contexts, 1) for layer in model.attended)
 
 
 def attention_bytes(model: Model, ends: Iterable[int], tokens: int) -> int:
     """Keys and values that steps of so many tokens read, in all layers. ends: the positions up to each one's last."""
-    return model.pool.position_bytes // max(1, len(model.windows)) * _seen(model, ends, tokens)
+    ends = list(ends)
+    return sum(layer.position_bytes * _seen(layer.window, ends, tokens) for layer in model.attended)
 
 
-def _seen(model: Model, contexts: Iterable[int], tokens: int) -> int:
-    """Positions, of all layers together: where a layer has a window, those in it, of the first of `tokens` and on."""
-    contexts = list(contexts)
-    return sum(layers * sum(min(context, window + tokens - 1) if window else context for context in contexts)
-               for window, layers in Counter(model.windows).items())
+def _seen(window: int, contexts: Iterable[int], tokens: int) -> int:
+    """Positions of one layer: where it has a window, those in it, of the first of `tokens` and on."""
+    return sum(min(context, window + tokens - 1) if window else context for context in contexts)
 
 
 def _used(model: Model, matrix: Matrix) -> int:

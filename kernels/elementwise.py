@@ -104,16 +104,16 @@ def _clamped_plus_one(x):
 
 
 @template
-def _gated(work, thread, threads, count, gate, up, out, stride, vectors):
-    """out = activation(gate) * beside(up)."""
+def _gated(work, thread, threads, count, gate, up, up_stride, out, stride, vectors):
+    """out = activation(gate) * beside(up). up_stride: bytes between rows of `up`."""
     pieces = (vectors + _PIECE - 1) // _PIECE
     total = get_i64(count) * pieces
     item = atomic_add(work, 1)
     while item < total:
-        row, first = item // pieces * stride, item % pieces * _PIECE
+        row, first = item // pieces, item % pieces * _PIECE
         for i in range(first, min(first + _PIECE, vectors)):
-            at = row + _VECTOR * i
-            store_f32(out + at, activation(load_f32(gate + at)) * beside(load_f32(up + at)))
+            at = row * stride + _VECTOR * i
+            store_f32(out + at, activation(load_f32(gate + at)) * beside(load_f32(up + row * up_stride + _VECTOR * i)))
         item = atomic_add(work, 1)
 
 
@@ -134,7 +134,7 @@ ACTIVATIONS = {"silu": _silu, "relu_squared": _relu_squared, "gelu": _gelu, "gel
 ACTIVATES = {name: kernel(bind(_activate, name, activation=function)) for name, function in ACTIVATIONS.items()}
 GATES = {name: kernel(bind(_gated, f"gate_{name}", activation=function, beside=other)) for name, function, other in (
     *((name, function, _same) for name, function in ACTIVATIONS.items()),
-    ("clamped_swish", _clamped_swish, _clamped_plus_one))}
+    ("none", _same, _same), ("clamped_swish", _clamped_swish, _clamped_plus_one))}
 
 
 @kernel
@@ -170,6 +170,15 @@ def scale_by_position(work, thread, threads, count, positions, factors, x, strid
         for i in range(vectors):
             at = x + token * stride + _VECTOR * i
             store_f32(at, load_f32(at) * times)
+
+
+@row_kernel
+def copy(work, thread, threads, count, x, out, stride, vectors):
+    """out = x, for each row."""
+    for token in range(thread, get_i64(count), threads):
+        for i in range(vectors):
+            at = token * stride + _VECTOR * i
+            store_f32(out + at, load_f32(x + at))
 
 
 @row_kernel

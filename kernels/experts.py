@@ -84,7 +84,7 @@ def _poison(scores, experts):
 
 
 @device
-def _choose(scores, experts, used, scoring, bias, renormalize, factor, ranks, chosen, weights):
+def _choose(scores, experts, used, scoring, bias, renormalize, factor, factors, ranks, chosen, weights):
     """Of one token: the ids of its experts, int64 [used], and their weights, float32. `scores` are overwritten."""
     poison = _poison(scores, experts)
     if scoring == SOFTMAX:
@@ -103,7 +103,8 @@ def _choose(scores, experts, used, scoring, bias, renormalize, factor, ranks, ch
         total += get_f32(weights + 4 * i)
     divisor = max(total, _LEAST_SUM) if renormalize else float32(1.0)
     for i in range(used):
-        put_f32(weights + 4 * i, get_f32(weights + 4 * i) / divisor * factor + poison)
+        own = get_f32(factors + 4 * get_i64(chosen + 8 * i)) if factors != 0 else float32(1.0)
+        put_f32(weights + 4 * i, get_f32(weights + 4 * i) / divisor * factor * own + poison)
 
 
 @device
@@ -155,15 +156,16 @@ def _fill(groups, rows):
 
 
 @kernel
-def route(work, thread, threads, count, scores, stride, experts, used, scoring, bias, renormalize, factor, chosen,
-          weights, weights_stride, places, groups, rows, ranks, ranks_bytes, next_rows, finished):
+def route(work, thread, threads, count, scores, stride, experts, used, scoring, bias, renormalize, factor, factors,
+          chosen, weights, weights_stride, places, groups, rows, ranks, ranks_bytes, next_rows, finished):
     """Choose `used` of the `experts` for each token by the router's scores, and group the pairs.
 
     scores: float32 rows [count][experts], `stride` bytes apart, which are overwritten. With SOFTMAX or SIGMOID, these
     functions of a token's scores rank its experts and are their weights; with SOFTMAX_OF_CHOSEN, the scores themselves
     rank, and weights are the softmax over those chosen. bias: float32 [experts], whole vectors, added for ranking
     alone, or 0. Equal ranks: the lower id. Weights are divided by their sum if `renormalize`, then multiplied by
-    `factor`. A token with a score that is not finite has NaN for its weights.
+    `factor`, and by that of the expert: factors, float32 [experts], or 0. A token with a score that is not finite has
+    NaN for its weights.
 
     Results: chosen, places: int64 [count][used], the experts of a token from the highest rank on, and the rows of these
     pairs. weights: float32 [count][used], `weights_stride` bytes apart, whole vectors. groups: as in `matmul_experts`.
@@ -173,7 +175,7 @@ def route(work, thread, threads, count, scores, stride, experts, used, scoring, 
     tokens = get_i64(count)
     token = atomic_add(work, 1)
     while token < tokens:
-        _choose(scores + token * stride, experts, used, scoring, bias, renormalize, bits_to_float(factor),
+        _choose(scores + token * stride, experts, used, scoring, bias, renormalize, bits_to_float(factor), factors,
                 ranks + thread * ranks_bytes, chosen + 8 * used * token, weights + weights_stride * token)
         if atomic_add(finished, 1) == tokens - 1:  # the last one: all others have chosen
             put_i64(finished, 0)
@@ -217,8 +219,8 @@ def add_expert_bias(work, thread, threads, groups, rows, x, stride, bias, bias_s
 
 @kernel
 def add_weighted(work, thread, threads, count, used, places, weights, weights_stride, x, x_stride, out, out_stride,
-                 vectors):
-    """out += the weighted sum of a token's rows of x, from its highest-ranked expert on."""
+                 vectors, accumulate):
+    """out += the weighted sum of a token's rows of x, from its highest-ranked expert on, or = it."""
     pieces = (vectors + _PIECE - 1) // _PIECE
     total = get_i64(count) * pieces
     item = atomic_add(work, 1)
@@ -230,5 +232,7 @@ def add_weighted(work, thread, threads, count, used, places, weights, weights_st
             for j in range(used):
                 place = get_i64(places + 8 * (token * used + j))
                 sum = fma(load_f32(x + place * x_stride + _VECTOR * i), splat_f32(get_f32(own + 4 * j)), sum)
-            store_f32(target + _VECTOR * i, load_f32(target + _VECTOR * i) + sum)
+            if accumulate:
+                sum = load_f32(target + _VECTOR * i) + sum
+            store_f32(target + _VECTOR * i, sum)
         item = atomic_add(work, 1)

@@ -31,7 +31,7 @@ def _tap(x, states, slot, state_bytes, stride, back, first, taps, row_bytes):
 
 
 @device
-def _convolve_some(like, at, span, saves, x, out, stride, weight, taps, states, state_bytes, row_bytes):
+def _convolve_some(like, at, span, saves, x, out, stride, weight, taps, silu, states, state_bytes, row_bytes):
     """As many vectors of channels as `like` has, `at` so many bytes, of all tokens of a span."""
     start, tokens, slot = get_i64(span), get_i64(span + 8), get_i64(span + 16)
     one, zero = splat_f32(float32(1.0)), zeros_f32(like)
@@ -42,7 +42,9 @@ def _convolve_some(like, at, span, saves, x, out, stride, weight, taps, states, 
             if source != 0:
                 factor = load_tile(like, weight + j * row_bytes + at, _VECTOR, 0)
                 sum = fma(load_tile(like, source + at, _VECTOR, 0), factor, sum)
-        store_tile(sum / (one + exp(zero - sum)), out + (start + t) * stride + at, _VECTOR, 0)
+        if silu:
+            sum = sum / (one + exp(zero - sum))
+        store_tile(sum, out + (start + t) * stride + at, _VECTOR, 0)
         save = get_i64(saves + 8 * (start + t))
         if save >= 0:
             for j in range(taps - 1):
@@ -53,8 +55,9 @@ def _convolve_some(like, at, span, saves, x, out, stride, weight, taps, states, 
 
 
 @kernel
-def convolve(work, thread, threads, count, spans, saves, x, out, stride, vectors, weight, taps, states, state_bytes):
-    """out = SiLU(sum over j of weight[j] * x[token - taps + 1 + j]), for each channel.
+def convolve(work, thread, threads, count, spans, saves, x, out, stride, vectors, weight, taps, silu, states,
+             state_bytes):
+    """out = sum over j of weight[j] * x[token - taps + 1 + j], for each channel, or SiLU of that.
 
     weight: float32 [taps][channels]. A state is the inputs before, float32 [taps - 1][channels], the oldest first.
     """
@@ -66,12 +69,12 @@ def convolve(work, thread, threads, count, spans, saves, x, out, stride, vectors
         span, i = spans + 24 * (item // pieces), item % pieces * _PIECE
         end = min(i + _PIECE, vectors)
         while i + _COLUMNS <= end:
-            _convolve_some(zeros(_COLUMNS, 1), _VECTOR * i, span, saves, x, out, stride, weight, taps, states,
-                           state_bytes, row_bytes)
+            _convolve_some(zeros(_COLUMNS, 1), _VECTOR * i, span, saves, x, out, stride, weight, taps, silu,
+                           states, state_bytes, row_bytes)
             i += _COLUMNS
         while i < end:
-            _convolve_some(zeros(1, 1), _VECTOR * i, span, saves, x, out, stride, weight, taps, states, state_bytes,
-                           row_bytes)
+            _convolve_some(zeros(1, 1), _VECTOR * i, span, saves, x, out, stride, weight, taps, silu, states,
+                           state_bytes, row_bytes)
             i += 1
         item = atomic_add(work, 1)
 

@@ -11,8 +11,10 @@ from .falcon import FALCON
 from .gemma import GEMMA
 from .gemma2 import GEMMA2
 from .gemma3 import GEMMA3
+from .gemma4 import GEMMA4
 from .gpt_oss import GPT_OSS
 from .granite import GRANITE, GRANITEMOE
+from .lfm2 import LFM2, LFM2MOE
 from .llama import LLAMA, MIXTRAL
 from .mistral3 import MISTRAL3
 from .olmo2 import OLMO2
@@ -48,10 +50,15 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Gemma2ForCausalLM": GEMMA2,
     "Gemma3ForCausalLM": GEMMA3,
     "Gemma3ForConditionalGeneration": GEMMA3,
+    "Gemma4ForCausalLM": GEMMA4,
+    "Gemma4ForConditionalGeneration": GEMMA4,
     "Phi3ForCausalLM": PHI3,
     "GraniteForCausalLM": GRANITE,
     "GraniteMoeForCausalLM": GRANITEMOE,
     "GraniteMoeSharedForCausalLM": GRANITEMOE,
+    "Lfm2ForCausalLM": LFM2,
+    "Lfm2VlForConditionalGeneration": LFM2,
+    "Lfm2MoeForCausalLM": LFM2MOE,
     "SmolLM3ForCausalLM": SMOLLM3,
     "Olmo2ForCausalLM": OLMO2,
     "Olmo3ForCausalLM": OLMO2,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,8 @@ from .rope import rope_metadata
 
 # The shape of a tensor is written in the names of sizes: "embed", "ffn", "q" (query heads times head size), "kv",
 # "head", "vocab", "experts", "expert ffn", "shared ffn", "qkv" (q, k and v in one), "gate and up" (in one),
-# "q and gate" (in one), and those of `delta_net`.
-Shape = tuple[str, ...]
+# "q and gate" (in one), and those of `delta_net`. Where blocks differ in sizes, there are numbers instead.
+Shape = tuple[str | int, ...]
 Change = Callable[[np.ndarray], np.ndarray]  # of float32
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # keys of config.json
@@ -58,6 +58,9 @@ class Architecture:
     optional: Mapping[str, Shape] = field(default_factory=dict)  # tensors that a block may have
     kinds: Callable[[Config], Sequence[Mapping[str, Shape]]] = lambda config: ()  # what each block has besides, where
     # blocks are of several kinds
+    beside: Callable[[Config], Mapping[str, Shape]] = lambda config: {}  # tensors of no block that few models have
+    spare: Callable[[Config], Iterable[str]] = lambda config: ()  # tensors that nothing reads, though some checkpoints
+    # have them
     other_names: Mapping[str, str] = field(default_factory=dict)  # endings the gguf package does not know: GGUF's name
     activation: str = "silu"  # hidden_act or hidden_activation
     activation_aliases: tuple[str, ...] = ()  # what else means the same
@@ -68,13 +71,16 @@ class Architecture:
     interleaved_rope: bool = False  # rotates neighbouring values, not halves: rows of q and k change places
     has_output: bool = True  # may have an output layer of its own, not only the transposed embedding
     ropes: tuple[str, ...] = ()  # of "partial": a part of each head rotates; "longrope": angles have two sets of
-    # factors; "growing": queries grow with their position; "sections": pictures have positions of several dimensions
+    # factors; "growing": queries grow with their position; "sections": pictures have positions of several dimensions;
+    # "proportional": of the pairs of each head, those that turn fast rotate
     row_order: Callable[[str, Mapping[str, int]], np.ndarray | None] = lambda name, size: None  # where the rows of a
     # block's tensor come from, if they change places; its name without "blk.N."
     column_order: Callable[[str, Mapping[str, int]], np.ndarray | None] = lambda name, size: None  # and its columns
+    keeps_merges: bool = False  # a vocabulary of characters has merges in GGUF, too, not scores
     is_ternary: bool = False  # block matrices are ternary whatever config.json says
     epsilon: tuple[str, str] = ("rms_norm_eps", "layer_norm_rms_epsilon")  # of norms, in config.json and in metadata
     norm_bias: bool = False  # the last norm has a bias
+    output_norm: str = "output_norm"  # GGUF's name of the last norm
     changes: Mapping[str, Change] = field(default_factory=dict)  # what values of vectors become, by the ends of names
     prefixes: tuple[tuple[str, str], ...] = ()  # how names begin, where it is otherwise, and how they should
     parts: Mapping[str, str] = field(default_factory=dict)  # how names of tensors begin that are left out: what to say

@@ -9,7 +9,7 @@ from ..json_file import Config
 from .architecture import Shape, sizes
 
 _DENSE = ("ffn_gate.weight", "ffn_up.weight", "ffn_down.weight")
-_EXPERTS: dict[str, Shape] = {
+EXPERTS: dict[str, Shape] = {
     "ffn_gate_inp.weight": ("experts", "embed"),
     "ffn_gate_exps.weight": ("experts", "expert ffn", "embed"),
     "ffn_up_exps.weight": ("experts", "expert ffn", "embed"),
@@ -25,7 +25,7 @@ SHARED_EXPERT: dict[str, Shape] = {
 
 def with_experts(block: Mapping[str, Shape]) -> dict[str, Shape]:
     """The tensors of a block that has experts in the place of a dense feed-forward."""
-    return {name: shape for name, shape in block.items() if name not in _DENSE} | _EXPERTS
+    return {name: shape for name, shape in block.items() if name not in _DENSE} | EXPERTS
 
 
 def expert_metadata(config: Config) -> dict[str, Value]:

@@ -8,12 +8,13 @@ from ...engine.gguf_metadata import Value
 from ..json_file import Config
 from .architecture import Shape
 from .gemma import GEMMA
-from .windows import window_metadata
+from .windows import check_reads_back, window_metadata
 
 _POST_NORMS: dict[str, Shape] = {"post_attention_norm.weight": ("embed",), "post_ffw_norm.weight": ("embed",)}
 
 
 def _metadata(config: Config) -> dict[str, Value]:
+    check_reads_back(config)
     caps = {key: config.real(key) if config.get(key) is not None else 0.0
             for key in ("attn_logit_softcapping", "final_logit_softcapping")}
     return caps | window_metadata(config, period=2) | scale_metadata(config, layers_27b=46)
@@ -24,8 +25,6 @@ def scale_metadata(config: Config, layers_27b: int) -> dict[str, Value]:
 
     That is 1 / sqrt(head size), and for the 27B models, which they know by their layers, 1 / sqrt(embedding / heads).
     """
-    if config.flag("use_bidirectional_attention"):
-        raise config.error("use_bidirectional_attention", "is true: lcpu does not run models that read ahead")
     head, heads = config.count("head_dim"), config.count("num_attention_heads")
     is_27b = config.count("num_hidden_layers") == layers_27b
     taken = config.count("hidden_size") // heads if is_27b else head

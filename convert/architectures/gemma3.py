@@ -8,7 +8,7 @@ from ...engine.gguf_metadata import Value
 from ..json_file import Config
 from . import vision
 from .gemma2 import GEMMA2, scale_metadata
-from .windows import LOCAL_BASE, window_metadata, with_base_of_windows
+from .windows import LOCAL_BASE, check_reads_back, window_metadata, with_base_of_windows
 
 # What the first files left out.
 _DEFAULTS = {"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
@@ -17,6 +17,7 @@ _DEFAULTS = {"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 921
 
 
 def _metadata(config: Config) -> dict[str, Value]:
+    check_reads_back(config)
     if config.get("attn_logit_softcapping") is not None:
         raise config.error("attn_logit_softcapping", "is given: Gemma 3 models have no such cap, and engines none")
     keys = window_metadata(config, period=6) | scale_metadata(config, layers_27b=62)

@@ -17,8 +17,10 @@ _KEYS = {
     "yarn": {"attention_factor", "beta_fast", "beta_slow", "truncate", "mscale", "mscale_all_dim"},
     "llama3": {"low_freq_factor", "high_freq_factor"},
     "longrope": {"short_factor", "long_factor", "attention_factor"},
+    "proportional": set(),
 }
 _LEAST, _MOST = 1e-6, 1e6  # of factors: the engine refuses others
+_UNROTATED = 1e30  # but for this one, of pairs that stay as they are: llama.cpp's number
 _GROWING = {"llama_4_scaling_beta", "max_position_embeddings"}  # what queries that grow with their position have
 _SECTIONS = {"mrope_section", "mrope_interleaved"}  # what positions in pictures have; those of texts need none
 _COMMON = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor"}
@@ -38,14 +40,14 @@ def rope_scaling(config: Config, ropes: tuple[str, ...]) -> tuple[str, Config]:
     scaling = config.section(name)
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     kind = "longrope" if kind == "su" else kind  # the old name
-    known = [key for key in _KEYS if key != "longrope" or key in ropes]
+    known = [key for key in _KEYS if key not in ("longrope", "proportional") or key in ropes]
     if kind not in known:
         raise config.error(name, f"is of the type {kind!r}; lcpu converts {', '.join(known)}")
     unknown = {key for key, value in scaling.values.items() if value is not None} - _KEYS[kind] - _COMMON
     unknown -= (_GROWING if "growing" in ropes else set()) | (_SECTIONS if "sections" in ropes else set())
     if unknown:
         raise config.error(name, f"of the type {kind!r} has {sorted(unknown)[0]!r}, which lcpu cannot convert")
-    if _rotated_part(config, scaling) != 1.0 and "partial" not in ropes:
+    if _rotated_part(config, scaling) != 1.0 and kind != "proportional" and "partial" not in ropes:
         raise config.error("partial_rotary_factor", "is not 1: heads that rotate in part are not supported")
     return kind, scaling
 
@@ -58,7 +60,8 @@ def rope_metadata(config: Config, head_dim: int, ropes: tuple[str, ...]) -> dict
     """Keys of metadata. llama3 scaling is a tensor instead, and dynamic scaling begins after the context length."""
     kind, scaling = rope_scaling(config, ropes)
     keys: dict[str, Value] = {"rope.freq_base": rope_base(config),
-                              "rope.dimension_count": int(head_dim * _rotated_part(config, scaling))}
+                              "rope.dimension_count": head_dim if kind == "proportional" else
+                              int(head_dim * _rotated_part(config, scaling))}
     if kind in ("linear", "yarn"):
         keys |= {"rope.scaling.type": kind, "rope.scaling.factor": scaling.real("factor")}
     if kind == "yarn":
@@ -111,6 +114,10 @@ def rope_factors(config: Config, head_dim: int, ropes: tuple[str, ...]) -> dict[
         pairs = int(head_dim * _rotated_part(config, scaling)) // 2
         return {f"rope_factors_{name}.weight": _list(config, scaling, f"{name}_factor", pairs)
                 for name in ("long", "short")}
+    if kind == "proportional":
+        factors = np.full(head_dim // 2, _UNROTATED, np.float32)
+        factors[: int(head_dim * _rotated_part(config, scaling) / 2)] = scaling.real("factor", 1.0)
+        return {"rope_freqs.weight": factors}
     return {"rope_freqs.weight": _llama3_factors(config, scaling, head_dim)} if kind == "llama3" else {}
 
 

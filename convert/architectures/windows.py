@@ -15,23 +15,34 @@ _KINDS = {"sliding_attention": True, "full_attention": False}
 
 def window_metadata(config: Config, period: int) -> dict[str, Value]:
     """The window, and which layers have it, if it is not all but the last of every `period`, which engines take."""
-    window, layers = config.get("sliding_window"), config.count("num_hidden_layers")
-    if window is None:
+    if config.get("sliding_window") is None:
         return {"attention.sliding_window": 0}
-    kinds = config.get("layer_types")
-    if kinds is None:
-        flags = _pattern(layers, config.count("sliding_window_pattern", period))
-    elif isinstance(kinds, list) and len(kinds) == layers and all(kind in _KINDS for kind in kinds):
-        flags = [_KINDS[kind] for kind in kinds]
-    else:
-        raise config.error("layer_types", f"is {str(kinds)[:80]}; lcpu converts a list of {layers} layers, each "
-                           f"{' or '.join(_KINDS)}")
+    layers, flags = config.count("num_hidden_layers"), layer_kinds(config, period)
     keys: dict[str, Value] = {"attention.sliding_window": config.count("sliding_window")}
     if flags == _pattern(layers, period):
         return keys
     periods = (other for other in range(1, layers + 2) if flags == _pattern(layers, other))
     found = next(periods, None)
     return keys | {"attention.sliding_window_pattern": np.array(flags) if found is None else found}
+
+
+def check_reads_back(config: Config) -> None:
+    """Raises LcpuError for a model that reads ahead."""
+    ahead = config.get("use_bidirectional_attention")
+    if ahead in (True, "all"):
+        raise config.error("use_bidirectional_attention", f"is {str(ahead).lower()}: lcpu does not run models that "
+                                                          "read ahead")
+
+
+def layer_kinds(config: Config, period: int) -> list[bool]:
+    """Whether each layer has a window."""
+    layers, kinds = config.count("num_hidden_layers"), config.get("layer_types")
+    if kinds is None:
+        return _pattern(layers, config.count("sliding_window_pattern", period))
+    if isinstance(kinds, list) and len(kinds) == layers and all(kind in _KINDS for kind in kinds):
+        return [_KINDS[kind] for kind in kinds]
+    raise config.error("layer_types", f"is {str(kinds)[:80]}; lcpu converts a list of {layers} layers, each "
+                       f"{' or '.join(_KINDS)}")
 
 
 def _pattern(layers: int, period: int) -> list[bool]:

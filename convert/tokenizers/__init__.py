@@ -13,6 +13,7 @@ from ..json_file import Config, read_json, read_json_if_there
 from .added import added_tokens, check_added
 from .byte_fallback import read_byte_fallback
 from .byte_level import is_byte_level, normalizes_to_nfc, read_byte_level
+from .characters import read_characters
 from .check import check_against_json, check_against_sentencepiece
 from .sentencepiece import read_sentencepiece
 from .special import special_metadata
@@ -26,14 +27,16 @@ FILES = (
 
 
 def tokenizer_metadata(
-    folder: Path, config: Config, vocab_size: int, model_name: str = ""
+    folder: Path, config: Config, vocab_size: int, model_name: str = "", *, keeps_merges: bool = False
 ) -> tuple[dict[str, object], list[str]]:
     """The keys of a tokenizer, and notes for the user. `model_name` is `general.name`, by which engines know Phi-3.
+
+    keeps_merges: a vocabulary of characters is not SentencePiece's, whose scores take the place of merges.
 
     Raises LcpuError for one that the engine does not have, or of which it would make other ids.
     """
     try:
-        source = _read_source(folder)
+        source = _read_source(folder, keeps_merges)
         vocabulary = source.vocabulary
         lost = vocabulary.fit(vocab_size, source.path)
         special, notes = special_metadata(folder, config, vocabulary)
@@ -97,7 +100,7 @@ class _Source:
         return notes
 
 
-def _read_source(folder: Path) -> _Source:
+def _read_source(folder: Path, keeps_merges: bool) -> _Source:
     """The tokenizer.json is what transformers reads; a tokenizer.model beside it is what that one was made of."""
     path = folder / "tokenizer.json"
     if not path.exists():
@@ -107,7 +110,7 @@ def _read_source(folder: Path) -> _Source:
         raise LcpuError(f"{path}: has no model: damaged; download it again")
     if is_byte_level(content):
         return _Source(path, read_byte_level(content, path), to_nfc=normalizes_to_nfc(content))
-    return _Source(path, read_byte_fallback(content, path))
+    return _Source(path, (read_characters if keeps_merges else read_byte_fallback)(content, path))
 
 
 def _from_model(folder: Path) -> Vocabulary:

@@ -25,6 +25,13 @@ def check_options(model: Mapping[str, Any], source: Path) -> None:
                             "express: texts would get other ids")
 
 
+def check_fallback(model: Mapping[str, Any], source: Path) -> None:
+    """Raises LcpuError for a "model" of characters that has no bytes for those without a token."""
+    if not model.get("byte_fallback") or model.get("ignore_merges"):
+        wrong = "no byte_fallback" if not model.get("byte_fallback") else "ignore_merges"
+        raise LcpuError(f"{source}: the model has {wrong}, which engines do not know of a vocabulary of this kind")
+
+
 def put_tokens(vocabulary: Vocabulary, types: Mapping[str, TokenType], model: Mapping[str, Any], source: Path,
                scores: Mapping[str, float] | None = None) -> None:
     """Put the tokens of a "model" into a vocabulary."""

@@ -10,7 +10,7 @@ from ...engine.tokenizer.spm import byte_value
 from ...engine.tokenizer.vocabulary import TokenType
 from ...kernels.errors import LcpuError
 from .added import added_tokens
-from .bpe_model import check_options, merge_pair, put_tokens
+from .bpe_model import check_fallback, check_options, merge_pair, put_tokens
 from .vocabulary import Vocabulary
 
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
@@ -27,12 +27,10 @@ def read_byte_fallback(content: dict[str, Any], source: Path) -> Vocabulary:
     """
     model = content["model"]
     check_options(model, source)
-    if not model.get("byte_fallback") or model.get("ignore_merges"):
-        wrong = "no byte_fallback" if not model.get("byte_fallback") else "ignore_merges"
-        raise LcpuError(f"{source}: the model has {wrong}, which engines do not know of a vocabulary of this kind")
+    check_fallback(model, source)
     model = _with_tab_byte(model)
     vocabulary = Vocabulary("llama", "default")
-    vocabulary.add_space_prefix, vocabulary.prepend_scheme = _space_rules(content, source)
+    vocabulary.add_space_prefix, vocabulary.prepend_scheme = space_rules(content, source)
     types = {text: TokenType.NORMAL if byte_value(text) is None else TokenType.BYTE for text in model["vocab"]}
     if model.get("unk_token") is not None:
         types[model["unk_token"]] = TokenType.UNKNOWN
@@ -62,7 +60,7 @@ def check_byte_tokens(vocabulary: Vocabulary, source: Path) -> None:
                         "that have no token")
 
 
-def _space_rules(content: Mapping[str, Any], source: Path) -> tuple[bool, str | None]:
+def space_rules(content: Mapping[str, Any], source: Path) -> tuple[bool, str | None]:
     """Where spaces go that are not in a text: GGUF's `add_space_prefix` and `prepend_scheme`."""
     normalizer, pretokenizer = content.get("normalizer"), content.get("pre_tokenizer")
     steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])

@@ -12,6 +12,8 @@ from ...engine.tokenizer.vocabulary import TokenType
 from ...kernels.errors import LcpuError
 from .added import AddedToken
 
+# What programs read in the answers of Gemma 4: llama.cpp's list.
+_SHOWN = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>')
 _ADDED_SCORE = -1000.0  # SentencePiece never builds an added token, so any score will do
 
 
@@ -19,12 +21,12 @@ _ADDED_SCORE = -1000.0  # SentencePiece never builds an added token, so any scor
 class Vocabulary:
     """Tokens by id, which may have gaps: there, the model has rows that no text leads to."""
 
-    model: str  # tokenizer.ggml.model: "llama" or "gpt2"
+    model: str  # tokenizer.ggml.model: "llama", "gpt2" or "gemma4"
     pre: str  # tokenizer.ggml.pre
     tokens: dict[int, str] = field(default_factory=dict)
     types: dict[int, TokenType] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)  # of "llama"
-    merges: list[str] = field(default_factory=list)  # of "gpt2": "left right"
+    merges: list[str] = field(default_factory=list)  # of the others: "left right"
     added: list[AddedToken] = field(default_factory=list)
     add_space_prefix: bool = False
     prepend_scheme: str | None = None  # tokenizer.ggml.prepend_scheme
@@ -40,6 +42,7 @@ class Vocabulary:
                 continue
             # As in llama.cpp: what looks like part of the format is, whatever the file says.
             is_control = entry.is_special or (text.startswith(("<|", "<｜")) and text.endswith(("|>", "｜>")))
+            is_control &= not (self.model == "gemma4" and text in _SHOWN)
             type = TokenType.CONTROL if is_control else TokenType.USER_DEFINED
             if self.model == "llama" and not is_control:
                 text = text.replace("▁", " ")  # it is looked for in the text as it is
@@ -87,8 +90,8 @@ class Vocabulary:
             keys["add_space_prefix"] = self.add_space_prefix
         else:
             keys["merges"] = self.merges
-            if self.add_space_prefix:
-                keys["add_space_prefix"] = True
+            if self.add_space_prefix or self.model == "gemma4":
+                keys["add_space_prefix"] = self.add_space_prefix
         if self.prepend_scheme is not None:
             keys["prepend_scheme"] = self.prepend_scheme
         return {f"tokenizer.ggml.{key}": value for key, value in keys.items()}

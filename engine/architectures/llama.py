@@ -30,11 +30,15 @@ def projections(b: Builder, x: Rows, name: str) -> list[Rows]:
 
 def feed_forward(b: Builder, x: Rows, name: str) -> Rows:
     """x + down . (SiLU(gate . norm(x)) * up . norm(x)), or the sum of that over a token's experts"""
-    width = b.h.feed_forward_length
     normed = b.rms_norm(x, name + "ffn_norm.weight")
     if b.h.expert_count:
         return add_experts(b, x, normed, name, renormalize=True)
-    hidden = b.gated(normed, name + "ffn_gate", name + "ffn_up", width)
+    return dense(b, x, normed, name)
+
+
+def dense(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:
+    """x + down . (SiLU(gate . normed) * up . normed)"""
+    hidden = b.gated(normed, name + "ffn_gate", name + "ffn_up", b.h.feed_forward_length)
     return b.linear(hidden, name + "ffn_down", b.h.embedding_length, add_to=x)
 
 

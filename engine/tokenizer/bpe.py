@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from . import pretokenizers
 from .vocabulary import TokenType, Vocabulary
@@ -30,20 +31,10 @@ def piece_bytes(piece: str) -> bytes:
 def encoder(vocabulary: Vocabulary) -> Callable[[str], list[int]]:
     """A function from text to ids. It knows no special tokens; a byte without a token is left out, as in llama.cpp."""
     from tokenizers import Regex, Tokenizer
-    from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
     pretokenizer = pretokenizers.find(vocabulary.pre)
-    # Nothing may merge into a control token: it is no part of ordinary text. (But no byte may be lost.)
-    reserved = set(vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN))
-    ids = {text: token for text, token in vocabulary.ids.items() if token not in reserved or len(text) == 1}
-    merges = list(vocabulary.merges or ())
-    try:
-        model = BPE(ids, merges, ignore_merges=pretokenizer.ignore_merges)
-    except Exception:  # a merge of tokens that are not there, which llama.cpp passes over too
-        merges = [(left, right) for left, right in merges if left in ids and right in ids and left + right in ids]
-        model = BPE(ids, merges, ignore_merges=pretokenizer.ignore_merges)
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(model(vocabulary, ignore_merges=pretokenizer.ignore_merges))
     splits = [Split(Regex(pattern), "isolated") for pattern in pretokenizer.patterns]
     tokenizer.pre_tokenizer = Sequence([*splits, ByteLevel(add_prefix_space=False, use_regex=False)])
 
@@ -51,3 +42,18 @@ def encoder(vocabulary: Vocabulary) -> Callable[[str], list[int]]:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
     return encode
+
+
+def model(vocabulary: Vocabulary, **options: Any) -> Any:
+    """The library's BPE model of the merges. options: its."""
+    from tokenizers.models import BPE
+
+    # Nothing may merge into a control token: it is no part of ordinary text. (But no byte may be lost.)
+    reserved = set(vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN))
+    ids = {text: token for text, token in vocabulary.ids.items() if token not in reserved or len(text) == 1}
+    merges = list(vocabulary.merges or ())
+    try:
+        return BPE(ids, merges, **options)
+    except Exception:  # a merge of tokens that are not there, which llama.cpp passes over too
+        merges = [(left, right) for left, right in merges if left in ids and right in ids and left + right in ids]
+        return BPE(ids, merges, **options)

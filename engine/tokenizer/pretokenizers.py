@@ -221,11 +221,13 @@ PRETOKENIZERS: dict[str, Pretokenizer] = {name: entry for names, entry in _TABLE
 _CHARACTERS = "merges characters, not bytes"
 _ENCODER = "puts a token behind every text, for models that make embeddings"
 REFUSED = {
-    "gemma4": _CHARACTERS, "granite-embed-multi-311m": _CHARACTERS, "sarvam-moe": _CHARACTERS,
-    "whitespace": _CHARACTERS,
+    "granite-embed-multi-311m": _CHARACTERS, "sarvam-moe": _CHARACTERS, "whitespace": _CHARACTERS,
     "jina-v1-en": _ENCODER, "jina-v2-code": _ENCODER, "roberta-bpe": _ENCODER,
     "superbpe": "cuts long numbers in a time that grows with the square of their length",
 }  # fmt: skip
+
+
+CHARACTERS = "gemma4"  # merges characters: see `characters`
 
 
 def find(name: str) -> Pretokenizer:

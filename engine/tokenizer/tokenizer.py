@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ...kernels.errors import LcpuError
-from . import bpe, spm
+from . import bpe, characters, spm
 from .special import partition
 from .vocabulary import TokenType, Vocabulary
 
@@ -20,7 +20,7 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Vocabulary):
         """Raises LcpuError if the vocabulary cannot be used."""
-        kind = spm if vocabulary.model == "llama" else bpe
+        kind = spm if vocabulary.model == "llama" else characters if vocabulary.merges_characters else bpe
         self.vocabulary = replace(vocabulary, merges=None)  # which take much memory, and the encoder has its own
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id, self.eos_id, self.end_ids = vocabulary.bos_id, vocabulary.eos_id, vocabulary.end_ids

@@ -16,6 +16,7 @@ from . import pretokenizers, special
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))  # of a "llama" vocabulary, by value
 
 _LOG = logging.getLogger("lcpu")
+_CHARACTERS = pretokenizers.CHARACTERS
 _DAMAGED = "the file is damaged or badly converted; convert or download the model again"
 
 
@@ -36,8 +37,9 @@ class Vocabulary:
     """The tokens of a model, and how text becomes tokens.
 
     `ids` maps the text of a token to its id. `types` is int8 [tokens], read-only, with llama.cpp's corrections made.
-    `scores` is float32 [tokens] with the model "llama", and `merges` (left, right) pairs, best first, with "gpt2";
-    else they are None. `strips_after` are the special tokens that take the white space after them along.
+    `scores` is float32 [tokens] with the model "llama", and `merges` (left, right) pairs, best first, with others; else
+    they are None. `merges_characters`: they are of characters, not of bytes. `strips_after` are the special tokens that
+    take the white space after them along.
 
     `add_space_prefix`: a space goes before a text, and before what follows a special token. `prepend_scheme` changes
     that as the `Metaspace` of Hugging Face's tokenizers does: no text that begins with a space gets another; with
@@ -51,6 +53,7 @@ class Vocabulary:
     types: np.ndarray
     scores: np.ndarray | None
     merges: Sequence[tuple[str, str]] | None
+    merges_characters: bool
     bos_id: int | None
     eos_id: int | None
     unknown_id: int | None
@@ -73,24 +76,27 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
     """The vocabulary in the metadata of a GGUF file.
 
     Defaults follow llama.cpp: without a `tokenizer.ggml.pre`, a "gpt2" vocabulary has the pre-tokenizer "default";
-    without an `add_bos_token`, BOS goes before a text with "llama" and with the pre-tokenizers that want it; a "llama"
-    vocabulary has BOS 1, EOS 2 and the unknown token 0 unless it says otherwise. (But a "gpt2" one that does not say
-    has no BOS and no EOS; llama.cpp takes token 11, whatever that is.) What is missing or contradicts, but does no
-    harm, is logged as a note; a missing `tokenizer.ggml.pre` as a warning, since other tokens may come of it.
+    without an `add_bos_token`, BOS goes before a text with "llama" and with the pre-tokenizers that want it, and always
+    with "gemma4"; a "llama" vocabulary has BOS 1, EOS 2 and the unknown token 0 unless it says otherwise. (But another
+    that does not say has no BOS and no EOS; llama.cpp takes token 11, whatever that is.) What is missing or
+    contradicts, but does no harm, is logged as a note; a missing `tokenizer.ggml.pre` as a warning, since other tokens
+    may come of it.
 
     Raises LcpuError for a kind of tokenizer lcpu does not have, and for keys that are missing, of the wrong type, or at
     odds with each other.
     """
     model = _text(metadata, "tokenizer.ggml.model")
-    if model not in ("llama", "gpt2"):
-        raise LcpuError(f'tokenizer.ggml.model = {model!r} is not supported; use a model that has "llama" or "gpt2"')
+    if model not in ("llama", "gpt2", _CHARACTERS):
+        raise LcpuError(f'tokenizer.ggml.model = {model!r} is not supported; use a model that has "llama", "gpt2" or '
+                        f'"{_CHARACTERS}"')
     is_spm = model == "llama"
-    pre = _pretokenizer(metadata, is_spm)
-    wants_bos = is_spm or pretokenizers.find(pre).add_bos
+    pre = _CHARACTERS if model == _CHARACTERS else _pretokenizer(metadata, is_spm)
+    merges_characters = not is_spm and pre == _CHARACTERS
+    wants_bos = is_spm or merges_characters or pretokenizers.find(pre).add_bos
     tokens, ids = _tokens(metadata)
     merges = None if is_spm else _merges(metadata)
     stored_types = _stored_types(metadata, len(tokens))
-    if is_spm:
+    if is_spm or merges_characters:
         stored_types = _with_byte_tokens(stored_types, ids)
     marked = _marked(ids, stored_types, merges or ())
     types = _corrected(stored_types, marked)
@@ -106,11 +112,12 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
         types=types,
         scores=_scores(metadata, len(tokens)) if is_spm else None,
         merges=merges,
+        merges_characters=merges_characters,
         bos_id=named["bos"],
         eos_id=named["eos"],
         unknown_id=named["unknown"],
         end_ids=ends,
-        add_bos=_adds_bos(metadata, named["bos"], wants_bos),
+        add_bos=(merges_characters and named["bos"] is not None) or _adds_bos(metadata, named["bos"], wants_bos),
         add_space_prefix=_flag(metadata, "tokenizer.ggml.add_space_prefix", is_spm),
         prepend_scheme=_prepend_scheme(metadata),
         strips_after=special.strips_after(ids, specials, _text(metadata, "general.name", "")),
@@ -230,9 +237,12 @@ def _with_byte_tokens(types: np.ndarray, ids: Mapping[str, int]) -> np.ndarray:
 def _marked(ids: Mapping[str, int], types: np.ndarray, merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     """The tokens whose text says that they are special: text -> id.
 
-    Not those that merges build: Qwen has a token `</s>` that is just the beginning of many HTML tags.
+    Not those that merges build: Qwen has a token `</s>` that is just the beginning of many HTML tags. Gemma 4's is an
+    HTML tag, too, as llama.cpp knows.
     """
     marked = {text: ids[text] for text in special.CONTROL_TEXTS | special.SHOWN_TEXTS if text in ids}
+    if "<|tool_response>" in marked:
+        marked.pop("</s>", None)
     doubtful = {text for text, token in marked.items() if types[token] == TokenType.NORMAL}
     if doubtful:
         for built in doubtful & {left + right for left, right in merges}:

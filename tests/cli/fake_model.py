@@ -25,10 +25,11 @@ class FakeModel:
         self.check_memory = check_memory
         self.team = object() if team is None else team
         self.matrices: dict[str, object] = {}
-        self.windows = [0] * self.h.block_count
+        self.attended: list[object] = []
         self.cache_types = cache_types
         self.pool = SimpleNamespace(most=-(-context // 128), count=-(-max(context, cache_tokens) // 128),
-                                    position_bytes=0, copy=lambda source, target: None)
+                                    copy=lambda source, target: None,
+                                    states=SimpleNamespace(slots=0, copy=lambda source, target: None))
         self.sizes: list[int] = []
         self.positions: list[int] = []
         self.closed = False

@@ -21,7 +21,11 @@ from .checkpoints import (
     expert_shapes,
     llama_tensors,
 )
+from .gemma4_checkpoints import DENSE, MIXTURE, SMALL, gemma4_tensors
 from .hybrids import EXPERTS, STATES, hybrid
+from .lfm2_checkpoints import DENSE as LFM2
+from .lfm2_checkpoints import MIXTURE as LFM2_MOE
+from .lfm2_checkpoints import lfm2_tensors
 from .other_families import (
     AFTER,
     EXPERTS_IN_ONE,
@@ -120,6 +124,11 @@ CASES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
         "layer_types": ["full_attention", "sliding_attention"], "rope_parameters": {
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 30000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 700.0}}}),
+    "gemma4": ("Gemma4ForCausalLM", {}, SMALL),
+    "gemma4-31b": ("Gemma4ForCausalLM", {}, DENSE),
+    "gemma4-26b-a4b": ("Gemma4ForCausalLM", {}, MIXTURE),
+    "lfm2": ("Lfm2ForCausalLM", {}, LFM2),
+    "lfm2_moe": ("Lfm2MoeForCausalLM", {}, LFM2_MOE),
     "phi3": ("Phi3ForCausalLM", FUSED, {"rope_scaling": _longrope(HEAD), "original_max_position_embeddings": 32,
              "pad_token_id": 0}),
     "phi3-short": ("Phi3ForCausalLM", FUSED | _TIED, {"tie_word_embeddings": True, "partial_rotary_factor": 0.75,
@@ -178,7 +187,11 @@ def case(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     tensors = llama_tensors(seed=7, blocks=config.get("num_hidden_layers", BLOCKS), **changes)
     if architecture.startswith("Qwen3_5"):
         tensors = hybrid(tensors, experts="Moe" in architecture)
-    if name.startswith(("gemma", "qwen3_5")):  # norms add 1 to their weights
+    if architecture == "Gemma4ForCausalLM":
+        tensors = gemma4_tensors(config)
+    elif architecture.startswith("Lfm2"):
+        tensors = lfm2_tensors(config)
+    elif name.startswith(("gemma", "qwen3_5")):  # norms add 1 to their weights
         tensors |= {key: values - 1 for key, values in tensors.items() if "norm" in key and "linear_attn" not in key}
     how = {"architectures": [architecture], "model_type": name.split("-")[0], **config}
     if architecture == "FalconForCausalLM":

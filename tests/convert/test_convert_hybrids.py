@@ -126,8 +126,9 @@ def test_inputs_of_all_matrices_are_measured(convert, tmp_path, name):
         squares = llm.measure_imatrix([text(), text()[::-1]])
         products = {name: each.sums for each in llm.measure_products([text(), text()[::-1]], most_bytes=1)
                     for name in each.tensors}
-    assert set(squares) == set(products) == matrices
-    for name in matrices:
+    assert set(squares) == matrices
+    assert set(products) == {name for name in matrices if "_exps" not in name}  # those have not all tokens
+    for name in products:
         if "ssm_out" in name or "ffn_down" in name:
             np.testing.assert_allclose(np.diagonal(products[name]), squares[name].sums[0], rtol=1e-4)
 

@@ -86,7 +86,7 @@ def test_weights_that_are_no_floats(convert):
          "has the packing_format 'auto_round:mlx'; of AutoRound, lcpu reads auto_round:auto_gptq, "),
         ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}, "has the quant_algo 'NVFP4'"),
         ({"quantization": {"group_size": 64, "bits": 4}}, "quantized by 'MLX'"),
-        ({"head_dim": 512}, "heads have 512 values; lcpu supports even numbers from 8 to 256"),
+        ({"head_dim": 1024}, "heads have 1024 values; lcpu supports even numbers from 8 to 512"),
         ({"quantization_config": {"quant_method": "bitnet"} | {"use_rms_norm": True}}, "has use_rms_norm"),
     ],
 )

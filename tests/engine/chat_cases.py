@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import chat_templates
+from . import chat_templates, later_chat_templates
 
 GOLDEN = Path(__file__).parent / "golden_chats.json"
 TEMPLATES = ("GPT_OSS", "QWEN_3", "QWEN_3_5", "QWEN_MOE", "OLMOE", "MISTRAL_1", "MISTRAL_3", "PHI_4",
-             "PHI_4_MINI", "SMOLLM_3", "GRANITE_3_3", "OLMO_2")
+             "PHI_4_MINI", "SMOLLM_3", "GRANITE_3_3", "OLMO_2", "GEMMA_4", "LFM_2", "LFM_2_5")
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 _SYSTEM, _USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "How warm is it in Ålesund?"}
@@ -43,4 +43,4 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 
 
 def template(name: str) -> str:
-    return getattr(chat_templates, name)
+    return getattr(chat_templates, name, None) or getattr(later_chat_templates, name)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lcpu.engine import benchmark
+from lcpu.engine.attention import Attended
 from lcpu.engine.batch import Piece
 from lcpu.engine.benchmark import STEPS, WARM_UP_STEPS, Benchmark, Case, Result, batch_cost, spread, with_shares
 from lcpu.engine.gguf_file import GGUFFile
@@ -31,6 +32,9 @@ def matrix(activation: Float32 | Int8Blocks, rows: int, k: int, row_bytes: int, 
                            panels=np.zeros((rows // LANES + 4, row_bytes * LANES), np.uint8))
 
 
+LAYER = 2 * 2 * 2 * 16  # bytes of keys and values of a layer and a position
+
+
 @dataclass
 class Recorder:
     """A model that remembers its steps: tokens, positions and outputs. Each takes what `seconds` says of its size."""
@@ -41,8 +45,8 @@ class Recorder:
 
     h = SimpleNamespace(vocab_size=VOCAB, block_count=3, head_count=8, head_count_kv=2, head_dim=16,
                         expert_used_count=3)
-    pool = SimpleNamespace(most=64, position_bytes=2 * 2 * 3 * 2 * 16)
-    windows: Sequence[int] = (0, 0, 0)
+    pool = SimpleNamespace(most=64)
+    attended: Sequence[Attended] = (Attended(0, 8 * 16, LAYER),) * 3
     matrices = {  # noqa: RUF012
         "blk.0.attn_q.weight": matrix(Int8Blocks(8), 1000, 500, 300),
         "blk.0.ffn_up.weight": matrix(Float32(), 200, 500, 1000),
@@ -179,8 +183,8 @@ def test_the_share_of_the_bandwidth(recorder):
 
 def test_layers_with_a_window_read_no_more_than_it() -> None:
     """Two of three layers see 6 positions, or with four tokens at once, 9."""
-    model = Recorder(windows=(6, 0, 6))
-    layer = Recorder.pool.position_bytes // 3
+    model = Recorder(attended=[Attended(window, 8 * 16, LAYER) for window in (6, 0, 6)])
+    layer = LAYER
     weights = benchmark.bytes_read(model, Case(generated=1)) - 3 * layer
     assert benchmark.bytes_read(model, Case(generated=3, depth=100)) == 3 * weights + layer * (101 + 102 + 103 + 6 * 6)
     assert attention_bytes(model, [4, 8, 12, 16], 4) == layer * (40 + 2 * (4 + 8 + 9 + 9))
@@ -191,7 +195,7 @@ def test_layers_with_a_window_read_no_more_than_it() -> None:
 def test_of_experts_only_those_used_count(monkeypatch):
     """Eight matrices of 200 bytes a row, of which a token has three; four tokens may have all."""
     monkeypatch.setattr(Recorder, "matrices", {"blk.0.ffn_up_exps.weight": matrix(Int8Blocks(8), 100, 300, 200, 8)})
-    kv, size = Recorder.pool.position_bytes, 100 * 200
+    kv, size = 3 * LAYER, 100 * 200
     assert benchmark.bytes_read(Recorder(), Case(generated=2)) == 2 * 3 * size + kv * (1 + 2)
     assert benchmark.bytes_read(Recorder(), batch_cost(4)) == STEPS * 8 * size + kv * sum(range(4, 4 * STEPS + 1, 4))
     seconds = benchmark.least_prefill_seconds(Recorder(), Case(prompt=10), PEAKS)

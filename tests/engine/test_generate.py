@@ -45,7 +45,8 @@ class Script:
 
     h = SimpleNamespace(vocab_size=286)
     team = SimpleNamespace(lock=threading.RLock())
-    pool = SimpleNamespace(count=8, copy=lambda source, target: None)
+    pool = SimpleNamespace(count=8, copy=lambda source, target: None,
+                           states=SimpleNamespace(slots=0, copy=lambda source, target: None))
 
     def __init__(self, ids: Sequence[int]) -> None:
         self._ids = ids

@@ -23,8 +23,8 @@ def model(nbytes: int) -> SimpleNamespace:
     """With one matrix of so many bytes."""
     panels = np.broadcast_to(np.uint8(0), (1, LANES))
     matrix = SimpleNamespace(rows=nbytes, parts=(None,), panels=panels)
-    return SimpleNamespace(matrices={"output.weight": matrix}, pool=SimpleNamespace(position_bytes=0),
-                           h=SimpleNamespace(expert_used_count=0), windows=[])
+    return SimpleNamespace(matrices={"output.weight": matrix},
+                           h=SimpleNamespace(expert_used_count=0), attended=[])
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcpu.kernels import elementwise
+from lcpu.kernels.simd import LANES
 
 from . import reference
 from .running import few, int64, padded, run, same_bits, vectors_of
@@ -56,14 +57,19 @@ def test_rms_norm_of_zeros_is_zero():
     assert not out[0].any()
 
 
+def gate_with(name: str, rows: np.ndarray, ups: np.ndarray, tokens: int, threads: int = 1, first: int = 0) -> None:
+    """In place, with the values of `ups` from `first` on."""
+    run(elementwise.GATES[name], threads=threads, count=int64(tokens), gate=rows, up=ups[:, first:],
+        up_stride=ups.strides[0], out=rows, stride=rows.strides[0], vectors=vectors_of(rows))
+
+
 @few
 @shapes
 def test_silu_multiply(seed, tokens, width, threads):
     gate, up = rows_of(seed, tokens, width, 2)
     gate *= 10
     rows, ups = padded(gate), padded(up)
-    run(elementwise.GATES["silu"], threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
-        stride=rows.strides[0], vectors=vectors_of(rows))
+    gate_with("silu", rows, ups, tokens, threads)
     np.testing.assert_allclose(rows[:tokens, :width], reference.silu_multiply(gate, up), rtol=1e-6, atol=1e-37)
     assert not rows[tokens:].any()
 
@@ -73,8 +79,7 @@ def test_silu_multiply(seed, tokens, width, threads):
 def test_relu_squared_multiply(seed, tokens, width, threads):
     gate, up = rows_of(seed, tokens, width, 2)
     rows, ups = padded(gate), padded(up)
-    run(elementwise.GATES["relu_squared"], threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
-        stride=rows.strides[0], vectors=vectors_of(rows))
+    gate_with("relu_squared", rows, ups, tokens, threads)
     np.testing.assert_allclose(rows[:tokens, :width], reference.relu_squared_multiply(gate, up), rtol=1e-6)
     assert not rows[tokens:].any()
 
@@ -85,10 +90,31 @@ def test_gelu_multiply(seed, tokens, width, threads):
     gate, up = rows_of(seed, tokens, width, 2)
     gate *= 4
     rows, ups = padded(gate), padded(up)
-    run(elementwise.GATES["gelu"], threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
-        stride=rows.strides[0], vectors=vectors_of(rows))
+    gate_with("gelu", rows, ups, tokens, threads)
     np.testing.assert_allclose(rows[:tokens, :width], reference.gelu_multiply(gate, up), rtol=2e-6, atol=2e-6)
     assert not rows[tokens:].any()
+
+
+@few
+@shapes
+def test_a_part_of_wider_rows_multiplies(seed, tokens, width, threads):
+    gate, = rows_of(seed, tokens, width, 1)
+    first = 2 * LANES
+    wide = padded(rows_of(seed + 1, tokens, first + width + 40, 1)[0])
+    rows = padded(gate)
+    gate_with("gelu", rows, wide, tokens, threads, first)
+    wanted = reference.gelu_multiply(gate, wide[:tokens, first : first + width])
+    np.testing.assert_allclose(rows[:tokens, :width], wanted, rtol=2e-6, atol=2e-6)
+
+
+@few
+@shapes
+def test_copy(seed, tokens, width, threads):
+    rows = padded(rows_of(seed, tokens, width, 1)[0])
+    out = np.zeros_like(rows)
+    run(elementwise.copy, threads=threads, count=int64(tokens), x=rows, out=out, stride=rows.strides[0],
+        vectors=vectors_of(rows))
+    assert np.array_equal(out, rows)
 
 
 @few
@@ -96,8 +122,7 @@ def test_gelu_multiply(seed, tokens, width, threads):
 def test_clamped_swish_multiply(seed, tokens, width, threads):
     gate, up = (10 * each for each in rows_of(seed, tokens, width, 2))
     rows, ups = padded(gate), padded(up)
-    run(elementwise.GATES["clamped_swish"], threads=threads, count=int64(tokens), gate=rows, up=ups, out=rows,
-        stride=rows.strides[0], vectors=vectors_of(rows))
+    gate_with("clamped_swish", rows, ups, tokens, threads)
     wanted = reference.clamped_swish_multiply(gate, up)
     np.testing.assert_allclose(rows[:tokens, :width], wanted, rtol=2e-6, atol=1e-7)
     assert not rows[:, width:].any()
@@ -108,8 +133,7 @@ def test_clamped_swish_multiply_at_the_ends():
     gate, up = np.array([[-1e30, -np.inf, 7, 8, np.inf, 1, 1, np.nan, 1]], np.float32), np.ones((1, 9), np.float32)
     up[0, 5:7], up[0, 8] = (np.inf, -np.inf), np.nan
     rows = padded(gate)
-    run(elementwise.GATES["clamped_swish"], count=int64(1), gate=rows, up=padded(up), out=rows, stride=rows.strides[0],
-        vectors=vectors_of(rows))
+    gate_with("clamped_swish", rows, padded(up), 1)
     swish_7, swish_1 = (x / (1 + np.exp(-1.702 * x)) for x in (7, 1))
     np.testing.assert_allclose(rows[0, 2:7], [2 * swish_7] * 3 + [8 * swish_1, -6 * swish_1], rtol=1e-6)
     assert rows[0, 0] == 0
@@ -207,8 +231,7 @@ def test_rms_norm_of_each_head(seed, tokens, heads, head_dim, threads):
 def test_silu_multiply_at_the_ends():
     gate = np.array([[-1e30, -200, -88.5, 0, 88.5, 200, 1e30, np.nan]], np.float32)
     rows = padded(gate)
-    run(elementwise.GATES["silu"], count=int64(1), gate=rows, up=np.ones_like(rows), out=rows, stride=rows.strides[0],
-        vectors=vectors_of(rows))
+    gate_with("silu", rows, np.ones_like(rows), 1)
     np.testing.assert_allclose(rows[0, :7], [0, 0, 0, 0, 88.5, 200, 1e30], atol=1e-35)
     assert np.isnan(rows[0, 7])
 

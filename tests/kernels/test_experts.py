@@ -49,7 +49,8 @@ class Routed:
 
 
 def routed(scores: np.ndarray, used: int, *, scoring: int = SOFTMAX, bias: np.ndarray | None = None,
-           renormalize: bool = False, factor: float = 1.0, threads: int = 1) -> Routed:
+           renormalize: bool = False, factor: float = 1.0, factors: np.ndarray | None = None,
+           threads: int = 1) -> Routed:
     tokens, experts = scores.shape
     capacity = tokens * used + (MAX_TOKENS // 2 - 1) * experts
     chosen, places = np.full((2, tokens + 1, used), GUARD)
@@ -58,7 +59,8 @@ def routed(scores: np.ndarray, used: int, *, scoring: int = SOFTMAX, bias: np.nd
     source, finished = padded(scores, spare=0), int64(0)
     run(route, threads=threads, count=int64(tokens), scores=source, stride=source.strides[0], experts=experts,
         used=used, scoring=scoring, bias=0 if bias is None else padded(bias[None], spare=0),
-        renormalize=renormalize, factor=factor, chosen=chosen, weights=weights, weights_stride=weights.strides[0],
+        renormalize=renormalize, factor=factor, factors=0 if factors is None else padded(factors[None], spare=0),
+        chosen=chosen, weights=weights, weights_stride=weights.strides[0],
         places=places, groups=groups, rows=rows, ranks=np.empty((threads, source.shape[1]), np.float32),
         ranks_bytes=source.strides[0], next_rows=np.zeros(experts, np.int64), finished=finished)
     assert finished[0] == 0
@@ -124,6 +126,15 @@ def test_a_bias_chooses_but_does_not_weigh():
     result = routed(scores, 2, scoring=SIGMOID, bias=np.array([0, 0, 0, 1], np.float32))
     assert result.chosen.tolist() == [[3, 0]]
     assert np.allclose(result.weights, 1 / (1 + np.exp([[1, -2]])))
+
+
+def test_each_expert_has_a_factor():
+    scores = np.array([[2, 1, 0, -1], [-1, 3, 0, 2]], np.float32)
+    factors = np.array([10, 20, 30, 40], np.float32)
+    plain = routed(scores, 2, scoring=SOFTMAX, renormalize=True)
+    scaled = routed(scores, 2, scoring=SOFTMAX, renormalize=True, factors=factors)
+    assert scaled.chosen.tolist() == [[0, 1], [1, 3]]
+    assert np.allclose(scaled.weights, plain.weights * [[10, 20], [20, 40]])
 
 
 def test_weights_near_zero_are_not_blown_up():
@@ -212,10 +223,11 @@ def test_each_row_gets_the_bias_of_its_expert(seed, width, threads):
     assert same_bits(x, expected)
 
 
+@pytest.mark.parametrize("accumulate", [True, False])
 @few
 @given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 50), width=st.integers(1, 1500), used=st.integers(1, 9),
        threads=st.integers(1, 3))
-def test_results_are_summed_in_the_order_of_the_router(seed, tokens, width, used, threads):
+def test_results_are_summed_in_the_order_of_the_router(accumulate, seed, tokens, width, used, threads):
     random = np.random.default_rng(seed)
     x = padded(random.standard_normal((tokens * used, width)).astype(np.float32), spare=0)
     out = padded(random.standard_normal((tokens, width)).astype(np.float32), spare=0)
@@ -224,10 +236,10 @@ def test_results_are_summed_in_the_order_of_the_router(seed, tokens, width, used
     total = np.zeros_like(out)
     for i in range(used):  # the product in float64 is exact, so this is rounded as a fused multiply-add, but for ties
         total = (total + x[places[:, i]].astype(np.float64) * weights[:, i : i + 1]).astype(np.float32)
-    expected = out + total
+    expected = out + total if accumulate else total
     run(add_weighted, threads=threads, count=int64(tokens), used=used, places=places, weights=weights,
         weights_stride=weights.strides[0], x=x, x_stride=x.strides[0], out=out, out_stride=out.strides[0],
-        vectors=vectors_of(out))
+        vectors=vectors_of(out), accumulate=accumulate)
     assert np.mean(out == expected) > 0.999
     assert np.allclose(out, expected, rtol=1e-6, atol=1e-6)
 

@@ -25,8 +25,8 @@ def test_the_same_as_one_after_another(type_id, activation, tokens, threads):
     first, second, out, other = (padded(np.zeros((tokens, width), np.float32)) for _ in range(4))
     for panels, result in ((gate, first), (up, second)):
         multiply(format, panels, x, result, K, tokens=[tokens])
-    run(GATES[activation], count=int64(tokens), gate=first, up=second, out=first, stride=first.strides[0],
-        vectors=vectors_of(first))
+    run(GATES[activation], count=int64(tokens), gate=first, up=second, up_stride=first.strides[0],
+        out=first, stride=first.strides[0], vectors=vectors_of(first))
     run(gated_matmul(format, activation), threads=threads, count=int64(tokens), gate=gate, up=up, x=x, out=out,
         other=other, x_stride=x.strides[0], out_stride=out.strides[0], panels=len(gate), panel_stride=gate.strides[0],
         blocks=K // format.block, share=4)

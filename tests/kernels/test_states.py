@@ -22,22 +22,24 @@ def spans_and_saves(sizes: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
             zip(starts[:-1], sizes, strict=True)]
 
 
-def convolved(x: np.ndarray, weight: np.ndarray, sizes: list[int], threads: int) -> tuple[np.ndarray, np.ndarray]:
+def convolved(x: np.ndarray, weight: np.ndarray, sizes: list[int], threads: int,
+              silu: bool = True) -> tuple[np.ndarray, np.ndarray]:
     rows, out, kept = padded(x), np.zeros_like(padded(x)), np.full((SLOTS, 3, CHANNELS), np.nan, np.float32)
     for span, saves in spans_and_saves(sizes):
         run(states.convolve, threads=threads, count=int64(1), spans=span, saves=saves, x=rows, out=out,
-            stride=rows.strides[0], vectors=vectors_of(rows), weight=weight, taps=4, states=kept,
+            stride=rows.strides[0], vectors=vectors_of(rows), weight=weight, taps=4, silu=silu, states=kept,
             state_bytes=kept.strides[0])
     return out[:TOKENS, :CHANNELS].copy(), kept[:TOKENS]
 
 
-def test_convolve():
+@pytest.mark.parametrize("silu", [True, False])
+def test_convolve(silu):
     random = np.random.default_rng(1)
     x, weight = (random.standard_normal((rows, CHANNELS), np.float32) for rows in (TOKENS, 4))
     before = np.concatenate([np.zeros((3, CHANNELS)), x.astype(np.float64)])
     sums = sum(before[j : j + TOKENS] * weight[j] for j in range(4))
-    wanted = sums / (1 + np.exp(-sums))
-    found = [convolved(x, weight, sizes, threads) for sizes in PIECES for threads in (1, 3)]
+    wanted = sums / (1 + np.exp(-sums)) if silu else sums
+    found = [convolved(x, weight, sizes, threads, silu) for sizes in PIECES for threads in (1, 3)]
     np.testing.assert_allclose(found[0][0], wanted, rtol=1e-5, atol=1e-5)
     assert (found[0][1] == [before[t + 1 : t + 4] for t in range(TOKENS)]).all()
     for out, kept in found:
@@ -92,7 +94,7 @@ def test_a_state_is_replaced_where_it_is():
         saves = np.full(TOKENS, -1)
         saves[start + size - 1] = 0
         run(states.convolve, count=int64(1), spans=int64(start, size, 0 if start else -1), saves=saves, x=rows, out=out,
-            stride=rows.strides[0], vectors=vectors_of(rows), weight=weight, taps=4, states=kept,
+            stride=rows.strides[0], vectors=vectors_of(rows), weight=weight, taps=4, silu=True, states=kept,
             state_bytes=kept.strides[0])
     assert same_bits(out[:TOKENS, :CHANNELS].copy(), wanted)
 
