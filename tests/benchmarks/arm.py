@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How many cycles matmuls take on Arm processors: computed from their code by llvm-mca, not measured.
 
-    arm.py [--llama-cpp FOLDER] [--path neon-dotprod] [--type q8_0 ...] [--cpu neoverse-n1 ...]
+    python -m tests.benchmarks.arm [--llama-cpp FOLDER] [--path neon-dotprod] [--type q8_0 ...] [--cpu neoverse-n1 ...]
 
 A product is 32 values of 4 rows with 8 tokens, once all is in the first-level cache. `peak` is the share of what the
 unit for these products can do. `spills` are vectors that wait on the stack. FOLDER is llama.cpp's source, whose repacked
@@ -18,19 +17,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-ARM = Path(__file__).parents[1] / "arm"
-sys.path.insert(0, str(ARM))
-import loops  # noqa: E402
+from ..arm import loops
 
+ARM = Path(loops.__file__).parent
 CPUS = ("neoverse-n1", "neoverse-v1", "neoverse-v2", "cortex-a76", "apple-m1")
 CPU = "neoverse-n1"  # which all of these are compiled for (isa.arm_target)
 FEATURES = {"neon": "+neon", "neon-dotprod": "+neon,+dotprod,+fullfp16",
             "neon-i8mm": "+neon,+dotprod,+fullfp16,+i8mm,+bf16"}
 DOT, MATRIX, FMA = ("sdot v{}.4s, v30.16b, v31.16b", "smmla v{}.4s, v30.16b, v31.16b",
-                    "fmla v{}.4s, v30.4s, v31.4s")
+                    "fmla v{}.4s, v30.4s, v31.s[1]")
 # Of a type: values of a round of our loop, the loops around the busiest one that belong to it and their rounds, and
 # products of a multiplying instruction for a row.
-OURS = {"q8_0": (32, 0, ()), "q4_0": (32, 0, ()), "q4_k": (256, 1, (4,)), "q6_k": (256, 1, (4,)), "i2_s": (128, 0, ()),
+OURS = {"q8_0": (32, 0, ()), "q4_0": (32, 0, ()), "q4_k": (256, 1, (4,)), "q6_k": (256, 1, (4,)), "i2_s": (128, 1, (2,)),
         "f16": (32, 1, (8,))}
 # llama.cpp's kernel, rows and tokens of it, the loop (the busiest is 0), and the same as above.
 THEIRS = {
