@@ -25,8 +25,8 @@ from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, add_pair, add_scaled, bits, dot2_i16, fma, get_f16, get_u16, get_u8, load_f32, maximum
 from ..simd import minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32
-from ..simd import put_u16, put_u8, rint, settle_first, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32
-from ..simd import zero_sums, zeros, zeros_i32
+from ..simd import put_u16, put_u8, rint, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32, zero_sums, zeros
+from ..simd import zeros_i32
 from ..weighted_fitting import group_pairs_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, Format, make_format
@@ -215,7 +215,6 @@ def _dot_codes(acc, panel, panel_stride, x, x_stride):
 @inlined
 def _add_codes(total, scales, panel, panel_stride, x, x_stride):
     first = _dot_codes(total, panel, panel_stride, x, x_stride)
-    total, first = settle_first(total, first, scales)
     second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + 32, x_stride)
     return add_pair(total, first, second, scales)
 

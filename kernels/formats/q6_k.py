@@ -17,8 +17,8 @@ from ..jit import device, inlined
 from ..simd import DOT_ELEMENT, LANES, add_biased_pair, add_scaled, alloca, begin_first, begin_second, bits, dot4
 from ..simd import dot_run, get_f16, get_i64, get_u16, get_u8, load_f32, maximum, minimum, opaque, panel_bytes
 from ..simd import panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32, put_u16, put_u8, rint
-from ..simd import room_in_first, room_in_second, settle_first, splat_f32, splat_i32, store_i8, store_tile, to_f32
-from ..simd import to_i32, zeros, zeros_i32
+from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32, zeros
+from ..simd import zeros_i32
 from ..weighted_fitting import group_scales_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, make_format
@@ -147,7 +147,6 @@ def _add_codes(total, panel, panel_stride, x, biases, x_stride):
     first = _first_half(begin_first(total, biases, x_stride), a, b, c, x, x_stride)
     total, first = room_in_first(total, first, scales)
     first = _second_half(first, a, b, c, x, x_stride)
-    total, first = settle_first(total, first, scales)
     a, b, c = _vectors(total, panel + 3 * _VECTOR, panel_stride)
     second = _first_half(begin_second(total, biases, x_stride), a, b, c, x + 16, x_stride)
     total, second = room_in_second(total, second, scales)

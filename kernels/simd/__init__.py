@@ -19,7 +19,7 @@ from .dot_products import BIAS_BASE, BIAS_LANES, BY_RUNS, DOT_ELEMENT, LARGEST_U
 from .dot_products import add_biased_pair, add_first, add_group, add_pair, add_partial_sums, add_scaled, add_second
 from .dot_products import begin_block, begin_first, begin_second, dot_run, dot_run_signed, dot2_bf16, dot2_i16, dot4
 from .dot_products import dot4_signed, dot4_unsigned, fma_run, fma_tokens, group_sums, init_from_bias, partial_sums
-from .dot_products import room_in_first, room_in_second, scale_add, scale_add_two, scaled, scaled_above, settle_first
+from .dot_products import room_in_first, room_in_second, scale_add, scale_add_two, scaled, scaled_above
 from .dot_products import subtracted_from, zero_sums
 from .scalars import bits_to_float, get_f16, get_f32, get_i32, get_i64, get_u16, get_u8, nearest_f16, number_table
 from .scalars import opaque, put_f16, put_f32, put_i32, put_i64, put_u16, put_u8, table_address

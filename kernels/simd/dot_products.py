@@ -9,11 +9,12 @@ from itertools import product
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .types import BFloatType, F32, I16, I32, ISA, LANES, RAISED, Tile
-from .emit import broadcast, call_function, constant, emit_fma, lane_of, literal_of, load_from, load_lanes, offset_by
-from .emit import tile_of, token_at, token_scale, type_name, vector_at, vectors_of
+from .emit import broadcast, call_function, constant, emit_fma, hide, lane_of, literal_of, load_again, load_from
+from .emit import load_lanes, offset_by, tile_of, token_at, token_scale, type_name, vector_at, vectors_of
 from .arithmetic import elementwise
 
 BY_RUNS = ISA.arm  # whether `dot_run` is better than a loop of `dot4`
@@ -21,7 +22,11 @@ _INDEPENDENT_SUMS = 8  # so many accumulators hide the latency of each other's d
 DOT_ELEMENT = "i16" if ISA.dot == "maddubs" else "i32"  # the element type of `dot4`'s partial sums
 
 
-def _multiply_accumulate(element, emit):
+def _load_to_all_lanes(b, address, element=I32):
+    return broadcast(b, load_from(b, address, element), LANES)
+
+
+def _multiply_accumulate(element, emit, load=_load_to_all_lanes):
     """intrinsic(acc, weights, x, stride) -> acc with acc[p][t] = emit(b, acc[p][t], weights[p], token t).
 
     Token t is the 4 bytes at x + t * stride, broadcast to every lane. The loop over tokens is the outer one: each token
@@ -34,7 +39,7 @@ def _multiply_accumulate(element, emit):
             tile, (acc, weights, x, stride) = sig.return_type, args
             out, rows = vectors_of(b, acc, tile), vectors_of(b, weights, sig.args[1])
             for t in range(tile.tokens):
-                token = broadcast(b, load_from(b, token_at(b, x, stride, t), element), LANES)
+                token = load(b, token_at(b, x, stride, t), element)
                 for p in range(tile.panels):
                     row = vector_at(rows, sig.args[1], p, 0)
                     out[p * tile.tokens + t] = emit(b, out[p * tile.tokens + t], row, token)
@@ -184,10 +189,16 @@ def _smlal(b, acc, x, y):
     return b.add(acc, call_function(b, "llvm.aarch64.neon.smull.v4i32", acc.type, x, y))
 
 
+def _load_pair(b, address, element):
+    """Two int16 at the beginning of a vector."""
+    undefined = ir.Constant(ir.VectorType(I32, LANES // 2), ir.Undefined)
+    pair = b.insert_element(undefined, load_from(b, address, element), I32(0))
+    return b.bitcast(pair, ir.VectorType(I16, LANES))
+
+
 def _smlal_pairs(b, acc, weights, token):
-    """token: two int16 in an int32, in all lanes."""
     for odd in (False, True):
-        acc = _smlal(b, acc, _narrow_half(b, weights, odd), _narrow_half(b, token, odd))
+        acc = _smlal(b, acc, _narrow_half(b, weights, odd), lane_of(b, token, int(odd)))
     return acc
 
 
@@ -226,7 +237,7 @@ dot4_unsigned = _multiply_accumulate(
           "sdot": _arm_dot("sdot"), "smull": _smull_dot, "generic": _generic_dot("sext", "zext")}[ISA.dot])
 # acc[p][t] += sum of 2 products of int16, with an int32 acc.
 _emit_dot2 = {"vnni": _vpdpwssd, "maddubs": _pmaddwd, "generic": generic_signed_dot}.get(ISA.dot, _smlal_pairs)
-dot2_i16 = _multiply_accumulate(I32, _emit_dot2)
+dot2_i16 = _multiply_accumulate(I32, _emit_dot2, _load_pair if ISA.arm else _load_to_all_lanes)
 LARGEST_UNSIGNED = 127 if ISA.arm or ISA.dot == "maddubs" else 255  # the same on Arm's paths, as bits are
 SMALL_CODES = ISA.dot in ("maddubs", "sdot", "smull")  # whether `dot4` has no room for codes times their scale
 
@@ -242,10 +253,6 @@ def _beginning_with_bias(element, load):
         return acc.of(element)(acc, types.intp, types.intp), generate
 
     return begin
-
-
-def _load_to_all_lanes(b, address):
-    return broadcast(b, load_from(b, address, I32), LANES)
 
 
 def _load_vector(b, address):
@@ -370,11 +377,19 @@ add_first, room_in_first = _group_adder(False)
 add_second, room_in_second = _group_adder(True)
 
 
+def _loaded_zeros(b, tile):
+    """Arm: zeros from memory, where the units that compute are busier than those that load."""
+    zeros = cgutils.global_constant(b.module, "lcpu_zeros", ir.Constant(tile.vector, None))
+    zeros.align, zeros.linkage = 16, "linkonce_odr"
+    return tile_of(b, [load_again(b, zeros) for _ in range(tile.size)], tile)
+
+
 @intrinsic
 def zero_sums(context, like):
     """Zeros of like's shape."""
     tile = like.of(DOT_ELEMENT)
-    return tile(like), lambda context, b, sig, args: ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
+    return tile(like), lambda context, b, sig, args: (
+        _loaded_zeros(b, tile) if ISA.arm else ir.Constant(ir.ArrayType(tile.vector, tile.size), None))
 
 
 def _add_narrow(b, total, sums, scales, second=False):
@@ -382,30 +397,38 @@ def _add_narrow(b, total, sums, scales, second=False):
     return _smlal(b, total, _narrow_half(b, sums, False), _narrow_half(b, scales, second))
 
 
+def _narrow_both(b, first, second):
+    """The low halves of the lanes of one vector after those of the other."""
+    parts = [b.bitcast(vector, ir.VectorType(I16, 2 * LANES)) for vector in (first, second)]
+    order = [*range(0, 2 * LANES, 2), *range(2 * LANES, 4 * LANES, 2)]
+    return b.shuffle_vector(*parts, ir.Constant(ir.VectorType(I32, 2 * LANES), order))
+
+
+def _in_halves(b, pairs):
+    """The first of two int16 in each lane, then the second ones."""
+    order = [*range(0, 2 * LANES, 2), *range(1, 2 * LANES, 2)]
+    return b.shuffle_vector(pairs, pairs, ir.Constant(ir.VectorType(I32, 2 * LANES), order))
+
+
+def _half(b, vector, which):
+    order = ir.Constant(ir.VectorType(I32, LANES), list(range(which * LANES, (which + 1) * LANES)))
+    return b.shuffle_vector(vector, vector, order)
+
+
 def _emit_pair(b, total, first, second, scales, biases=None):
     if ISA.arm:  # these take the narrow halves of sums; `begin_first` and `begin_second` have added biases
-        return _add_narrow(b, _add_narrow(b, total, first, scales), second, scales, True)
+        # Or LLVM would take the scales from two registers, and have to move the second half of the sums.
+        scales = hide(b, _in_halves(b, scales))
+        sums = _narrow_both(b, first, second)
+        for half in (0, 1):
+            total = _smlal(b, total, _half(b, sums, half), _half(b, scales, half))
+        return total
     if DOT_ELEMENT == "i16":
         total = _emit_add(True)(b, _emit_add(False)(b, total, first, scales), second, scales)
         return _emit_dot2(b, total, scales, biases) if biases else total
     both = b.or_(b.shl(second, constant(second.type, 16)), b.and_(first, constant(first.type, 0xFFFF)))
     both = b.bitcast(both, scales.type)
     return _emit_dot2(b, total, b.add(both, b.bitcast(biases, scales.type)) if biases else both, scales)
-
-
-@intrinsic
-def settle_first(context, total, first, scales):
-    """(total, first) for `add_pair`, as soon as `first` is known: on Arm it is added at once, to free its registers."""
-    result = types.Tuple((total, first))
-
-    def generate(context, b, sig, args):
-        if not ISA.arm:
-            return context.make_tuple(b, result, args[:2])
-        nothing = ir.Constant(ir.ArrayType(first.vector, first.size), None)
-        added = elementwise(_add_narrow)((total, first, scales))[1](context, b, total(*sig.args), args)
-        return context.make_tuple(b, result, [added, nothing])
-
-    return result(total, first, scales), generate
 
 
 def _beginning(high):

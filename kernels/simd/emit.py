@@ -64,11 +64,28 @@ def stack_memory(b, nbytes):
     return memory
 
 
-def hide(b, number):
-    """A 64-bit number whose value LLVM does not know."""
-    hidden = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [number], False)
+def hide(b, value):
+    """A 64-bit number, or on Arm a vector, whose value LLVM does not know."""
+    register = "r" if value.type == I64 else "w"
+    hidden = b.asm(ir.FunctionType(value.type, [value.type]), "", f"={register},0", [value], False)
     hidden.attributes.add("readnone")  # so it may leave loops
     return hidden
+
+
+class _LoadAgain(ir.LoadInstr):
+    """A load that LLVM keeps where it is; llvmlite cannot say "volatile"."""
+
+    def descr(self, buf):
+        text: list[str] = []
+        super().descr(text)
+        buf.append("".join(text).replace("load ", "load volatile ", 1))
+
+
+def load_again(b, pointer):
+    """What is at a pointer, each time from memory."""
+    load = _LoadAgain(b.block, pointer, "")
+    b._insert(load)
+    return load
 
 
 def load_lanes(b, address, element, count=4):
