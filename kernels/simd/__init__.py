@@ -16,11 +16,11 @@ from .memory import prefetch_direct, prefetch_grouped, prefetch_levels, prefetch
 from .memory import splat_f32, splat_i16, splat_i32, store_bf16, store_f16, store_f32, store_i8, store_tile
 from .memory import zeros, zeros_f32, zeros_i32
 from .dot_products import BIAS_BASE, BIAS_LANES, BY_RUNS, DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, SMALL_CODES
-from .dot_products import add_biased_pair, add_first, add_group, add_pair, add_partial_sums, add_scaled, add_second
-from .dot_products import begin_block, begin_first, begin_second, dot_run, dot_run_signed, dot2_bf16, dot2_i16, dot4
-from .dot_products import dot4_signed, dot4_unsigned, fma_run, fma_tokens, group_sums, init_from_bias, partial_sums
-from .dot_products import room_in_first, room_in_second, scale_add, scale_add_two, scaled, scaled_above
-from .dot_products import subtracted_from, zero_sums
+from .dot_products import add_partial_sums, add_scaled, begin_block, dot2_bf16, dot2_i16, dot4, dot4_signed
+from .dot_products import dot4_unsigned, dot_run, dot_run_signed, fma_run, fma_tokens, init_from_bias, partial_sums
+from .dot_products import scale_add, scale_add_two
+from .group_sums import add_biased_pair, add_first, add_group, add_pair, add_second, begin_first, begin_second
+from .group_sums import group_sums, room_in_first, room_in_second, scaled, scaled_above, subtracted_from, zero_sums
 from .scalars import bits_to_float, get_f16, get_f32, get_i32, get_i64, get_u16, get_u8, nearest_f16, number_table
 from .scalars import opaque, put_f16, put_f32, put_i32, put_i64, put_u16, put_u8, table_address
 from .shuffles import alternate, byte_of_lane, even_bytes, even_twice, evens, odd_bytes, odd_twice, odds

@@ -3,7 +3,8 @@
     python cross.py CPU FEATURES [--triple T] FORMAT:TOKENS ...   the tile of a block format for so many tokens
     python cross.py CPU FEATURES [--triple T] threads             the functions with which threads wait
 
-prints the assembly of each after a line "== NAME RESULTS", of which 4 times RESULTS come from a tile. LCPU_ISA names the path, FEATURES are LLVM's: +neon,+dotprod.
+prints the assembly of each after a line "== NAME RESULTS": so many vectors of results come from a tile. LCPU_ISA names
+the path, FEATURES are LLVM's: +neon,+dotprod.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def main(cpu: str, features: str, *wanted: str) -> None:
     if wanted[0] == "--triple":
         _, triple, *wanted = wanted
     pretend(cpu, features, triple)
-    import alone  # beside this file; it imports what must see the other machine
+    import alone  # beside this file
+
     from lcpu.kernels.kernel_cache import KernelFile
 
     KernelFile.save_overload = lambda self, signature, result: None

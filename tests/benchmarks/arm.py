@@ -1,9 +1,9 @@
 """How many cycles matmuls take on Arm processors: computed from their code by llvm-mca, not measured.
 
-    python -m tests.benchmarks.arm [--llama-cpp FOLDER] [--path neon-dotprod] [--type q8_0 ...] [--cpu neoverse-n1 ...]
+    python -m tests.benchmarks.arm [--llama-cpp FOLDER] [--path neon-dotprod] [--type q8_0] [--cpu neoverse-n1]
 
-A product is 32 values of 4 rows with 8 tokens, once all is in the first-level cache. `peak` is the share of what the
-unit for these products can do. `spills` are vectors that wait on the stack. FOLDER is llama.cpp's source, whose repacked
+A product is 32 values of 4 rows with 8 tokens, once all is in the first-level cache. `of peak` is the share of what the
+unit for these products can do. `spills` are vectors that wait on the stack. FOLDER is llama.cpp's source. Its repacked
 kernels are compiled by aarch64-linux-gnu-g++, for 8 tokens, or for 4 of them twice; `16 tokens` are those that take as
 many at once. Needs llvm-mca (Debian's llvm-19 knows most processors).
 """
@@ -28,7 +28,8 @@ DOT, MATRIX, FMA = ("sdot v{}.4s, v30.16b, v31.16b", "smmla v{}.4s, v30.16b, v31
                     "fmla v{}.4s, v30.4s, v31.s[1]")
 # Of a type: values of a round of our loop, the loops around the busiest one that belong to it and their rounds, and
 # products of a multiplying instruction for a row.
-OURS = {"q8_0": (32, 0, ()), "q4_0": (32, 0, ()), "q4_k": (256, 1, (4,)), "q6_k": (256, 1, (4,)), "i2_s": (128, 1, (2,)),
+OURS = {"q8_0": (32, 0, ()), "q4_0": (32, 0, ()),
+        "q4_k": (256, 1, (4,)), "q6_k": (256, 1, (4,)), "i2_s": (128, 1, (2,)),
         "f16": (32, 1, (8,))}
 # llama.cpp's kernel, rows and tokens of it, the loop (the busiest is 0), and the same as above.
 THEIRS = {

@@ -128,7 +128,8 @@ def for_arm(isa: str, *wanted: str, triple: str = ARM, cpu: str = "neoverse-n1")
     return done.stdout.split("== ")[1:]
 
 
-@pytest.mark.parametrize(("isa", "dot", "sizes"), [("neon-dotprod", "sdot", (8, 4, 2, 1)), ("neon-i8mm", "usdot", (8,))])
+@pytest.mark.parametrize(
+    ("isa", "dot", "sizes"), [("neon-dotprod", "sdot", (8, 4, 2, 1)), ("neon-i8mm", "usdot", (8,))])
 def test_dot_products_on_arm(isa, dot, sizes):
     """A tile's sums stay in registers, and an activation is a part of the instruction that takes it."""
     tiles = [f"{name}:{tokens}" for name in ("q8_0", "q4_0", "i2_s", "q4_k", "q6_k") for tokens in sizes]
