@@ -73,6 +73,16 @@ class Config:
             raise self.error(name, f"is {value!r:.80}, not a positive number: {_WAY_OUT}")
         return float(value)
 
+    def layer_kinds(self, kinds: Mapping[str, bool]) -> list[bool] | None:
+        """What "layer_types" says of each layer, by a table of what there may be; None if it is not there."""
+        layers, found = self.count("num_hidden_layers"), self.get("layer_types")
+        if found is None:
+            return None
+        if isinstance(found, list) and len(found) == layers and all(kind in kinds for kind in found):
+            return [kinds[kind] for kind in found]
+        raise self.error("layer_types", f"is {str(found)[:80]}; lcpu converts a list of {layers} layers, each "
+                         f"{' or '.join(kinds)}")
+
     def flag(self, name: str, default: bool = False) -> bool:
         value = default if self.get(name) is None else self.get(name)
         if not isinstance(value, bool):

@@ -16,7 +16,7 @@ from .architecture import DECODER_BLOCK, Architecture, Shape, sizes
 from .experts import EXPERTS, check_renormalized, expert_metadata
 
 _SIGMOID = 2  # GGUF's expert_gating_func
-_KINDS = ("full_attention", "conv")
+_KINDS = {"full_attention": True, "conv": False}
 _DENSE: dict[str, Shape] = {name: shape for name, shape in DECODER_BLOCK.items()
                             if name.startswith("ffn_") and "norm" not in name}
 _ATTENTION: dict[str, Shape] = {name: shape for name, shape in DECODER_BLOCK.items() if name.startswith("attn_")} | {
@@ -30,14 +30,10 @@ _DEFAULTS_OF_EXPERTS = {"num_dense_layers": 2, "num_experts": 32, "num_experts_p
 
 def _attends(config: Config) -> list[bool]:
     """Which layers have attention."""
-    layers, kinds, indices = (config.count("num_hidden_layers"), config.get("layer_types"),
-                              config.get("full_attn_idxs"))
-    if kinds is None and indices is not None:
-        return [layer in indices for layer in range(layers)]
-    if isinstance(kinds, list) and len(kinds) == layers and all(kind in _KINDS for kind in kinds):
-        return [kind == _KINDS[0] for kind in kinds]
-    raise config.error("layer_types", f"is {str(kinds)[:80]}; lcpu converts a list of {layers} layers, each "
-                       f"{' or '.join(_KINDS)}")
+    kinds, indices = config.layer_kinds(_KINDS), config.get("full_attn_idxs")
+    if kinds is None:  # all of them, where nothing is said
+        return [indices is None or layer in indices for layer in range(config.count("num_hidden_layers"))]
+    return kinds
 
 
 def _metadata(config: Config) -> dict[str, Value]:

@@ -30,14 +30,9 @@ _DRAFTS = "the model has layers that draft tokens (MTP): they are left out"
 
 def _recurrent(config: Config) -> list[bool]:
     """Which layers are delta nets."""
-    layers, kinds = config.count("num_hidden_layers"), config.get("layer_types")
-    if kinds is None:
-        interval = config.count("full_attention_interval", _INTERVAL)
-        return [(layer + 1) % interval > 0 for layer in range(layers)]
-    if isinstance(kinds, list) and len(kinds) == layers and all(kind in _KINDS for kind in kinds):
-        return [_KINDS[kind] for kind in kinds]
-    raise config.error("layer_types", f"is {str(kinds)[:80]}; lcpu converts a list of {layers} layers, each "
-                       f"{' or '.join(_KINDS)}")
+    layers, interval = config.count("num_hidden_layers"), config.count("full_attention_interval", _INTERVAL)
+    kinds = config.layer_kinds(_KINDS)
+    return [(layer + 1) % interval > 0 for layer in range(layers)] if kinds is None else kinds
 
 
 def metadata(config: Config) -> dict[str, Value]:

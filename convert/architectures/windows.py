@@ -36,13 +36,10 @@ def check_reads_back(config: Config) -> None:
 
 def layer_kinds(config: Config, period: int) -> list[bool]:
     """Whether each layer has a window."""
-    layers, kinds = config.count("num_hidden_layers"), config.get("layer_types")
-    if kinds is None:
-        return _pattern(layers, config.count("sliding_window_pattern", period))
-    if isinstance(kinds, list) and len(kinds) == layers and all(kind in _KINDS for kind in kinds):
-        return [_KINDS[kind] for kind in kinds]
-    raise config.error("layer_types", f"is {str(kinds)[:80]}; lcpu converts a list of {layers} layers, each "
-                       f"{' or '.join(_KINDS)}")
+    kinds = config.layer_kinds(_KINDS)
+    if kinds is not None:
+        return kinds
+    return _pattern(config.count("num_hidden_layers"), config.count("sliding_window_pattern", period))
 
 
 def _pattern(layers: int, period: int) -> list[bool]:
