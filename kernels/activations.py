@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from .jit import device, row_kernel  # before Numba itself, whose errors it explains
 from numba import float32, int32, uint16
 
-from .simd import LANES, absolute, fma, get_i64, load_f32, maximum, nearest_f16, put_f32, put_i32, put_u16
-from .simd import reduce_add, reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32, store_bf16, store_f32
-from .simd import store_i8, to_i32
+from .simd import BIAS_BASE, BIAS_LANES, LANES, absolute, fma, get_i64, load_f32, maximum, nearest_f16, put_f32
+from .simd import put_i32, put_u16, reduce_add, reduce_add_i32, reduce_max, rint, round_f16, splat_f32, splat_i32
+from .simd import store_bf16, store_f32, store_i8, to_i32
 
 BLOCK = 32
 SCALE = 32  # byte offset of a block's scale, after its 32 int8 values
 BIAS = SUM = 36  # byte offset of its first bias, or of its sum
+BIAS_BYTES = 4 * BIAS_LANES  # of a bias, as `begin_block` takes it
 ROW_SCALE, ROW_BIAS, ROW_VALUES = 0, 4, 8  # byte offsets in a row of Int8Rows
 LARGE_BLOCK, LARGE_BYTES = 256, 308  # values and bytes of a block of LargeInt8Blocks
 RUN, BIASES = 72, 64  # bytes of 64 values with their biases, and of these values
@@ -38,6 +39,8 @@ class Float32:
 class Int8Blocks:
     """32 int8 values, their float32 scale, and for each `group` of them an int32 bias, -offset * their sum.
 
+    A bias takes BIAS_BYTES: what vectors of sums begin with.
+
     Unsigned weights are stored with `offset` added. Adding the bias to a sum of products takes the offset out again.
     With `summed`, there is one float32, scale * sum, instead of the biases: for formats with an offset in each block.
     """
@@ -48,7 +51,7 @@ class Int8Blocks:
 
     @property
     def block_bytes(self) -> int:
-        return BIAS + 4 * (BLOCK // self.group)
+        return BIAS + (4 if self.summed else BIAS_BYTES * (BLOCK // self.group))
 
     def row_bytes(self, width: int) -> int:
         return width // BLOCK * self.block_bytes
@@ -113,6 +116,12 @@ def _quantize_half(x, out, inverse):
 
 
 @device
+def _put_bias(address, bias):
+    for lane in range(BIAS_LANES):
+        put_i32(address + 4 * lane, int32(BIAS_BASE + bias))
+
+
+@device
 def quantize_block(x, out, offset, group, summed):
     """value = 127 x / max |x| rounded half to even, scale = max |x| / 127 rounded to float16.
 
@@ -127,10 +136,10 @@ def quantize_block(x, out, offset, group, summed):
     if summed:
         put_f32(out + SUM, scale * float32(first + second))
     elif group == BLOCK:
-        put_i32(out + BIAS, int32(-offset * (first + second)))
+        _put_bias(out + BIAS, -offset * (first + second))
     else:
-        put_i32(out + BIAS, int32(-offset * first))
-        put_i32(out + BIAS + 4, int32(-offset * second))
+        _put_bias(out + BIAS, -offset * first)
+        _put_bias(out + BIAS + BIAS_BYTES, -offset * second)
 
 
 @row_kernel

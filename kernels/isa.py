@@ -11,6 +11,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from .arm_features import on_arm, system_features
 from .errors import LcpuError
 
 TILES = (8, 4, 2, 1)  # how many tokens a matmul tile may have
@@ -42,13 +43,23 @@ class Isa:
 
     name: str
     lanes: int  # 32-bit lanes of a vector, which is also the rows of a weight panel
-    dot: str  # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd) or "generic" (plain LLVM vectors)
+    # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd), "usdot" (and sdot), "sdot", "smull", "generic" (plain LLVM)
+    dot: str
     tile_panels: tuple[int, int, int, int]  # panels of a matmul tile of each size in TILES: they must fit in registers
     needs: tuple[tuple[str, ...], ...] = ()  # alternative sets of LLVM feature names; each set suffices
     prefetch: Prefetch = Prefetch()
     tile_registers: str = ""  # "amx", or "emulated" in plain vectors: products of 16 tokens with 16 rows; "" has none
     bf16: bool = False  # whether pairs of bfloat16 are multiplied and added in one instruction
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
+
+    @property
+    def arm(self) -> bool:
+        """Whether kernels name Arm's instructions."""
+        return self.dot in ("usdot", "sdot", "smull")
+
+    @property
+    def x86(self) -> bool:
+        return self.dot in ("vnni", "maddubs")
 
     def runs_on(self, features: frozenset[str]) -> bool:
         return not self.needs or any(features.issuperset(wanted) for wanted in self.needs)
@@ -66,6 +77,7 @@ def _amx_permitted() -> bool:
 _ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _GENERIC = (("f16c",),) if _ON_X86 else ()  # without it, float16 would need library calls that LLVM cannot find
 _AVX2 = ("avx2", "fma", "f16c")
+_NEON_PANELS = (1, 1, 2, 4)  # eight totals, their eight sums and the values of eight tokens fit in 32 registers
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 
 ISAS = {  # best first
@@ -75,6 +87,9 @@ ISAS = {  # best first
         Isa("avx512-vnni", 16, "vnni", (2, 4, 4, 4), (_AVX512,)),
         Isa("avx-vnni", 8, "vnni", (1, 2, 2, 4), ((*_AVX2, "avxvnni"), _AVX512)),
         Isa("avx2", 8, "maddubs", (1, 2, 2, 4), (_AVX2,)),
+        Isa("neon-i8mm", 4, "usdot", _NEON_PANELS, (("neon", "dotprod", "i8mm"),)),
+        Isa("neon-dotprod", 4, "sdot", _NEON_PANELS, (("neon", "dotprod"),)),
+        Isa("neon", 4, "smull", _NEON_PANELS, (("neon",),)),
         Isa("generic", 4, "generic", (1, 1, 1, 4), _GENERIC),
         # The panel layout of AVX-512, and AMX's registers, without their instructions: any machine can test those.
         Isa("generic-16", 16, "generic", (2, 4, 4, 4), _GENERIC, tile_registers="emulated"),
@@ -104,10 +119,26 @@ _TUNED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+_BF16 = {"avx512-amx": "avx512bf16", "avx512-vnni": "avx512bf16", "neon-i8mm": "bf16"}
+
+
 @cache
 def host_features() -> frozenset[str]:
     """LLVM's names of the features that this processor and its operating system offer."""
-    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present) | system_features()
+
+
+def arm_target() -> tuple[str, str] | tuple[None, None]:
+    """LLVM's names of the Arm processor to compile for and of all features of this one; None to let LLVM choose.
+
+    With dot products, that processor is Neoverse N1, of which LLVM has the details: for some others LLVM orders the
+    instructions of a tile so that its registers do not suffice.
+    """
+    if not on_arm():
+        return None, None
+    seen, known = llvm.get_host_cpu_features(), sorted(system_features())
+    features = ",".join([*filter(None, [seen.flatten()]), *(f"+{name}" for name in known if not seen.get(name))])
+    return "neoverse-n1" if "dotprod" in host_features() else llvm.get_host_cpu_name(), features
 
 
 def available() -> list[str]:
@@ -124,7 +155,8 @@ def active() -> Isa:
         raise LcpuError("this processor has no F16C instructions (x86 before 2012): lcpu cannot run on it")
     if not wanted:
         best, processor = available()[0], llvm.get_host_cpu_name()
-        return _chosen(ISAS[best], f"the best of what {processor} offers: {', '.join(available())}")
+        has = f" ({', '.join(sorted(system_features()))})" if on_arm() else ""
+        return _chosen(ISAS[best], f"the best of what {processor}{has} offers: {', '.join(available())}")
     if wanted not in ISAS:
         raise LcpuError(f"LCPU_ISA={wanted} is unknown; this machine can run: {', '.join(available())}")
     if wanted not in available() and not os.environ.get("NUMBA_CPU_NAME"):
@@ -137,5 +169,5 @@ def _chosen(isa: Isa, reason: str) -> Isa:
     """The path with the settings for this processor family."""
     processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
     tuned = next((paths for family, paths in _TUNED.items() if processor.startswith(family)), {})
-    bf16 = isa.name.startswith("avx512-") and "avx512bf16" in host_features()
+    bf16 = _BF16.get(isa.name) in host_features()
     return replace(isa, reason=reason, bf16=bf16, **tuned.get(isa.name, {}))

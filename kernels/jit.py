@@ -27,7 +27,7 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from .isa import active, host_features
+from .isa import active, arm_target, host_features
 from .kernel_cache import KernelFile, can_keep
 from .simd import load_operands
 
@@ -35,6 +35,10 @@ OPERANDS = 16  # of an instruction, that go to a kernel as arguments; where ther
 _OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
 _STACK = 16 << 20  # bytes, whatever the system allows a thread by default: LLVM's recursion is deep
 _listener: Callable[[str], None] | None = None
+
+
+if config.CPU_NAME is None and config.CPU_FEATURES is None:  # before Numba asks LLVM
+    config.CPU_NAME, config.CPU_FEATURES = arm_target()
 
 
 class Kernel:

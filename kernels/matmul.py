@@ -23,7 +23,7 @@ PANEL_GROUP = 4  # panels of the largest tile: matrices, their results and share
 
 tile = sweep = multiply = hole()  # a format's tile, and the two templates around it, bound to this tile
 wide = hole()  # the same as `_multiply` for as many tokens as it likes to take; it returns how many it took
-panels_8 = panels_4 = panels_2 = panels_1 = hole()  # of a tile of so many tokens
+panels_8 = panels_4 = panels_2 = panels_1 = hole()  # of a tile of so many tokens; panels_8 may be 0: no such tile
 
 
 @template
@@ -48,7 +48,7 @@ def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_
     while token < tokens:
         left = tokens - token
         a, o = x + token * x_stride, out + token * out_stride
-        if left > 4:
+        if panels_8 and left > 4:
             sweep(zeros(panels_8, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                   accumulate, *others)
             token += 8
@@ -84,6 +84,7 @@ def multiplier(tile: Callable[..., Any], name: str,
                panels: tuple[int, int, int, int] = ISA.tile_panels,
                wide: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """`_multiply` for a format's tile, as a function that kernels call. panels: of tiles of 8, 4, 2 and 1 tokens.
+    The first may be 0: there is no tile of 8.
 
     wide: takes tokens before the tile does, as `..wide` makes it.
     """

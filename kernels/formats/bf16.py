@@ -12,7 +12,7 @@ from ..simd import ISA, LANES, bits_to_float, dot2_bf16, fma_tokens, get_i32, ge
 from ..simd import panel_high_bf16, panel_low_bf16, prefetch_address, prefetch_direct, prefetch_unpacked, put_f32
 from ..simd import put_u16, zeros_f32
 from .floats import RUN, float_decoder
-from .format import make_format
+from .format import FLOAT_PANELS, make_format
 
 _PAIRS = 4 * LANES  # panel bytes of two values of each row
 _BF16 = ISA.bf16
@@ -68,4 +68,4 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
 FORMAT = make_format("bf16", 30, 1, 2, BFloat16Pairs() if _BF16 else Float32(),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      dequantize_blocks=float_decoder("bf16", 2, panel_bf16, dequantize_block),
-                     pack_block=pack_block, tile=tile, adjacent_blocks=2)
+                     pack_block=pack_block, tile=tile, panels=FLOAT_PANELS, adjacent_blocks=2)

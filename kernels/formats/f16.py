@@ -4,7 +4,7 @@ from ..activations import Float32
 from ..jit import device
 from ..simd import get_f16, get_f32, get_u16, panel_f16, put_f16, put_f32, put_u16
 from .floats import float_decoder, float_tile
-from .format import make_format
+from .format import FLOAT_PANELS, make_format
 
 
 @device
@@ -27,4 +27,4 @@ tile = float_tile("f16", 2, panel_f16)
 FORMAT = make_format("f16", 1, 1, 2, Float32(rounded=True),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      dequantize_blocks=float_decoder("f16", 2, panel_f16, dequantize_block),
-                     pack_block=pack_block, tile=tile)
+                     pack_block=pack_block, tile=tile, panels=FLOAT_PANELS)

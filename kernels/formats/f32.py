@@ -4,7 +4,7 @@ from ..activations import Float32
 from ..jit import device
 from ..simd import get_f32, panel_f32, put_f32
 from .floats import float_decoder, float_tile
-from .format import make_format
+from .format import FLOAT_PANELS, make_format
 
 
 @device
@@ -27,4 +27,4 @@ tile = float_tile("f32", 4, panel_f32)
 FORMAT = make_format("f32", 0, 1, 4, Float32(),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
                      dequantize_blocks=float_decoder("f32", 4, panel_f32, dequantize_block),
-                     pack_block=pack_block, tile=tile)
+                     pack_block=pack_block, tile=tile, panels=FLOAT_PANELS)

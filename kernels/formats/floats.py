@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..jit import bind, device, hole, template
-from ..simd import LANES, fma_tokens, prefetch_address, prefetch_ahead, prefetch_unpacked, store_f32, zeros, zeros_f32
+from ..simd import BY_RUNS, LANES, fma_run, fma_tokens, prefetch_address, prefetch_ahead, prefetch_unpacked, store_f32
+from ..simd import zeros, zeros_f32
 
 RUN = 32  # products that are summed before they are added to the total: short sums round less
 
-load = prefetch = step = value_bytes = dequantize_block = hole()  # step: bytes of a vector of values in a panel
+load = prefetch = value_bytes = dequantize_block = hole()
+step = four_steps = hole()  # bytes of one and of four vectors of values in a panel
 
 
 @template
@@ -16,7 +18,19 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks, *ahead):
     end = panel + panel_stride
     while blocks > 0:
         sums, upcoming = zeros_f32(acc), prefetch_address(acc, panel, end, panel_stride)
-        for _ in range(min(blocks, RUN)):
+        run = min(blocks, RUN)
+        if BY_RUNS:
+            for _ in range(run // 4):
+                prefetch(acc, upcoming, panel_stride, four_steps)
+                prefetch_ahead(acc, panel, panel_stride, four_steps, ahead)
+                sums = fma_run(sums, (load(acc, panel, panel_stride), load(acc, panel + step, panel_stride),
+                                      load(acc, panel + 2 * step, panel_stride),
+                                      load(acc, panel + 3 * step, panel_stride)), x, x_stride)
+                panel += 4 * step
+                upcoming += 4 * step
+                x += 16
+            run = run % 4
+        for _ in range(run):
             prefetch(acc, upcoming, panel_stride, step)
             prefetch_ahead(acc, panel, panel_stride, step, ahead)
             sums = fma_tokens(sums, load(acc, panel, panel_stride), x, x_stride)
@@ -34,7 +48,8 @@ def float_tile(name: str, value_bytes: int, load: Callable[..., Any],
 
     It takes one more operand where memory that is to be prefetched too lies so many bytes ahead.
     """
-    return device(bind(_tile, f"tile_{name}", load=load, prefetch=prefetch, step=value_bytes * LANES))
+    return device(bind(_tile, f"tile_{name}", load=load, prefetch=prefetch, step=value_bytes * LANES,
+                       four_steps=4 * value_bytes * LANES))
 
 
 @template

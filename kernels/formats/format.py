@@ -17,13 +17,19 @@ from ..rows import decode, dequantize, encode, encode_weighted, pack
 from ..simd import ISA, LANES
 
 def _grouped_panels() -> tuple[int, int, int, int]:
-    """Panels of tiles that need an integer total beside each sum of products: 16 of both do not fit in registers."""
+    """Panels of tiles that need an integer total beside each sum of products: 16 of both do not fit in registers.
+
+    On Arm eight of both leave too few for weights that are unpacked once for all tokens.
+    """
+    if ISA.arm:
+        return 0, 1, 1, 2
     eight, four, two, one = (panels if panels * tokens < 16 else panels // 2
                              for panels, tokens in zip(ISA.tile_panels, TILES, strict=True))
     return eight, four, two, one
 
 
 GROUPED_PANELS = _grouped_panels()
+FLOAT_PANELS = (2, 2, 4, 4) if ISA.arm else ISA.tile_panels  # more sums, as each waits for the one before
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 
 from numba import float32, int32
 
-from ..activations import BIAS, SCALE, Int8Blocks
+from ..activations import BIAS, BIAS_BYTES, SCALE, Int8Blocks
 from ..jit import Template, bind, device, hole, inlined, template
-from ..simd import DOT_ELEMENT, LANES, add_partial_sums, bits, dot4, fma, get_u8, init_from_bias, panel_bytes
-from ..simd import panel_f16, panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_levels
-from ..simd import put_i32, scale_add, scale_add_two, splat_f32, table_lookup
+from ..simd import DOT_ELEMENT, LANES, add_partial_sums, begin_block, bits, dot4, fma, get_u8, panel_bytes, panel_f16
+from ..simd import panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_levels, put_i32
+from ..simd import scale_add, scale_add_two, splat_f32, table_lookup
 
 _VECTOR = 4 * LANES
 _ONES, _LOW_PAIRS = 0x01010101, 0x03030303
@@ -168,10 +168,10 @@ def _tile_by_32(acc, panel, panel_stride, x, x_stride, blocks):
             low = fma(panel_low_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             high = fma(panel_high_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             scales += LANES
-            sums = dot(init_from_bias(acc, x + BIAS, x_stride), panel, panel_stride, x, x_stride)
+            sums = dot(begin_block(acc, x + BIAS, x_stride), panel, panel_stride, x, x_stride)
             acc = scale_add(acc, sums, low, x + SCALE, x_stride)
             x += step
-            sums = dot(init_from_bias(acc, x + BIAS, x_stride), panel + codes, panel_stride, x, x_stride)
+            sums = dot(begin_block(acc, x + BIAS, x_stride), panel + codes, panel_stride, x, x_stride)
             acc = scale_add(acc, sums, high, x + SCALE, x_stride)
             x += step
             panel += 2 * codes
@@ -190,7 +190,7 @@ def _tile_by_16(acc, panel, panel_stride, x, x_stride, blocks):
             low = fma(panel_low_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             high = fma(panel_high_nibbles(acc, scales, panel_stride), step_scale, least_scale)
             scales += LANES
-            first, second = init_from_bias(acc, x + BIAS, x_stride), init_from_bias(acc, x + BIAS + 4, x_stride)
+            first, second = begin_block(acc, x + BIAS, x_stride), begin_block(acc, x + BIAS + BIAS_BYTES, x_stride)
             first, second = dots(first, second, panel, panel_stride, x, x_stride)
             acc = scale_add_two(acc, first, second, low, high, x + SCALE, x_stride)
             panel += codes

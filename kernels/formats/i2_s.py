@@ -9,16 +9,17 @@ from numba import float32, int32
 
 from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
 from ..jit import device, inlined
-from ..simd import LANES, absolute, add_partial_sums, add_to_bytes, bits, dot4, fma, get_f32, get_i32, get_u8
-from ..simd import init_from_bias, load_f32, load_tile, maximum, minimum, panel_bytes, panel_f32, partial_sums
-from ..simd import prefetch_address, prefetch_unpacked, put_f32, put_i32, scale_add, splat_f32, splat_i32, store_i8
-from ..simd import store_tile, to_i32, zeros, zeros_i32
+from ..simd import BY_RUNS, ISA, LANES, absolute, add_partial_sums, add_to_bytes, bits, dot4, dot_run, fma, get_f32
+from ..simd import get_i32, get_u8, init_from_bias, load_f32, load_tile, maximum, minimum, opaque, panel_bytes
+from ..simd import panel_f32, panel_vectors, partial_sums, prefetch_address, prefetch_unpacked, put_f32, put_i32
+from ..simd import scale_add, splat_f32, splat_i32, store_i8, store_tile, to_i32, zeros, zeros_i32
 from ..wide import wide_rows
 from .format import make_format
 
 _BYTES = 32
 _PANEL_BLOCK = _BYTES * LANES
 _VECTOR = 4 * LANES
+_FOUR = 4 * _VECTOR
 _CODES = 128 * LANES  # bytes of a block's codes, unpacked
 _CHAIN = 4  # vectors whose products go to the same partial sums
 _ZEROS = 0x55555555  # a code of 1 in every place
@@ -67,6 +68,24 @@ def scale_behind(end):
     return get_f32(end)
 
 
+@inlined
+def _dot_four(sums, panel, panel_stride, x, x_stride):
+    """sums + the products of four vectors."""
+    a, b, c, d = panel_vectors(sums, panel, panel_stride, 4)
+    sums = dot_run(sums, (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3)), x, x_stride)
+    sums = dot_run(sums, (bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3)), x + 32, x_stride)
+    sums = dot_run(sums, (bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3)), x + 64, x_stride)
+    return dot_run(sums, (bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3)), x + 96, x_stride)
+
+
+@inlined
+def _vectors():
+    """How many a block has. On Arm LLVM may not know: registers suffice for one chain at a time."""
+    if BY_RUNS:
+        return opaque(8)
+    return 8
+
+
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
@@ -76,15 +95,19 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     total = init_from_bias(acc, x + ROW_BIAS, x_stride)
     for _ in range(blocks):
         upcoming = prefetch_address(acc, panel, end, panel_stride)
-        for start in range(0, 8, _CHAIN):
+        for start in range(0, _vectors(), _CHAIN):
             partial = partial_sums(total)
-            for i in range(start, start + _CHAIN):
-                prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _VECTOR)
-                packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
-                partial = dot4(partial, bits(packed, 6, 3), values + 4 * i, x_stride)
-                partial = dot4(partial, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
-                partial = dot4(partial, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
-                partial = dot4(partial, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
+            if BY_RUNS:
+                prefetch_unpacked(acc, upcoming + _VECTOR * start, panel_stride, _FOUR)
+                partial = _dot_four(partial, panel + _VECTOR * start, panel_stride, values + 4 * start, x_stride)
+            else:
+                for i in range(start, start + _CHAIN):
+                    prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _VECTOR)
+                    packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
+                    partial = dot4(partial, bits(packed, 6, 3), values + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
             total = add_partial_sums(total, partial)
         panel += _PANEL_BLOCK
         values += 128
@@ -115,4 +138,5 @@ def _scaled(panel, x, x_stride, sums):
 WIDE = wide_rows("i2_s", _PANEL_BLOCK, 4 * LANES, unpack_blocks, _scaled)
 FORMAT = make_format("i2_s", 36, 128, _BYTES, Int8Rows(offset=1),
                      quantize_block=quantize_block, dequantize_block=dequantize_block,
-                     pack_block=pack_block, tile=tile, row_factor=scale_behind, wide=WIDE)
+                     pack_block=pack_block, tile=tile, row_factor=scale_behind, wide=WIDE,
+                     panels=(1, 2, 2, 4) if ISA.arm else ISA.tile_panels)

@@ -14,8 +14,8 @@ from ..activations import BIAS, SCALE
 from ..error_feedback import Grid
 from ..fitting import inverse, weigh_256, with_own_weights
 from ..jit import device
-from ..simd import LANES, alloca, get_f16, get_i64, get_u16, get_u8, init_from_bias, panel_f16, panel_i8
-from ..simd import prefetch_address, prefetch_levels, put_u16, put_u8, scale_add
+from ..simd import LANES, alloca, begin_block, get_f16, get_i64, get_u16, get_u8, panel_f16, panel_i8, prefetch_address
+from ..simd import prefetch_levels, put_u16, put_u8, scale_add
 from ..weighted_fitting import group_scales_fitter
 from .format import make_format
 from .iq4_nl import ACTIVATION, best_scale, dot_levels, nearest, nearest_alone, put_levels, put_values
@@ -105,7 +105,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         for _ in range(8):
             prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _GROUP)
             group_scale = scale * panel_i8(acc, panel, panel_stride)
-            sums = dot_levels(init_from_bias(acc, x + BIAS, x_stride), panel + LANES, panel_stride, x, x_stride)
+            sums = dot_levels(begin_block(acc, x + BIAS, x_stride), panel + LANES, panel_stride, x, x_stride)
             acc = scale_add(acc, sums, group_scale, x + SCALE, x_stride)
             panel += _GROUP
             x += _STEP

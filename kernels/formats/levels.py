@@ -11,9 +11,9 @@ from numba import uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, SIGNED_OFFSET, alloca, bits, dot4_signed, get_u8, init_from_bias, load_f32, panel_bytes
-from ..simd import prefetch_address, prefetch_levels, put_u8, scale_add, splat_f32, steps, store_i8, table_lookup
-from ..simd import to_i32
+from ..simd import BY_RUNS, LANES, SIGNED_OFFSET, alloca, begin_block, bits, dot4_signed, dot_run_signed, get_u8
+from ..simd import load_f32, panel_bytes, panel_vectors, prefetch_address, prefetch_levels, put_u8, scale_add
+from ..simd import splat_f32, steps, store_i8, table_lookup, to_i32
 
 _VECTOR = 4 * LANES
 
@@ -25,11 +25,16 @@ lookup = nearest_number = dot = load_scale = scale_bytes = block_bytes = step = 
 
 @template
 def _dot_signed(total, panel, panel_stride, x, x_stride):
-    for i in range(4):
-        packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
-        total = dot4_signed(total, lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
-        total = dot4_signed(total, lookup(bits(packed, 4, 15)), x + 16 + 4 * i, x_stride)
-    return total
+    if not BY_RUNS:
+        for i in range(4):
+            packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
+            total = dot4_signed(total, lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
+            total = dot4_signed(total, lookup(bits(packed, 4, 15)), x + 16 + 4 * i, x_stride)
+        return total
+    a, b, c, d = panel_vectors(total, panel, panel_stride, 4)
+    return dot_run_signed(total, (lookup(bits(a, 0, 15)), lookup(bits(b, 0, 15)), lookup(bits(c, 0, 15)),
+                                  lookup(bits(d, 0, 15)), lookup(bits(a, 4, 15)), lookup(bits(b, 4, 15)),
+                                  lookup(bits(c, 4, 15)), lookup(bits(d, 4, 15))), x, x_stride)
 
 
 def signed_dot(name: str, levels: Sequence[int]) -> Callable[..., Any]:
@@ -46,7 +51,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
         prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, block_bytes)
-        sums = dot(init_from_bias(acc, x + BIAS, x_stride), panel + scale_bytes, panel_stride, x, x_stride)
+        sums = dot(begin_block(acc, x + BIAS, x_stride), panel + scale_bytes, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, load_scale(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += block_bytes
         x += step

@@ -7,7 +7,8 @@ Byte j of the fifth bits holds those of values j, j + 4, .. j + 28, from its low
 from numba import int32
 
 from ..jit import device, inlined
-from ..simd import LANES, add_partial_sums, bits, dot4, get_i32, panel_bytes, partial_sums, put_i32
+from ..simd import LANES, add_partial_sums, bits, dot4, dot_run, get_i32, panel_bytes, panel_vectors, partial_sums
+from ..simd import put_i32
 
 NIBBLES = 16  # bytes of a row
 FIFTHS = 4
@@ -32,13 +33,18 @@ def gather_nibbles(source, high, panel, lane):
 
 
 @inlined
+def add_nibbles(sums, panel, panel_stride, x, x_stride):
+    """sums + 32 products."""
+    a, b, c, d = panel_vectors(sums, panel, panel_stride, 4)
+    return dot_run(sums, (bits(a, 0, 15), bits(b, 0, 15), bits(c, 0, 15), bits(d, 0, 15),
+                          bits(a, 4, 15), bits(b, 4, 15), bits(c, 4, 15), bits(d, 4, 15)), x, x_stride)
+
+
+@inlined
 def dot_nibbles(total, panel, panel_stride, x, x_stride):
     """total + 32 products."""
     partial = partial_sums(total)
-    for i in range(4):
-        packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
-        partial = dot4(partial, bits(packed, 0, 15), x + 4 * i, x_stride)
-        partial = dot4(partial, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
+    partial = add_nibbles(partial, panel, panel_stride, x, x_stride)
     return add_partial_sums(total, partial)
 
 

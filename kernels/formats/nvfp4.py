@@ -10,12 +10,11 @@ groups 1, 2 and 3, and for each group two vectors: bytes 0 to 3 and bytes 4 to 7
 
 from numba import float32, int64, uint8
 
-from ..activations import BIAS, SCALE
+from ..activations import BIAS, BIAS_BYTES, SCALE
 from ..fitting import CANDIDATES, inverse, largest_magnitude
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, alloca, bits_to_float, fma, get_i32, get_u16, get_u8, init_from_bias, panel_e4m3
-from ..simd import panel_f32, prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u8, scale_add_two
-from ..simd import zeros_f32
+from ..simd import LANES, alloca, begin_block, bits_to_float, fma, get_i32, get_u16, get_u8, panel_e4m3, panel_f32
+from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u8, scale_add_two, zeros_f32
 from .e2m1 import TABLE, VECTOR, activation, best_code, best_weighted_code, dot_pair, put_levels, put_values
 from .format import make_format
 
@@ -96,7 +95,7 @@ def _panel_factor(end):
 @inlined
 def _dot_group(acc, panel, panel_stride, x, x_stride, half):
     """The products of 16 values, in this half of an activation's block."""
-    total = init_from_bias(acc, x + BIAS + 4 * half, x_stride)
+    total = begin_block(acc, x + BIAS + BIAS_BYTES * half, x_stride)
     return dot_pair(total, panel, panel_stride, x + 16 * half, x_stride, 8)
 
 

@@ -10,9 +10,9 @@ from numba import float32, int32, int64, uint8
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import device
-from ..simd import LANES, absolute, add_partial_sums, bits, dot4, fma, get_f16, get_f32, get_i32, get_u16, get_u8
-from ..simd import init_from_bias, load_f32, panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_unpacked
-from ..simd import put_f16, put_f32, put_i32, put_u16, put_u8, reduce_add, scale_add, splat_f32
+from ..simd import LANES, absolute, add_partial_sums, begin_block, bits, dot4, fma, get_f16, get_f32, get_i32, get_u16
+from ..simd import get_u8, load_f32, panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_f16
+from ..simd import put_f32, put_i32, put_u16, put_u8, reduce_add, scale_add, splat_f32
 from .format import make_format
 
 _BYTES = 18
@@ -85,7 +85,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         for _ in range(4):
             prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _VECTOR)
             packed = panel_bytes(acc, panel, panel_stride)
-            total = init_from_bias(acc, x + BIAS, x_stride)
+            total = begin_block(acc, x + BIAS, x_stride)
             partial = dot4(partial_sums(total), bits(packed, -1, 2), x, x_stride)
             partial = dot4(partial, bits(packed, 0, 2), x + 4, x_stride)
             partial = dot4(partial, bits(packed, 1, 2), x + 8, x_stride)

@@ -17,10 +17,10 @@ from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import device, inlined
-from ..simd import LANES, add_group, add_scaled, bits, dot2_i16, dot4, even_bytes, fma, get_f16
-from ..simd import get_i32, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes, panel_f16
-from ..simd import partial_sums, prefetch_address, prefetch_levels, put_f32, put_i32, put_u16, put_u8, rint
-from ..simd import scaled, splat_f32, splat_i32, store_i8, to_f32, to_i32, twice_of_lane, zeros_i32
+from ..simd import LANES, add_group, add_scaled, bits, dot2_i16, dot_run, even_bytes, fma, get_f16, get_i32, get_u16
+from ..simd import get_u8, group_sums, load_f32, maximum, minimum, odd_bytes, opaque, panel_bytes, panel_f16
+from ..simd import prefetch_address, prefetch_levels, put_f32, put_i32, put_u16, put_u8, rint, scaled, splat_f32
+from ..simd import splat_i32, store_i8, to_f32, to_i32, twice_of_lane, zeros_i32
 from ..weighted_fitting import group_pairs_fitter
 from .format import GROUPED_PANELS, make_format
 
@@ -104,11 +104,8 @@ def pack_block(block, panel, lane):
 def _add_codes(total, scale, panel, panel_stride, x, x_stride):
     """total + scale * 16 products of each row. On AVX2 these fit in 16 bits: 3 * MOST_OF_16 < 2 ** 15."""
     codes = panel_bytes(total, panel, panel_stride)
-    sums = partial_sums(total)
-    sums = dot4(sums, scaled(bits(codes, 0, 3), scale), x, x_stride)
-    sums = dot4(sums, scaled(bits(codes, 2, 3), scale), x + 4, x_stride)
-    sums = dot4(sums, scaled(bits(codes, 4, 3), scale), x + 8, x_stride)
-    sums = dot4(sums, scaled(bits(codes, 6, 3), scale), x + 12, x_stride)
+    sums = dot_run(group_sums(total), (scaled(bits(codes, 0, 3), scale), scaled(bits(codes, 2, 3), scale),
+                                       scaled(bits(codes, 4, 3), scale), scaled(bits(codes, 6, 3), scale)), x, x_stride)
     return add_group(total, sums, scale)
 
 

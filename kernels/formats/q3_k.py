@@ -20,11 +20,11 @@ from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter, with_own_weights
 from ..jit import device, inlined
-from ..simd import DOT_ELEMENT, LANES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
-from ..simd import get_f16, get_i32, get_i64, get_u16, get_u8, load_f32, maximum, minimum, odd_bytes, opaque
-from ..simd import panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_levels, put_f32, put_i32
-from ..simd import put_u16, put_u8, rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from
-from ..simd import to_f32, to_i32, twice_of_lane, zeros_i32
+from ..simd import LANES, SMALL_CODES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
+from ..simd import get_f16, get_i32, get_i64, get_u16, get_u8, group_sums, load_f32, maximum, minimum, odd_bytes
+from ..simd import opaque, panel_bytes, panel_f16, prefetch_address, prefetch_levels, put_f32, put_i32, put_u16, put_u8
+from ..simd import rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from, to_f32, to_i32
+from ..simd import twice_of_lane, zeros_i32
 from ..weighted_fitting import group_scales_fitter
 from .format import GROUPED_PANELS, make_format
 
@@ -157,19 +157,19 @@ def pack_block(block, panel, lane):
 
 @inlined
 def _add_two(total, first_scale, first_added, second_scale, second_added, panel, panel_stride, x, x_stride):
-    """total + scale * codes . x, for two groups. Without AVX2, scale * (code - 4) + 124 stands for scale * code.
+    """total + scale * codes . x, for two groups. Without SMALL_CODES, scale * (code - 4) + 124 stands for a code.
 
     On AVX2, sums of a group fit in 16 bits: 7 * MOST_OF_16 < 2 ** 15.
     """
     a, b = panel_bytes(total, panel, panel_stride), panel_bytes(total, panel + _VECTOR, panel_stride)
-    sums = partial_sums(total)
+    sums = group_sums(total)
     sums = dot4(sums, scaled_above(bits(a, 0, 7), first_scale, first_added), x, x_stride)
     sums = dot4(sums, scaled_above(bits(a, 3, 7), first_scale, first_added), x + 4, x_stride)
     sums = dot4(sums, scaled_above(bits(b, 0, 7), first_scale, first_added), x + 8, x_stride)
     sums = dot4(sums, scaled_above(bits(b, 3, 7), first_scale, first_added), x + 12, x_stride)
     total = add_group(total, sums, first_scale)
     c = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
-    sums = partial_sums(total)
+    sums = group_sums(total)
     sums = dot4(sums, scaled_above(bits(c, 0, 7), second_scale, second_added), x + 16, x_stride)
     sums = dot4(sums, scaled_above(bits(c, 3, 7), second_scale, second_added), x + 20, x_stride)
     sixth, seventh = bits(a, 6, 3) | bits(c, 4, 4), bits(b, 6, 3) | bits(c, 5, 4)
@@ -208,8 +208,8 @@ def _add_scaled_sums(total, scales, x, x_stride):
 
 @inlined
 def _centered(total, first, second, third, fourth, x, x_stride):
-    """total without what its products have too much: 124 times the activations, or on AVX2, 4 * scale times them."""
-    if DOT_ELEMENT == "i16":
+    """total without what its products have too much: 124 times the activations; with SMALL_CODES, 4 * scale times."""
+    if SMALL_CODES:
         sums = _add_scaled_sums(zeros_i32(total), first, x, x_stride)
         sums = _add_scaled_sums(sums, second, x + RUN, x_stride)
         sums = _add_scaled_sums(sums, third, x + 2 * RUN, x_stride)

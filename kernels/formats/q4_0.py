@@ -10,7 +10,7 @@ from ..activations import BIAS, SCALE, Int8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, peak
 from ..jit import device, inlined
-from ..simd import LANES, add_to_bytes, bits, get_f16, get_u16, get_u8, init_from_bias, load_f32, maximum, minimum
+from ..simd import LANES, add_to_bytes, begin_block, bits, get_f16, get_u16, get_u8, load_f32, maximum, minimum
 from ..simd import panel_bytes, panel_f16, prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, rint
 from ..simd import scale_add, splat_f32, splat_i32, store_f32, store_i8, store_tile, to_i32, zeros
 from ..weighted_fitting import best_scale_finder
@@ -90,7 +90,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
         prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
-        sums = dot_nibbles(init_from_bias(acc, x + BIAS, x_stride), panel + 2 * LANES, panel_stride, x, x_stride)
+        sums = dot_nibbles(begin_block(acc, x + BIAS, x_stride), panel + 2 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP

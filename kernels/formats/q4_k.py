@@ -23,14 +23,14 @@ from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, add_pair, add_scaled, bits, dot2_i16, dot4, fma, get_f16, get_u16, get_u8
-from ..simd import load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs
-from ..simd import prefetch_address, prefetch_grouped, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32
-from ..simd import store_i8, store_tile, to_f32, to_i32, zero_sums, zeros, zeros_i32
+from ..simd import LANES, add_pair, add_scaled, bits, dot2_i16, fma, get_f16, get_u16, get_u8, load_f32, maximum
+from ..simd import minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32
+from ..simd import put_u16, put_u8, rint, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32, zero_sums, zeros
+from ..simd import zeros_i32
 from ..weighted_fitting import group_pairs_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, Format, make_format
-from .nibbles import NIBBLES, gather_nibbles
+from .nibbles import NIBBLES, add_nibbles, gather_nibbles
 
 _BYTES = 144
 _SCALES = 4  # byte offset of the 6-bit numbers
@@ -209,12 +209,7 @@ def _pack_codes(block, group, panel, lane):
 @inlined
 def _dot_codes(acc, panel, panel_stride, x, x_stride):
     """32 products. They fit in 16 bits: 15 * 2 * MOST_OF_16 < 2 ** 15."""
-    sums = zero_sums(acc)
-    for i in range(4):
-        packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
-        sums = dot4(sums, bits(packed, 0, 15), x + 4 * i, x_stride)
-        sums = dot4(sums, bits(packed, 4, 15), x + 16 + 4 * i, x_stride)
-    return sums
+    return add_nibbles(zero_sums(acc), panel, panel_stride, x, x_stride)
 
 
 @inlined

@@ -12,9 +12,8 @@ from ..activations import BIAS, SCALE, Int8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, peak
 from ..jit import device
-from ..simd import LANES, alloca, get_f16, get_i32, get_u16, get_u8, init_from_bias, load_f32, maximum, minimum
-from ..simd import panel_f16, prefetch_address, prefetch_unpacked, put_f16, put_f32, put_i32, put_u16, put_u8, rint
-from ..simd import scale_add
+from ..simd import LANES, alloca, begin_block, get_f16, get_i32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16
+from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_i32, put_u16, put_u8, rint, scale_add
 from ..simd import splat_f32, store_i8, to_i32
 from ..weighted_fitting import best_scale_finder
 from .format import make_format
@@ -108,7 +107,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
         prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
-        sums = init_from_bias(acc, x + BIAS, x_stride)
+        sums = begin_block(acc, x + BIAS, x_stride)
         sums = dot_five_bits(sums, panel + 2 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK

@@ -10,9 +10,10 @@ from ..activations import BIAS, SCALE, Int8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, largest_magnitude
 from ..jit import device, inlined
-from ..simd import LANES, SIGNED_OFFSET, add_to_bytes, dot4_signed, get_f16, get_u16, get_u8, init_from_bias, load_f32
-from ..simd import panel_bytes, panel_f16, prefetch_address, prefetch_direct, put_f16, put_f32, put_u16, put_u8
-from ..simd import round_half_away, scale_add, splat_f32, store_f32, store_i8, store_tile, to_i32, zeros
+from ..simd import BY_RUNS, LANES, SIGNED_OFFSET, add_to_bytes, begin_block, dot4_signed, dot_run_signed, get_f16
+from ..simd import get_u16, get_u8, load_f32, panel_bytes, panel_f16, panel_vectors, prefetch_address, prefetch_direct
+from ..simd import put_f16, put_f32, put_u16, put_u8, round_half_away, scale_add, splat_f32, store_f32, store_i8
+from ..simd import store_tile, to_i32, zeros
 from ..wide import wide_blocks
 from .format import make_format
 from .q4_0 import scale_alone
@@ -63,9 +64,14 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     end = panel + panel_stride
     for _ in range(blocks):
         prefetch_direct(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
-        dots = init_from_bias(acc, x + BIAS, x_stride)
-        for i in range(8):
-            dots = dot4_signed(dots, panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride), x + 4 * i, x_stride)
+        dots = begin_block(acc, x + BIAS, x_stride)
+        if BY_RUNS:
+            codes = panel_vectors(acc, panel + 2 * LANES, panel_stride, 8)
+            dots = dot_run_signed(dots, codes, x, x_stride)
+        else:
+            for i in range(8):
+                codes = panel_bytes(acc, panel + LANES * (2 + 4 * i), panel_stride)
+                dots = dot4_signed(dots, codes, x + 4 * i, x_stride)
         acc = scale_add(acc, dots, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP

@@ -11,7 +11,7 @@ from numba import float32, int32, int64
 
 from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device, hole, template
-from ..simd import LANES, add_partial_sums, alloca, bits, dot4, get_f16, get_f32, get_u16, init_from_bias, panel_bytes
+from ..simd import LANES, add_partial_sums, alloca, begin_block, bits, dot_run, get_f16, get_f32, get_u16, panel_bytes
 from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_i32, put_u16, scale_add
 from .format import Format, make_format
 
@@ -46,15 +46,13 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
         panel += 2 * LANES
         for _ in range(groups):
             prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _CODES)
-            total = init_from_bias(acc, x + BIAS, x_stride)
+            total = begin_block(acc, x + BIAS, x_stride)
             partial = partial_sums(total)
             for i in range(2):
                 packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
                 values = x + 16 * i
-                partial = dot4(partial, bits(packed, 0, 3), values, x_stride)
-                partial = dot4(partial, bits(packed, 2, 3), values + 4, x_stride)
-                partial = dot4(partial, bits(packed, 4, 3), values + 8, x_stride)
-                partial = dot4(partial, bits(packed, 6, 3), values + 12, x_stride)
+                partial = dot_run(partial, (bits(packed, 0, 3), bits(packed, 2, 3), bits(packed, 4, 3),
+                                            bits(packed, 6, 3)), values, x_stride)
             acc = scale_add(acc, add_partial_sums(total, partial), scale, x + SCALE, x_stride)
             panel += _CODES
             x += _STEP

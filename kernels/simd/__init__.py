@@ -10,14 +10,17 @@ from .arithmetic import HIGH_SHIFT, absolute, add_to_bytes, at_argmax, bits, bit
 from .arithmetic import low_plane, maximum, minimum, reduce_add, reduce_add_i32, reduce_max, rint, round_f16
 from .arithmetic import round_half_away, select_or_zero, square_root, steps, to_f32, to_i32, where_greater
 from .memory import alloca, append_within, load_f32, load_tile, panel_bf16, panel_bytes, panel_e4m3, panel_e8m0
-from .memory import panel_f16, panel_f32, panel_high_bf16, panel_high_nibbles, panel_i8, panel_i8_pairs, panel_low_bf16
-from .memory import panel_low_nibbles, panels_of, prefetch_address, prefetch_ahead, prefetch_direct
-from .memory import prefetch_grouped, prefetch_levels, prefetch_pages, prefetch_unpacked, splat_f32, splat_i16
-from .memory import splat_i32, store_bf16, store_f16, store_f32, store_i8, store_tile, zeros, zeros_f32, zeros_i32
-from .dot_products import DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, add_biased_pair, add_first, add_group, add_pair
-from .dot_products import add_partial_sums, add_scaled, add_second, dot2_bf16, dot2_i16, dot4, dot4_signed
-from .dot_products import dot4_unsigned, fma_tokens, init_from_bias, partial_sums, room_in_first, room_in_second
-from .dot_products import scale_add, scale_add_two, scaled, scaled_above, subtracted_from, zero_sums
+from .memory import panel_f16, panel_f32, panel_high_bf16, panel_high_nibbles, panel_i8, panel_i8_pairs
+from .memory import panel_low_bf16, panel_low_nibbles, panel_vectors, panels_of, prefetch_address, prefetch_ahead
+from .memory import prefetch_direct, prefetch_grouped, prefetch_levels, prefetch_pages, prefetch_unpacked
+from .memory import splat_f32, splat_i16, splat_i32, store_bf16, store_f16, store_f32, store_i8, store_tile
+from .memory import zeros, zeros_f32, zeros_i32
+from .dot_products import BIAS_BASE, BIAS_LANES, BY_RUNS, DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, SMALL_CODES
+from .dot_products import add_partial_sums, add_scaled, begin_block, dot2_bf16, dot2_i16, dot4, dot4_signed
+from .dot_products import dot4_unsigned, dot_run, dot_run_signed, fma_run, fma_tokens, init_from_bias, partial_sums
+from .dot_products import scale_add, scale_add_two
+from .group_sums import add_biased_pair, add_first, add_group, add_pair, add_second, begin_first, begin_second
+from .group_sums import group_sums, room_in_first, room_in_second, scaled, scaled_above, subtracted_from, zero_sums
 from .scalars import bits_to_float, get_f16, get_f32, get_i32, get_i64, get_u16, get_u8, nearest_f16, number_table
 from .scalars import opaque, put_f16, put_f32, put_i32, put_i64, put_u16, put_u8, table_address
 from .shuffles import alternate, byte_of_lane, even_bytes, even_twice, evens, odd_bytes, odd_twice, odds

@@ -10,7 +10,7 @@ from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
-from .types import F32, I16, I32, LANES, Tile
+from .types import F32, I16, I32, ISA, LANES, Tile
 from .emit import broadcast, call_function, constant, emit_fma, literal_of, result_tile, tile_of, type_name, vector_at
 from .emit import vectors_of
 
@@ -93,7 +93,7 @@ def bits(context, x, shift, mask):
 
     def emit(b, v):
         # x86 shifts no bytes: shift 16-bit lanes, the mask drops what crosses over.
-        halves = ir.VectorType(I16, v.type.count // 2)
+        halves = v.type if ISA.arm else ir.VectorType(I16, v.type.count // 2)
         if count:
             amount = constant(halves, abs(count))
             wide = b.bitcast(v, halves)

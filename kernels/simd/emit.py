@@ -7,7 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 
-from .types import F16, F32, I16, I32, I64, I8, ISA, Tile
+from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, Tile
 
 
 def literal_of(ty):
@@ -64,11 +64,46 @@ def stack_memory(b, nbytes):
     return memory
 
 
-def hide(b, number):
-    """A 64-bit number whose value LLVM does not know."""
-    hidden = b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [number], False)
+def hide(b, value):
+    """A 64-bit number, or on Arm a vector, whose value LLVM does not know."""
+    register = "r" if value.type == I64 else "w"
+    hidden = b.asm(ir.FunctionType(value.type, [value.type]), "", f"={register},0", [value], False)
     hidden.attributes.add("readnone")  # so it may leave loops
     return hidden
+
+
+class _LoadAgain(ir.LoadInstr):
+    """A load that LLVM keeps where it is; llvmlite cannot say "volatile"."""
+
+    def descr(self, buf):
+        text: list[str] = []
+        super().descr(text)
+        buf.append("".join(text).replace("load ", "load volatile ", 1))
+
+
+def load_again(b, pointer):
+    """What is at a pointer, each time from memory."""
+    load = _LoadAgain(b.block, pointer, "")
+    b._insert(load)
+    return load
+
+
+def load_lanes(b, address, element, count=4):
+    """A vector of so many numbers from memory, for `lane_of`."""
+    return load_from(b, address, ir.VectorType(element, count))
+
+
+def lane_of(b, vector, lane):
+    """One of a vector's numbers in all lanes. On Arm, the instruction that takes it can do that itself."""
+    return b.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined),
+                            ir.Constant(ir.VectorType(I32, LANES), [lane] * LANES))
+
+
+def token_scale(b, address):
+    """The float32 of a token, in all lanes. On Arm it comes with the 4 bytes that follow it, which must be readable."""
+    if ISA.arm:
+        return lane_of(b, load_lanes(b, address, F32, 2), 0)
+    return broadcast(b, load_from(b, address, F32), LANES)
 
 
 def token_at(b, address, stride, token):

@@ -128,6 +128,20 @@ panel_low_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.and_(x
 panel_high_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.lshr(x, constant(x.type, 4))))
 
 
+@intrinsic(prefer_literal=True)
+def panel_vectors(context, like, address, stride, count):
+    """`count` (literal) vectors of bytes that follow each other in each panel, as a tuple."""
+    tile = Tile("i8", like.panels)
+    result = types.UniTuple(tile, literal_of(count))
+
+    def generate(context, b, sig, args):
+        return context.make_tuple(b, result, [
+            tile_of(b, [load_from(b, b.add(offset_by(b, args[1], args[2], p), I64(4 * LANES * i)), tile.vector)
+                        for p in range(tile.panels)], tile) for i in range(result.count)])
+
+    return result(like, types.intp, types.intp, count), generate
+
+
 @intrinsic
 def load_tile(context, like, address, panel_stride, token_stride):
     """float32 vectors of like's shape: [panel][token] is at address + panel * panel_stride + token * token_stride."""

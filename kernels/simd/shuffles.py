@@ -77,9 +77,11 @@ def _halves(b: Any, x: Any, number: int) -> tuple[Any, Any]:
 
 
 def _table_lookup(b: Any, table: list[Any], numbers: Any) -> Any:
-    """x86: one instruction, whose table is repeated for every 16 bytes."""
+    """One instruction. That of x86 has a table for every 16 bytes."""
     count = numbers.type.count
-    if ISA.dot != "generic":
+    if ISA.arm:
+        return call_function(b, "llvm.aarch64.neon.tbl1.v16i8", numbers.type, ir.Constant(numbers.type, table), numbers)
+    if ISA.x86:
         name = {16: "ssse3.pshuf.b.128", 32: "avx2.pshuf.b", 64: "avx512.pshuf.b.512"}[count]
         repeated = ir.Constant(numbers.type, table * (count // 16))
         return call_function(b, f"llvm.x86.{name}", numbers.type, repeated, numbers)

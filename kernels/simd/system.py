@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .types import I32, I64, ISA
-from .emit import call_function, literal_of, load_from
+from .emit import call_function, literal_of, load_from, stack_memory, store_to
 
 
 @intrinsic
@@ -36,12 +38,17 @@ def atomic_put(context, address, value):
     return types.void(types.intp, types.int64), generate
 
 
+_YIELD = 1
+
+
 @intrinsic
 def pause(context):
     """The processor's hint that this is a spin loop."""
     def generate(context, b, sig, args):
-        if ISA.dot != "generic":
+        if ISA.x86:
             call_function(b, "llvm.x86.sse2.pause", ir.VoidType())
+        elif ISA.arm:
+            call_function(b, "llvm.aarch64.hint", ir.VoidType(), I32(_YIELD))
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -55,12 +62,43 @@ def clock(context):
 
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # of this process only
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
+# macOS (xnu, bsd/sys/ulock.h): the system call below os_sync_wait_on_address, which only its newer versions have.
+_ULOCK_COMPARE, _ULOCK_ALL = 1, 0x100
+_FOREVER = 0xFFFFFFFF
+_WINDOWS = ("WaitOnAddress", "WakeByAddressAll")
+if sys.platform == "win32" and hasattr(ctypes, "WinDLL"):
+    for _name in _WINDOWS:  # in a library that LLVM does not look into
+        _function = getattr(ctypes.WinDLL("api-ms-win-core-synch-l1-2-0"), _name)
+        llvm.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value)
 
 
 def _futex(b, *args):
     function = ir.FunctionType(I64, [I64], var_arg=True)
     syscall = cgutils.get_or_insert_function(b.module, function, "syscall")
     b.call(syscall, [I64(_FUTEX), *args])
+
+
+def _sleep(b, address, value):
+    """Linux and macOS compare the low 32 bits."""
+    if _FUTEX is not None:
+        _futex(b, address, I64(_FUTEX_WAIT), value, I64(0))
+    elif sys.platform == "darwin":
+        call_function(b, "__ulock_wait", I32, I32(_ULOCK_COMPARE), address, value, I32(0))
+    elif sys.platform == "win32":
+        seen = b.ptrtoint(stack_memory(b, 8), I64)
+        store_to(b, value, seen)
+        call_function(b, "WaitOnAddress", I32, address, seen, I64(8), I32(_FOREVER))
+    else:
+        call_function(b, "sched_yield", I32)
+
+
+def _wake(b, address):
+    if _FUTEX is not None:
+        _futex(b, address, I64(_FUTEX_WAKE), I64(2**31 - 1))
+    elif sys.platform == "darwin":
+        call_function(b, "__ulock_wake", I32, I32(_ULOCK_COMPARE | _ULOCK_ALL), address, I64(0))
+    elif sys.platform == "win32":
+        call_function(b, "WakeByAddressAll", ir.VoidType(), address)
 
 
 @intrinsic
@@ -76,13 +114,10 @@ def processor_of(context, thread):
 def sleep_while(context, address, value):
     """Sleep until `wake_sleepers(address)`, unless the int64 there differs from value; may also return at any time.
 
-    Where the system has no futex, this only yields to another thread.
+    Systems other than Linux, macOS and Windows only yield to another thread.
     """
     def generate(context, b, sig, args):
-        if _FUTEX is None:
-            call_function(b, "SwitchToThread" if sys.platform == "win32" else "sched_yield", I32)
-        else:  # it compares the low 32 bits
-            _futex(b, args[0], I64(_FUTEX_WAIT), args[1], I64(0))
+        _sleep(b, *args)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.int64), generate
@@ -92,8 +127,7 @@ def sleep_while(context, address, value):
 def wake_sleepers(context, address):
     """Wake all threads that sleep at an address."""
     def generate(context, b, sig, args):
-        if _FUTEX is not None:
-            _futex(b, args[0], I64(_FUTEX_WAKE), I64(2**31 - 1))
+        _wake(b, args[0])
         return context.get_dummy_value()
 
     return types.void(types.intp), generate

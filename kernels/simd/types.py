@@ -30,8 +30,11 @@ class BFloatType(ir.Type):
         return hash(BFloatType)
 
 
-ELEMENTS = {"i8": I8, "i16": I16, "i32": I32, "f16": F16, "f32": F32}
-_PER_LANE = {"i8": 4, "i16": 2, "i32": 1, "f16": 1, "f32": 1}  # i8 and i16 fill a whole vector, f16 is half of one
+# "raised": int32 numbers with RAISED added. Read as float32, they are 1.5 * 2**23 + number for numbers below 2**22.
+ELEMENTS = {"i8": I8, "i16": I16, "i32": I32, "raised": I32, "f16": F16, "f32": F32}
+RAISED = 0x4B400000
+# i8 and i16 fill a whole vector, f16 is half of one
+_PER_LANE = {"i8": 4, "i16": 2, "i32": 1, "raised": 1, "f16": 1, "f32": 1}
 
 
 class Tile(types.Type):

@@ -114,6 +114,14 @@ def test_without_affinity(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> 
     assert threads.thread_count(None, LARGE) == 1
 
 
+def test_macos_counts_cores_for_performance(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    machine({}, 8)
+    monkeypatch.setattr(threads.sys, "platform", "darwin")
+    for known, expected in (({"hw.perflevel0.physicalcpu": 4, "hw.physicalcpu": 8}, 4), ({"hw.physicalcpu": 6}, 6)):
+        monkeypatch.setattr(threads, "sysctl", known.get)
+        assert threads.thread_count(None, LARGE) == expected
+
+
 def test_wanted(machine: Machine) -> None:
     machine({}, 512)
     assert [threads.thread_count(wanted, LARGE) for wanted in (1, 7, 512)] == [1, 7, 512]

@@ -28,6 +28,7 @@ from lcpu.kernels.activations import (
     LargeInt8Blocks,
 )
 from lcpu.kernels.formats import FORMATS
+from lcpu.kernels.simd import BIAS_BASE, BIAS_LANES
 
 from . import reference
 from .running import few, int64, padded, prepare, run, same_bits, vectors_of
@@ -42,7 +43,9 @@ def quantized(kind: Int8Blocks, x: np.ndarray, threads: int = 1) -> tuple[np.nda
     assert not rows[len(x) :].any()  # nothing is written past the last token
     blocks = rows[: len(x)].reshape(len(x), -1, kind.block_bytes)
     values, scales, biases = blocks[..., :SCALE], blocks[..., SCALE:BIAS], blocks[..., BIAS:]
-    return values.view(np.int8), scales.copy().view(np.float32)[..., 0], biases.copy().view(np.int32)
+    lanes = biases.copy().view(np.int32).reshape(*biases.shape[:2], -1, BIAS_LANES)
+    assert (lanes == lanes[..., :1]).all()
+    return values.view(np.int8), scales.copy().view(np.float32)[..., 0], lanes[..., 0] - np.int32(BIAS_BASE)
 
 
 @every_kind
@@ -104,7 +107,8 @@ def test_formats_that_share_an_activation_agree_on_its_layout():
     for format in FORMATS.values():
         if isinstance(format.activation, Int8Blocks):
             assert format.block % 32 == 0
-            assert format.activation.block_bytes == 36 + 4 * 32 // format.activation.group
+            biases = 4 if format.activation.summed else 4 * BIAS_LANES * 32 // format.activation.group
+            assert format.activation.block_bytes == 36 + biases
 
 
 @few
@@ -114,7 +118,8 @@ def test_sums_of_blocks(seed, tokens, blocks, threads):
     kind = Int8Blocks(summed=True)
     out = prepare(kind, x, threads=threads)[:tokens].reshape(tokens, blocks, kind.block_bytes)
     values, scales, _ = quantized(Int8Blocks(), x)
-    assert same_bits(out[..., :SUM].copy(), prepare(Int8Blocks(), x)[:tokens].reshape(out.shape)[..., :SUM].copy())
+    plain = prepare(Int8Blocks(), x)[:tokens].reshape(tokens, blocks, Int8Blocks().block_bytes)
+    assert same_bits(out[..., :SUM].copy(), plain[..., :SUM].copy())
     sums = scales * values.sum(axis=2, dtype=np.float32)
     assert same_bits(out[..., SUM:].copy().view(np.float32)[..., 0], sums)
 

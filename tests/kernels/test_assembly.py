@@ -15,6 +15,8 @@ import pytest
 from lcpu.kernels.formats import FORMATS
 from lcpu.kernels.isa import ISAS
 
+from ..arm import loops
+
 pytestmark = pytest.mark.skipif("LCPU_ISA" in os.environ, reason="the same whatever path this process has")
 
 SCRIPT = """
@@ -25,6 +27,7 @@ print(library.get_asm_str() if sys.argv[2] == "assembly" else library.get_llvm_s
 """
 CALL = re.compile(r"^\s*(call|bl)", re.MULTILINE)
 ARM = "aarch64-linux-gnu"
+CROSS = Path(__file__).parents[1] / "arm" / "cross.py"
 
 
 def matmul(what: str, format_name: str, isa: str, cache: Path, *, cpu: str | None = None) -> str:
@@ -114,3 +117,46 @@ def test_the_clock_on_aarch64(tmp_path):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"mrs\s+x\d+, CNTVCT_EL0", arm_assembly(done.stdout), re.IGNORECASE)
+
+
+def for_arm(isa: str, *wanted: str, triple: str = ARM, cpu: str = "neoverse-n1") -> list[str]:
+    """The assembly of what arm/cross.py knows, on an Arm processor that has what the path needs."""
+    features = ",".join(f"+{name}" for name in ISAS[isa].needs[0])
+    done = subprocess.run([sys.executable, str(CROSS), cpu, features, "--triple", triple, *wanted],
+                          env={**os.environ, "LCPU_ISA": isa}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("== ")[1:]
+
+
+@pytest.mark.parametrize(
+    ("isa", "dot", "sizes"), [("neon-dotprod", "sdot", (8, 4, 2, 1)), ("neon-i8mm", "usdot", (8,))])
+def test_dot_products_on_arm(isa, dot, sizes):
+    """A tile's sums stay in registers, and an activation is a part of the instruction that takes it."""
+    tiles = [f"{name}:{tokens}" for name in ("q8_0", "q4_0", "i2_s", "q4_k", "q6_k") for tokens in sizes]
+    for name, text in zip(tiles, for_arm(isa, *tiles), strict=True):
+        wanted = "sdot" if name.startswith("q8_0") else dot
+        lines = loops.function(text)
+        busiest = max(loops.innermost(lines), key=lambda loop: loops.products(lines[loop[0]: loop[1]]))
+        body = lines[busiest[0]: busiest[1]]
+        found = [line for line in body if re.match(rf"\s*{wanted}\s+v\d+\.4s, v\d+\.16b, v\d+\.4b\[\d\]", line)]
+        assert len(found) == loops.products(body) - len([line for line in body if re.match(r"\s*fmla", line)]) >= 32
+        assert not CALL.search("\n".join(body))
+        assert loops.spills(body) == 0, name
+
+
+def test_conversions_and_bfloat16_on_arm():
+    (halves,), (pairs,) = for_arm("neon", "f16:8", cpu="cortex-a72"), for_arm("neon-dotprod", "bf16:8")
+    assert re.search(r"fcvtl\s+v\d+\.4s, v\d+\.4h", halves)
+    assert re.search(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]", halves + pairs)
+
+
+@pytest.mark.parametrize(("triple", "isa", "calls"), [
+    ("aarch64-linux-gnu", "neon-dotprod", ("yield", "syscall")),
+    ("arm64-apple-macosx14.0", "neon-dotprod", ("yield", "__ulock_wait", "__ulock_wake")),
+    ("aarch64-pc-windows-msvc", "neon-dotprod", ("yield", "WaitOnAddress", "WakeByAddressAll")),
+])
+def test_waiting_on_other_systems(triple, isa, calls):
+    (text,) = for_arm(isa, "threads", triple=triple)
+    for call in calls:
+        assert call in text
+    assert "sched_yield" not in text

@@ -15,6 +15,7 @@ from lcpu.kernels.errors import LcpuError
 from lcpu.kernels.matmul import PANEL_GROUP
 
 AVX2 = ("avx2", "fma", "f16c")
+NEON = ("neon", "fp-armv8")
 AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 
 
@@ -33,7 +34,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, wanted: str | None, features: tuple[
     ("features", "best"),
     [(("f16c",), "generic"), (("avx2", "f16c"), "generic"), (AVX2, "avx2"), ((*AVX2, "avxvnni"), "avx-vnni"),
      (AVX512, "avx512-vnni"), ((*AVX512, "avxvnni"), "avx512-vnni"), (AVX512[:-1], "avx2"),
-     (("f16c", "neon"), "generic")],
+     (NEON, "neon"), ((*NEON, "dotprod"), "neon-dotprod"), ((*NEON, "dotprod", "i8mm"), "neon-i8mm"),
+     ((*NEON, "i8mm"), "neon")],
 )
 def test_the_best_that_the_processor_has(monkeypatch, features, best):
     assert chosen(monkeypatch, None, features).name == best
@@ -94,6 +96,23 @@ def test_the_reason_names_the_processor(monkeypatch):
     assert "offers" in chosen(monkeypatch, None).reason
 
 
+@pytest.mark.parametrize(("features", "cpu"), [({"neon", "dotprod", "i8mm"}, "neoverse-n1"), ({"neon"}, "somebody")])
+def test_on_arm_llvm_is_told_of_what_it_does_not_see(monkeypatch, features, cpu):
+    monkeypatch.setattr(isa, "on_arm", lambda: True)
+    monkeypatch.setattr(isa, "system_features", lambda: frozenset(features))
+    monkeypatch.setattr(isa, "host_features", lambda: frozenset(features))
+    monkeypatch.setattr(isa.llvm, "get_host_cpu_name", lambda: "somebody")
+    target, said = isa.arm_target()
+    assert target == cpu
+    assert {f"+{name}" for name in features} <= set(said.split(","))
+    assert "(" + ", ".join(sorted(features)) + ")" in chosen(monkeypatch, None, tuple(features)).reason
+
+
+def test_elsewhere_llvm_sees_itself(monkeypatch):
+    monkeypatch.setattr(isa, "on_arm", lambda: False)
+    assert isa.arm_target() == (None, None)
+
+
 @pytest.mark.parametrize("name", ["avx512-vnni", "avx-vnni", "avx2"])
 def test_what_is_tuned_for_a_family_changes_only_shapes_and_prefetching(monkeypatch, name):
     monkeypatch.setattr(isa.llvm, "get_host_cpu_name", lambda: "znver9")
@@ -105,7 +124,9 @@ def test_what_is_tuned_for_a_family_changes_only_shapes_and_prefetching(monkeypa
     assert all(PANEL_GROUP % panels == 0 for panels in tuned.tile_panels)
 
 
-@pytest.mark.parametrize(("features", "has"), [(AVX512, False), ((*AVX512, "avx512bf16"), True)])
-def test_bfloat16_has_its_instruction_on_one_path_only(monkeypatch, features, has):
+@pytest.mark.parametrize(("features", "other", "has"), [
+    (AVX512, "avx2", False), ((*AVX512, "avx512bf16"), "avx2", True),
+    ((*NEON, "dotprod", "i8mm"), "neon", False), ((*NEON, "dotprod", "i8mm", "bf16"), "neon", True)])
+def test_bfloat16_has_its_instruction_on_the_best_path_only(monkeypatch, features, other, has):
     assert chosen(monkeypatch, None, features).bf16 == has
-    assert not chosen(monkeypatch, "avx2", features).bf16
+    assert not chosen(monkeypatch, other, features).bf16
