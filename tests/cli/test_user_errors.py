@@ -181,7 +181,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "supported; take a dense model"),
     ("an architecture that lcpu does not have", "run -p a -m mamba.gguf", 1,
      "mamba.gguf: architecture 'mamba' is not supported; lcpu runs BitNet (bitnet, bitnet-25, bitnet-b1.58); ...; "
-     "Gemma (gemma, gemma2, gemma3); ...; Llama and Mistral (llama...); ...; Qwen (qwen2, ...)..."),
+     "Gemma (gemma, gemma2, gemma3, gemma4); ...; Llama and Mistral (llama...); ...; Qwen (qwen2, ...)..."),
     ("heads that do not divide", "run -p a -m heads.gguf", 1,
      "heads.gguf: key 'llama.attention.head_count_kv' is 2, which does not divide the 3 heads: damaged; "
      "download the file again"),
@@ -192,7 +192,7 @@ ERRORS: list[tuple[str, str, int, str]] = [
      "unnamed.gguf: key 'llama.context_length' is missing: the file is not a model that lcpu can run, or "
      "damaged; download the file again"),
     ("a tokenizer that lcpu does not have", "run -p a -m bert.gguf", 1,
-     "tokenizer.ggml.model = 'bert' is not supported; use a model that has \"llama\" or \"gpt2\""),
+     "tokenizer.ggml.model = 'bert' is not supported; use a model that has \"llama\", \"gpt2\" or \"gemma4\""),
     ("no vocabulary", "run -p a -m words.gguf", 1,
      "the model has no tokenizer.ggml.tokens: the file is damaged or badly converted; convert or download "
      "the model again"),

@@ -147,11 +147,11 @@ def test_a_kept_prompt_gives_the_same(convert, tmp_path, name):
     converted(convert, name).close()
     prompt, greedy = (text() * 3)[:150], GenerationOptions(max_tokens=8, temperature=0)
     with LLM.load(tmp_path / "a.gguf", threads=1, context=256) as llm:
-        wanted = list(llm.stream(prompt, greedy))
+        wanted = "".join(llm.stream(prompt, greedy))
         llm.save_prompt(tmp_path / "kept", prompt[:140])
     with LLM.load(tmp_path / "a.gguf", threads=1, context=256) as llm:
         assert llm.restore_prompt(tmp_path / "kept") == prompt[:140]
-        assert list(llm.stream(prompt, greedy)) == wanted
+        assert "".join(llm.stream(prompt, greedy)) == wanted
 
 
 def test_the_tokenizer(convert, tmp_path):
