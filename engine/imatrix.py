@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ..kernels.errors import LcpuError
 from ..kernels.pages import POSITIONS
 from .batch import Piece
-from .input_squares import Squares
+from .input_squares import Squares, not_numbers
 from .model import BATCH, Model
 
 OUTPUTS = 32  # tokens of a window whose logits are computed, for the input of the output layer
@@ -63,6 +62,5 @@ def measure(model: Model, pages: Sequence[int], windows: Sequence[Sequence[int]]
     found = model.input_squares.by_tensor()
     for name, squares in found.items():
         if not (squares.sums < float("inf")).all():
-            raise LcpuError(f"what tensor '{name}' is multiplied with is not numbers, or far too large: the model's "
-                            "file is damaged; download it again")
+            raise not_numbers(name)
     return found

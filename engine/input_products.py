@@ -14,9 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..kernels.errors import LcpuError
 from .batch import Piece
-from .input_squares import Point
+from .input_squares import Point, not_numbers
 from .model import Model
 
 MOST_BYTES = 2 << 30  # of the sums of a pass, if no single one is larger
@@ -92,6 +91,5 @@ def _add_products(x: np.ndarray, sums: np.ndarray, scratch: np.ndarray) -> None:
 
 def _checked(point: Point, sums: np.ndarray) -> np.ndarray:
     if not np.isfinite(np.diagonal(sums)).all():
-        raise LcpuError(f"what tensor '{point.tensors[0]}' is multiplied with is not numbers, or far too large: the "
-                        "model's file is damaged; download it again")
+        raise not_numbers(point.tensors[0])
     return sums

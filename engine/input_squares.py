@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..kernels.errors import LcpuError
 from ..kernels.program import Program
 from ..kernels.squares import add_expert_squares, add_squares
 from .rows import Rows
@@ -67,6 +68,12 @@ class Point:
     def rows(self) -> np.ndarray:
         """Those of the last step: a view, float32 [rows][width]."""
         return self.array[: _count_at(self.count), : self.width]
+
+
+def not_numbers(tensor: str) -> LcpuError:
+    """What to raise where sums of a tensor's inputs are not finite."""
+    return LcpuError(f"what tensor '{tensor}' is multiplied with is not numbers, or far too large: the model's file is "
+                     "damaged; download it again")
 
 
 def _count_at(address: int) -> int:

@@ -201,10 +201,7 @@ class LLM:
         The model must have been loaded with `input_squares`; what it computed before counts, too. told(windows done,
         windows in all) is called after each step. Raises LcpuError for sums that are not numbers.
         """
-        if self._model.input_squares is None:
-            raise LcpuError("the model does not measure its inputs: load it with input_squares=True")
-        windows = [self._checked(window) for window in windows]
-        with self._room_for(len(windows[0])) as (pages, state):
+        with self._measuring(windows) as (windows, pages, state):
             return imatrix.measure(self._model, pages, windows, told, state=state)
 
     @property
@@ -220,20 +217,21 @@ class LLM:
         most_bytes: of sums that are kept at once; fewer take more passes over the windows. Experts are left out. The
         engine is busy until the iterator has ended or is closed. Raises LcpuError for sums that are not numbers.
         """
-        if self._model.input_squares is None:
-            raise LcpuError("the model does not measure its inputs: load it with input_squares=True")
-        windows = [self._checked(window) for window in windows]
-        with self._room_for(len(windows[0])) as (pages, state):
+        with self._measuring(windows) as (windows, pages, state):
             yield from input_products.measure(
                 self._model, lambda: imatrix.batches(pages, windows, len(windows[0]), told, state=state), most_bytes)
 
     @contextmanager
-    def _room_for(self, size: int) -> Iterator[tuple[Sequence[int], int | None]]:
-        """Pages for as many windows of a size as a step computes, and the slot of a state, where layers have one.
+    def _measuring(self, windows: Sequence[Sequence[int]]
+                   ) -> Iterator[tuple[list[list[int]], Sequence[int], int | None]]:
+        """Windows of one size, pages for as many as a step computes, and the slot of a state, where layers have one.
 
         No other texts are computed meanwhile.
         """
-        scheduler = self._scheduler
+        if self._model.input_squares is None:
+            raise LcpuError("the model does not measure its inputs: load it with input_squares=True")
+        checked = [self._checked(window) for window in windows]
+        size, scheduler = len(checked[0]), self._scheduler
         with scheduler.lock:
             scheduler.check_open()
             with scheduler.changing():
@@ -241,7 +239,7 @@ class LLM:
                 try:
                     at_once = 1 if table.slots else imatrix.most_at_once(size)
                     scheduler.cache.grow(table, at_once * imatrix.pages_of(size) * POSITIONS)
-                    yield table.pages, next(iter(table.slots), None)
+                    yield checked, table.pages, next(iter(table.slots), None)
                 finally:
                     scheduler.cache.close(table, [])
 

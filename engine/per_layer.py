@@ -7,9 +7,7 @@ import math
 from ..kernels.errors import LcpuError
 from .builder import Builder
 from .post_norms import add_rms_norm
-from .rows import Rows
-
-_MULTIPLE = 16  # of values: parts of a row begin at whole vectors of every instruction set
+from .rows import WHOLE_VECTORS, Rows
 
 
 class PerLayerEmbeddings:
@@ -20,9 +18,9 @@ class PerLayerEmbeddings:
 
     def __init__(self, b: Builder, x: Rows, width: int) -> None:
         """x: the first embeddings. width: of a layer's. Raises LcpuError for a width that lcpu does not have."""
-        if width % _MULTIPLE:
+        if width % WHOLE_VECTORS:
             raise LcpuError(f"{b.file.path}: embeddings of layers have {width} values; lcpu supports multiples of "
-                            f"{_MULTIPLE}; take another model")
+                            f"{WHOLE_VECTORS}; take another model")
         layers = b.h.block_count
         own = b.embed("per_layer_token_embd.weight", layers * width, "embeddings of layers")
         projected = b.scale(b.linear(x, "per_layer_model_proj", layers * width), x.width**-0.5)

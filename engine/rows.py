@@ -8,6 +8,8 @@ import numpy as np
 
 from ..kernels.simd import LANES
 
+WHOLE_VECTORS = 16  # so many values, and multiples, are whole vectors of every instruction set
+
 
 @dataclass(eq=False)
 class Memory:

@@ -8,7 +8,7 @@ from ..rows import Rows
 from ..windows import layer_windows, rope_tables
 from .gemma import embed
 from .gemma2 import attention_scale, capped, finish
-from .llama import logits, projections
+from .llama import logits, norm_and_rotate, projections
 
 _LAYERS_27B = 62
 
@@ -22,8 +22,6 @@ def build(b: Builder) -> Rows:
     for layer, (window, table) in enumerate(zip(windows, tables, strict=True)):
         name = f"blk.{layer}."
         q, k, v = projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
-        q = b.rms_norm_heads(q, name + "attn_q_norm.weight", h.head_count)
-        k = b.rms_norm_heads(k, name + "attn_k_norm.weight", h.head_count_kv)
-        q, k = b.rope(q, h.head_count, halves=True, table=table), b.rope(k, h.head_count_kv, halves=True, table=table)
+        q, k = norm_and_rotate(b, q, k, name, table)
         x = finish(b, x, b.attention(q, k, v, name, window=window, scale=scale), name)
     return capped(b, logits(b, x), b.keys.real("final_logit_softcapping", 0.0))

@@ -7,19 +7,18 @@ from ...kernels.errors import LcpuError
 from ..builder import Builder
 from ..delta_net import convolve
 from ..experts import add_experts
-from ..rows import Rows
-from .llama import dense, projections
+from ..rows import WHOLE_VECTORS, Rows
+from .llama import dense, norm_and_rotate, projections
 
-_MULTIPLE = 16  # values of a state are whole vectors on every path
 _SIGMOID = 2  # of expert_gating_func
 
 
 def build(b: Builder) -> Rows:
     """Record the program; the result is the logits [outputs][vocab]."""
     h, keys = b.h, b.keys
-    if h.embedding_length % _MULTIPLE:
+    if h.embedding_length % WHOLE_VECTORS:
         raise LcpuError(f"{b.file.path}: convolutions have {h.embedding_length} channels; lcpu supports multiples of "
-                        f"{_MULTIPLE}; take another model")
+                        f"{WHOLE_VECTORS}; take another model")
     kv_heads = keys.counts("attention.head_count_kv", h.block_count, least=0)
     dense_layers = keys.count("leading_dense_block_count", 0, least=0) if h.expert_count else h.block_count
     x = b.embed("token_embd.weight")
@@ -44,13 +43,10 @@ def _convolution(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:
 
 
 def _attention(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:
-    h = b.h
     q, k, v = projections(b, normed, name)
-    q = b.rms_norm_heads(q, name + "attn_q_norm.weight", h.head_count)
-    k = b.rms_norm_heads(k, name + "attn_k_norm.weight", h.head_count_kv)
-    q, k = b.rope(q, h.head_count, halves=True), b.rope(k, h.head_count_kv, halves=True)
+    q, k = norm_and_rotate(b, q, k, name)
     attended = b.attention(q, k, v, name, window=b.keys.count("attention.sliding_window", 0, least=0))
-    return b.linear(attended, name + "attn_output", h.embedding_length, add_to=x)
+    return b.linear(attended, name + "attn_output", x.width, add_to=x)
 
 
 def _experts(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:

@@ -5,6 +5,7 @@ Mixtral has experts: softmax over all, of which the highest are chosen and renor
 
 from ..builder import Builder
 from ..experts import add_experts
+from ..rope import RopeTable
 from ..rows import Rows
 
 
@@ -26,6 +27,14 @@ def projections(b: Builder, x: Rows, name: str) -> list[Rows]:
     outputs = [(name + "attn_q", q_width), (name + "attn_k", kv_width), (name + "attn_v", kv_width)]
     b.split(name + "attn_qkv", outputs)
     return b.linears(x, outputs)
+
+
+def norm_and_rotate(b: Builder, q: Rows, k: Rows, name: str, table: RopeTable | None = None) -> tuple[Rows, Rows]:
+    """Norm each head of queries and of keys, then rotate its halves. table: angles, where layers differ in them."""
+    heads, kv_heads = b.h.head_count, b.h.head_count_kv
+    q = b.rms_norm_heads(q, name + "attn_q_norm.weight", heads)
+    k = b.rms_norm_heads(k, name + "attn_k_norm.weight", kv_heads)
+    return b.rope(q, heads, halves=True, table=table), b.rope(k, kv_heads, halves=True, table=table)
 
 
 def feed_forward(b: Builder, x: Rows, name: str) -> Rows:

@@ -2,7 +2,7 @@
 
 from ..builder import Builder
 from ..rows import Rows
-from .llama import feed_forward, logits, projections
+from .llama import feed_forward, logits, norm_and_rotate, projections
 
 
 def build(b: Builder) -> Rows:
@@ -11,9 +11,7 @@ def build(b: Builder) -> Rows:
     for layer in range(b.h.block_count):
         name = f"blk.{layer}."
         q, k, v = projections(b, b.rms_norm(x, name + "attn_norm.weight"), name)
-        q = b.rms_norm_heads(q, name + "attn_q_norm.weight", b.h.head_count)
-        k = b.rms_norm_heads(k, name + "attn_k_norm.weight", b.h.head_count_kv)
-        q, k = b.rope(q, b.h.head_count, halves=True), b.rope(k, b.h.head_count_kv, halves=True)
+        q, k = norm_and_rotate(b, q, k, name)
         x = b.linear(b.attention(q, k, v, name), name + "attn_output", b.h.embedding_length, add_to=x)
         x = feed_forward(b, x, name)
     return logits(b, x)

@@ -6,15 +6,13 @@ from ...kernels import elementwise
 from ...kernels.errors import LcpuError
 from ..builder import Builder
 from ..delta_net import convolve, delta_net, multiply_by_second_half, take_heads
-from ..rows import Rows
-from .llama import logits
-
-_MULTIPLE = 16  # values of a head are whole vectors on every path
+from ..rows import WHOLE_VECTORS, Rows
+from .llama import dense, logits, norm_and_rotate
 
 
 def build(b: Builder) -> Rows:
     """Record the program; the result is the logits [outputs][vocab]."""
-    return build_with(b, _feed_forward)
+    return build_with(b, dense)
 
 
 def build_with(b: Builder, feed_forward: Callable[[Builder, Rows, Rows, str], Rows]) -> Rows:
@@ -30,11 +28,6 @@ def build_with(b: Builder, feed_forward: Callable[[Builder, Rows, Rows, str], Ro
     return logits(b, x)
 
 
-def _feed_forward(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:
-    hidden = b.gated(normed, name + "ffn_gate", name + "ffn_up", b.h.feed_forward_length)
-    return b.linear(hidden, name + "ffn_down", b.h.embedding_length, add_to=x)
-
-
 def _attention_layers(b: Builder) -> list[bool]:
     recurrent = b.keys.flags("attention.recurrent_layers", b.h.block_count)
     if recurrent is not None:
@@ -48,9 +41,7 @@ def _attention(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:
     both, k, v = b.linears(normed, [(name + "attn_q", 2 * h.head_count * h.head_dim),
                                     (name + "attn_k", h.head_count_kv * h.head_dim),
                                     (name + "attn_v", h.head_count_kv * h.head_dim)])
-    q = b.rms_norm_heads(take_heads(b, both, h.head_count), name + "attn_q_norm.weight", h.head_count)
-    k = b.rms_norm_heads(k, name + "attn_k_norm.weight", h.head_count_kv)
-    q, k = b.rope(q, h.head_count, halves=True), b.rope(k, h.head_count_kv, halves=True)
+    q, k = norm_and_rotate(b, take_heads(b, both, h.head_count), k, name)
     attended = multiply_by_second_half(b, b.attention(q, k, v, name), both, h.head_count)
     return b.linear(attended, name + "attn_output", h.embedding_length, add_to=x)
 
@@ -58,9 +49,10 @@ def _attention(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:
 def _delta_net(b: Builder, x: Rows, normed: Rows, name: str) -> Rows:
     keys, head_dim = b.keys, b.keys.count("ssm.state_size")
     key_heads, value_heads = keys.count("ssm.group_count"), keys.count("ssm.time_step_rank")
-    if head_dim % _MULTIPLE or value_heads % key_heads or keys.count("ssm.inner_size") != value_heads * head_dim:
+    if head_dim % WHOLE_VECTORS or value_heads % key_heads or keys.count("ssm.inner_size") != value_heads * head_dim:
         raise LcpuError(f"{b.file.path}: has delta nets of {key_heads} and {value_heads} heads of {head_dim} values, "
-                        f"which lcpu does not compute: heads must be multiples of {_MULTIPLE} values, and share keys")
+                        f"which lcpu does not compute: heads must be multiples of {WHOLE_VECTORS} values, and share "
+                        "keys")
     width = value_heads * head_dim
     qkv, z, alpha, beta = b.linears(normed, [
         (name + "attn_qkv", 2 * key_heads * head_dim + width), (name + "attn_gate", width),

@@ -1,4 +1,7 @@
-"""The same in the instructions of 64-bit Arm, and what it takes to multiply sums by integer scales there."""
+"""Products of bytes and of pairs in the instructions of 64-bit Arm, and of sums and integer scales.
+
+Functions emit(b, sums, weights, token) -> sums, as in `x86_products`, and parts of such.
+"""
 
 from __future__ import annotations
 

@@ -55,4 +55,4 @@ def pmaddwd(b, acc, weights, token):
 def vdpbf16ps(b, acc, weights, token):
     pairs = ir.VectorType(BFloatType(), 2 * LANES)
     return call_function(b, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}", acc.type, acc, b.bitcast(weights, pairs),
-                 b.bitcast(token, pairs))
+                         b.bitcast(token, pairs))
