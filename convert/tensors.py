@@ -270,7 +270,7 @@ class _Maker:
             self._columns[f"{block}ffn_down.weight"] = columns
             self._rows |= {f"{block}{name}.{kind}": columns for name in ("ffn_gate", "ffn_up", "ffn_sub_norm")
                            for kind in ("weight", "bias")}
-            if self.architecture.block["ffn_up.weight"][0] == "gate and up":
+            if shapes[f"{block}ffn_up.weight"][0] == 2 * ffn:  # gate and up
                 self._rows[f"{block}ffn_up.weight"] = np.concatenate([columns, ffn + columns])
         if "attn_output.weight" not in self.architecture.block:  # there may be gates before it, or heads differ
             return

@@ -19,6 +19,7 @@ from lcpu.kernels.errors import LcpuError
 from .checkpoints import EMBED, FFN, TEXT, VOCAB, write_checkpoint
 from .gemma4_checkpoints import EXPERT_FFN, EXPERTS, GLOBAL_HEAD, HEAD, PER_LAYER
 from .golden_cases import LENGTH, case, text
+from .packed import gptq, packed_model
 from .reference import values_of
 
 SMALL, DENSE, MIXTURE = "gemma4", "gemma4-31b", "gemma4-26b-a4b"
@@ -139,6 +140,21 @@ def test_inputs_of_all_matrices_are_measured(convert, tmp_path, name):
         matrices = {key for key, info in file.tensors.items() if key.startswith("blk.") and len(info.shape) > 1}
     with LLM.load(tmp_path / "a.gguf", threads=1, context=LENGTH, input_squares=True) as llm:
         assert matrices <= set(llm.measure_imatrix([text()]))
+
+
+def test_scattered_columns_change_places_where_blocks_differ(convert):
+    """GPTQ's desc_act: columns of ffn_down, and with them the rows of gate and up."""
+    tensors, how = case(DENSE)
+    packed, floats = packed_model(tensors, gptq(scattered="all"))
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": True, "sym": True}
+    names = [f"blk.0.ffn_{part}.weight" for part in ("gate", "up", "down")]
+    with convert(floats, "f32", **how) as file:
+        gate, up, down = (values_of(file, name) for name in names)
+    with convert(packed, "f32", **how, quantization_config=settings) as file:
+        moved = [values_of(file, name) for name in names]
+    assert not np.allclose(moved[2], down, atol=1e-3)
+    np.testing.assert_allclose(moved[2] @ moved[0], down @ gate, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(moved[2] @ moved[1], down @ up, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [SMALL, DENSE])
