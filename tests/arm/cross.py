@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import tempfile
 
 import llvmlite.binding as llvm
 
@@ -44,9 +45,11 @@ def main(cpu: str, features: str, *wanted: str) -> None:
 
     KernelFile.save_overload = lambda self, signature, result: None
 
-    for name in wanted:
-        kernel, panels = alone.waiting() if name == "threads" else alone.tile(*name.split(":"))
-        print(f"== {name} {panels}\n{kernel.compiled._library.get_asm_str()}")
+    with tempfile.TemporaryDirectory() as nothing:  # none of this machine's kernels, and not the other system's folder
+        os.environ["LCPU_CACHE_DIR"] = nothing
+        for name in wanted:
+            kernel, panels = alone.waiting() if name == "threads" else alone.tile(*name.split(":"))
+            print(f"== {name} {panels}\n{kernel.compiled._library.get_asm_str()}")
 
 
 if __name__ == "__main__":
