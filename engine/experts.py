@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from ..kernels import experts as kernels
-from ..kernels.activations import Activation
+from ..kernels.activations import INT8, Activation
 from ..kernels.jit import address_of
 from ..kernels.matmul import GROUP_BYTES, GROUPS, MAX_TOKENS
 from ..kernels.simd import LANES
@@ -119,7 +119,7 @@ def _gathered(b: Builder, routing: _Routing, x: Rows, activation: Activation) ->
     nbytes = source.strides[0]
     out = b.buffer(f"gathered {activation}", nbytes, routing.capacity)
     b.program.add(kernels.gather_rows, groups=routing.groups, rows=routing.rows, x=source, x_stride=nbytes, out=out,
-                  out_stride=nbytes, nbytes=nbytes)
+                  out_stride=nbytes, nbytes=nbytes, int8=isinstance(activation, INT8))
     return out
 
 

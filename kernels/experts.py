@@ -9,10 +9,11 @@ from math import inf, nan
 
 from numba import float32
 
+from .activations import row_address, spread
 from .jit import device, kernel
 from .math import exp
 from .matmul import GROUP_BYTES, GROUPS, tile_rows
-from .simd import LANES, atomic_add, bits_to_float, fma, get_f32, get_i32, get_i64, load_f32, maximum, put_f32, put_i32
+from .simd import LANES, PAIRS, PIECE, atomic_add, bits_to_float, fma, get_f32, get_i32, get_i64, load_f32, maximum, put_f32, put_i32
 from .simd import put_i64, reduce_add, reduce_max, splat_f32, store_f32
 
 SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN = 1, 2, 3  # GGUF's `expert_gating_func`
@@ -185,8 +186,12 @@ def route(work, thread, threads, count, scores, stride, experts, used, scoring, 
 
 
 @device
-def _copy(source, target, nbytes):
-    """A multiple of 4 bytes."""
+def _copy(source, target, nbytes, int8):
+    """A multiple of 4 bytes, of a row of int8 a multiple of 8."""
+    if PAIRS and int8:
+        for at in range(0, nbytes, PIECE):
+            put_i64(target + spread(at), get_i64(source + spread(at)))
+        return
     whole = nbytes // _VECTOR * _VECTOR
     for at in range(0, whole, _VECTOR):
         store_f32(target + at, load_f32(source + at))
@@ -195,12 +200,19 @@ def _copy(source, target, nbytes):
 
 
 @kernel
-def gather_rows(work, thread, threads, groups, rows, x, x_stride, out, out_stride, nbytes):
-    """Of every row, its token's `nbytes`, a multiple of 4: activations in whatever form a matmul takes."""
+def gather_rows(work, thread, threads, groups, rows, x, x_stride, out, out_stride, nbytes, int8):
+    """Of every row, its token's `nbytes`, a multiple of 4: activations in whatever form a matmul takes.
+
+    int8: whether rows are of int8, which may lie in memory two at a time.
+    """
     count = get_i64(groups)
     row = atomic_add(work, 1)
     while row < count:
-        _copy(x + get_i64(rows + 16 * row) * x_stride, out + row * out_stride, nbytes)
+        token = get_i64(rows + 16 * row)
+        if int8:
+            _copy(row_address(x, token, x_stride), row_address(out, row, out_stride), nbytes, True)
+        else:
+            _copy(x + token * x_stride, out + row * out_stride, nbytes, False)
         row = atomic_add(work, 1)
 
 

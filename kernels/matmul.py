@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .jit import bind, device, hole, template
-from .simd import ISA, LANES, atomic_add, get_i64, load_tile, panels_of, select_or_zero, store_tile, zeros
+from .simd import ISA, LANES, PAIRS, atomic_add, get_i64, load_tile, panels_of, select_or_zero, store_tile, zeros
+from .simd import zeros_of_pairs
 
 _COLUMN = 4 * LANES  # bytes of a panel's results for one token
 WIDE_TOKENS = 16  # of a tile in registers of their own, where the path has these (`wide`)
@@ -23,6 +24,7 @@ PANEL_GROUP = 4  # panels of the largest tile: matrices, their results and share
 
 tile = sweep = multiply = hole()  # a format's tile, and the two templates around it, bound to this tile
 wide = hole()  # the same as `_multiply` for as many tokens as it likes to take; it returns how many it took
+start = hole()  # `zeros`, or `zeros_of_pairs` for int8 activations
 panels_8 = panels_4 = panels_2 = panels_1 = hole()  # of a tile of so many tokens; panels_8 may be 0: no such tile
 
 
@@ -49,19 +51,19 @@ def _multiply(weights, x, out, x_stride, out_stride, tokens, first, last, panel_
         left = tokens - token
         a, o = x + token * x_stride, out + token * out_stride
         if panels_8 and left > 4:
-            sweep(zeros(panels_8, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            sweep(start(panels_8, 8), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                   accumulate, *others)
             token += 8
         elif left > 2:
-            sweep(zeros(panels_4, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            sweep(start(panels_4, 4), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                   accumulate, *others)
             token += 4
         elif left > 1:
-            sweep(zeros(panels_2, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            sweep(start(panels_2, 2), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                   accumulate, *others)
             token += 2
         else:
-            sweep(zeros(panels_1, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
+            sweep(start(panels_1, 1), weights, a, o, x_stride, out_stride, first, last, panel_stride, blocks,
                   accumulate, *others)
             token += 1
 
@@ -77,20 +79,21 @@ def tile_rows(tokens):
     if tokens % MAX_TOKENS >= LEAST_WIDE:
         return (tokens + MAX_TOKENS - 1) // MAX_TOKENS * MAX_TOKENS
     left = tokens % 8
-    return tokens - left + (8 if left > 4 else 4 if left > 2 else left)
+    return tokens - left + (8 if left > 4 else 4 if left > 2 else 2 if PAIRS and left == 1 else left)
 
 
 def multiplier(tile: Callable[..., Any], name: str,
                panels: tuple[int, int, int, int] = ISA.tile_panels,
-               wide: Callable[..., Any] | None = None) -> Callable[..., Any]:
+               wide: Callable[..., Any] | None = None, int8: bool = False) -> Callable[..., Any]:
     """`_multiply` for a format's tile, as a function that kernels call. panels: of tiles of 8, 4, 2 and 1 tokens.
     The first may be 0: there is no tile of 8.
 
     wide: takes tokens before the tile does, as `..wide` makes it.
+    int8: whether x has one of the forms of `activations.INT8`.
     """
     sizes = dict(zip(("panels_8", "panels_4", "panels_2", "panels_1"), panels, strict=True))
     return device(bind(_multiply, f"multiply_{name}", sweep=device(bind(_sweep, f"sweep_{name}", tile=tile)),
-                       wide=wide or _take_none, **sizes))
+                       wide=wide or _take_none, start=zeros_of_pairs if int8 else zeros, **sizes))
 
 
 @device

@@ -5,7 +5,7 @@ LEVELS are these numbers doubled, to be whole. They are multiplied with OFFSET a
 
 from numba import float32
 
-from ..activations import Int8Blocks
+from ..activations import Int8Blocks, spread
 from ..fitting import CANDIDATES
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, add_partial_sums, at_argmax, bits, dot4, fma, get_f32, get_u8, load_tile, panel_bytes
@@ -34,8 +34,8 @@ def dot_pair(total, panel, panel_stride, x, x_stride, half):
     partial = partial_sums(total)
     for i in range(2):
         packed = panel_bytes(total, panel + VECTOR * i, panel_stride)
-        partial = dot4(partial, _lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
-        partial = dot4(partial, _lookup(bits(packed, 4, 15)), x + half + 4 * i, x_stride)
+        partial = dot4(partial, _lookup(bits(packed, 0, 15)), x + spread(4 * i), x_stride)
+        partial = dot4(partial, _lookup(bits(packed, 4, 15)), x + spread(half + 4 * i), x_stride)
     return add_partial_sums(total, partial)
 
 

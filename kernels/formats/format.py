@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..activations import Activation
+from ..activations import INT8, Activation
 from ..error_feedback import Grid, sweeper
 from ..isa import TILES
 from ..jit import Kernel, bind, device, kernel, native  # before Numba itself, whose errors it explains
@@ -89,7 +89,7 @@ def make_format(name: str, type_id: int, block: int, block_bytes: int, activatio
     """
     sizes = {"block_values": block, "block_bytes": block_bytes}
     panel_block_bytes, header_bytes = panel_block_bytes or block_bytes, 4 if row_factor else 0
-    multiply = multiplier(tile, name, panels, wide)
+    multiply = multiplier(tile, name, panels, wide, isinstance(activation, INT8))
     read = dequantize_blocks or bind(decode, f"decode_{name}", dequantize_block=dequantize_block, **sizes)
     write = native(bind(encode, f"encode_{name}", quantize_block=quantize_block, **sizes))
     weigh = quantize_weighted and native(bind(encode_weighted, f"encode_weighted_{name}",

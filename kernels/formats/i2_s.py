@@ -7,12 +7,12 @@ one scale, a float32 after its last block. A panel is the scales of all rows, th
 
 from numba import float32, int32
 
-from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows
+from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows, spread
 from ..jit import device, inlined
 from ..simd import BY_RUNS, ISA, LANES, absolute, add_partial_sums, add_to_bytes, bits, dot4, dot_run, fma, get_f32
 from ..simd import get_i32, get_u8, init_from_bias, load_f32, load_tile, maximum, minimum, opaque, panel_bytes
 from ..simd import panel_f32, panel_vectors, partial_sums, prefetch_address, prefetch_unpacked, put_f32, put_i32
-from ..simd import scale_add, splat_f32, splat_i32, store_i8, store_tile, to_i32, zeros, zeros_i32
+from ..simd import scale_add, splat_f32, splat_i32, store_i8, store_tile, to_i32, to_matrix, to_rows, zeros, zeros_i32
 from ..wide import wide_rows
 from .format import make_format
 
@@ -73,9 +73,9 @@ def _dot_four(sums, panel, panel_stride, x, x_stride):
     """sums + the products of four vectors."""
     a, b, c, d = panel_vectors(sums, panel, panel_stride, 4)
     sums = dot_run(sums, (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3)), x, x_stride)
-    sums = dot_run(sums, (bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3)), x + 32, x_stride)
-    sums = dot_run(sums, (bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3)), x + 64, x_stride)
-    return dot_run(sums, (bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3)), x + 96, x_stride)
+    sums = dot_run(sums, (bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3)), x + spread(32), x_stride)
+    sums = dot_run(sums, (bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3)), x + spread(64), x_stride)
+    return dot_run(sums, (bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3)), x + spread(96), x_stride)
 
 
 @inlined
@@ -92,6 +92,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
     weight_scale = panel_f32(acc, panel, panel_stride)
     panel += 4 * LANES
     values = x + ROW_VALUES
+    acc = to_matrix(acc)
     total = init_from_bias(acc, x + ROW_BIAS, x_stride)
     for _ in range(blocks):
         upcoming = prefetch_address(acc, panel, end, panel_stride)
@@ -99,19 +100,19 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             partial = partial_sums(total)
             if BY_RUNS:
                 prefetch_unpacked(acc, upcoming + _VECTOR * start, panel_stride, _FOUR)
-                partial = _dot_four(partial, panel + _VECTOR * start, panel_stride, values + 4 * start, x_stride)
+                partial = _dot_four(partial, panel + _VECTOR * start, panel_stride, values + spread(4 * start), x_stride)
             else:
                 for i in range(start, start + _CHAIN):
                     prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _VECTOR)
                     packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
-                    partial = dot4(partial, bits(packed, 6, 3), values + 4 * i, x_stride)
-                    partial = dot4(partial, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
-                    partial = dot4(partial, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
-                    partial = dot4(partial, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 6, 3), values + spread(4 * i), x_stride)
+                    partial = dot4(partial, bits(packed, 4, 3), values + spread(32 + 4 * i), x_stride)
+                    partial = dot4(partial, bits(packed, 2, 3), values + spread(64 + 4 * i), x_stride)
+                    partial = dot4(partial, bits(packed, 0, 3), values + spread(96 + 4 * i), x_stride)
             total = add_partial_sums(total, partial)
         panel += _PANEL_BLOCK
-        values += 128
-    return scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride)
+        values += spread(128)
+    return to_rows(scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride))
 
 
 @device

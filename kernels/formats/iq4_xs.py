@@ -24,7 +24,7 @@ from .nibbles import NIBBLES, copy_nibbles
 _BYTES = 136
 _TOPS, _LOWS, _CODES = 2, 4, 8  # byte offsets
 _GROUP = (1 + NIBBLES) * LANES  # panel bytes of a group
-_STEP = ACTIVATION.block_bytes
+_STEP = ACTIVATION.step
 
 
 @device

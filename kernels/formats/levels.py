@@ -9,7 +9,7 @@ from typing import Any
 
 from numba import uint8
 
-from ..activations import BIAS, SCALE, Int8Blocks
+from ..activations import BIAS, SCALE, Int8Blocks, spread
 from ..jit import bind, device, hole, inlined, template
 from ..simd import BY_RUNS, LANES, SIGNED_OFFSET, alloca, begin_block, bits, dot4_signed, dot_run_signed, get_u8
 from ..simd import load_f32, panel_bytes, panel_vectors, prefetch_address, prefetch_levels, put_u8, scale_add
@@ -28,8 +28,8 @@ def _dot_signed(total, panel, panel_stride, x, x_stride):
     if not BY_RUNS:
         for i in range(4):
             packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
-            total = dot4_signed(total, lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
-            total = dot4_signed(total, lookup(bits(packed, 4, 15)), x + 16 + 4 * i, x_stride)
+            total = dot4_signed(total, lookup(bits(packed, 0, 15)), x + spread(4 * i), x_stride)
+            total = dot4_signed(total, lookup(bits(packed, 4, 15)), x + spread(16 + 4 * i), x_stride)
         return total
     a, b, c, d = panel_vectors(total, panel, panel_stride, 4)
     return dot_run_signed(total, (lookup(bits(a, 0, 15)), lookup(bits(b, 0, 15)), lookup(bits(c, 0, 15)),
@@ -65,7 +65,7 @@ def level_tile(name: str, activation: Int8Blocks, dot: Callable[..., Any], load_
     load_scale: loads the scales of a panel, `scale_bytes` of each row, as float32.
     """
     return device(bind(_tile, f"tile_{name}", dot=dot, load_scale=load_scale, scale_bytes=LANES * scale_bytes,
-                       block_bytes=LANES * scale_bytes + 4 * _VECTOR, step=activation.block_bytes))
+                       block_bytes=LANES * scale_bytes + 4 * _VECTOR, step=activation.step))
 
 
 # ---- to blocks ----

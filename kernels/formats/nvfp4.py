@@ -10,7 +10,7 @@ groups 1, 2 and 3, and for each group two vectors: bytes 0 to 3 and bytes 4 to 7
 
 from numba import float32, int64, uint8
 
-from ..activations import BIAS, BIAS_BYTES, SCALE
+from ..activations import BIAS, BIAS_BYTES, SCALE, spread
 from ..fitting import CANDIDATES, inverse, largest_magnitude
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, alloca, begin_block, bits_to_float, fma, get_i32, get_u16, get_u8, panel_e4m3, panel_f32
@@ -21,7 +21,7 @@ from .format import make_format
 _BYTES = 36
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = activation(group=16)
-_STEP = _ACTIVATION.block_bytes
+_STEP = _ACTIVATION.step
 _NAN, _LARGEST = 0x7F, 0x7E
 
 
@@ -96,7 +96,7 @@ def _panel_factor(end):
 def _dot_group(acc, panel, panel_stride, x, x_stride, half):
     """The products of 16 values, in this half of an activation's block."""
     total = begin_block(acc, x + BIAS + BIAS_BYTES * half, x_stride)
-    return dot_pair(total, panel, panel_stride, x + 16 * half, x_stride, 8)
+    return dot_pair(total, panel, panel_stride, x + spread(16 * half), x_stride, 8)
 
 
 @device

@@ -16,7 +16,7 @@ Sums over a block are integers, as in Q4_K.
 
 from numba import float32, int32, uint8
 
-from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
+from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, TWO_SUMS, LargeInt8Blocks, spread
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter, with_own_weights
 from ..jit import device, inlined
@@ -164,17 +164,17 @@ def _add_two(total, first_scale, first_added, second_scale, second_added, panel,
     a, b = panel_bytes(total, panel, panel_stride), panel_bytes(total, panel + _VECTOR, panel_stride)
     sums = group_sums(total)
     sums = dot4(sums, scaled_above(bits(a, 0, 7), first_scale, first_added), x, x_stride)
-    sums = dot4(sums, scaled_above(bits(a, 3, 7), first_scale, first_added), x + 4, x_stride)
-    sums = dot4(sums, scaled_above(bits(b, 0, 7), first_scale, first_added), x + 8, x_stride)
-    sums = dot4(sums, scaled_above(bits(b, 3, 7), first_scale, first_added), x + 12, x_stride)
+    sums = dot4(sums, scaled_above(bits(a, 3, 7), first_scale, first_added), x + spread(4), x_stride)
+    sums = dot4(sums, scaled_above(bits(b, 0, 7), first_scale, first_added), x + spread(8), x_stride)
+    sums = dot4(sums, scaled_above(bits(b, 3, 7), first_scale, first_added), x + spread(12), x_stride)
     total = add_group(total, sums, first_scale)
     c = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
     sums = group_sums(total)
-    sums = dot4(sums, scaled_above(bits(c, 0, 7), second_scale, second_added), x + 16, x_stride)
-    sums = dot4(sums, scaled_above(bits(c, 3, 7), second_scale, second_added), x + 20, x_stride)
+    sums = dot4(sums, scaled_above(bits(c, 0, 7), second_scale, second_added), x + spread(16), x_stride)
+    sums = dot4(sums, scaled_above(bits(c, 3, 7), second_scale, second_added), x + spread(20), x_stride)
     sixth, seventh = bits(a, 6, 3) | bits(c, 4, 4), bits(b, 6, 3) | bits(c, 5, 4)
-    sums = dot4(sums, scaled_above(sixth, second_scale, second_added), x + 24, x_stride)
-    sums = dot4(sums, scaled_above(seventh, second_scale, second_added), x + 28, x_stride)
+    sums = dot4(sums, scaled_above(sixth, second_scale, second_added), x + spread(24), x_stride)
+    sums = dot4(sums, scaled_above(seventh, second_scale, second_added), x + spread(28), x_stride)
     return add_group(total, sums, second_scale)
 
 
@@ -187,7 +187,7 @@ def _add_four(total, scales, panel, panel_stride, x, x_stride):
                      x, x_stride)
     return _add_two(total, subtracted_from(31, twice_of_lane(scales, 1)), byte_of_lane(added, 1),
                     subtracted_from(31, twice_of_lane(scales, 3)), byte_of_lane(added, 3), panel + _TWO, panel_stride,
-                    x + 32, x_stride)
+                    x + spread(32), x_stride)
 
 
 @inlined
@@ -217,7 +217,7 @@ def _centered(total, first, second, third, fourth, x, x_stride):
         return total + (sums >> splat_i32(int32(3)))
     bias = splat_i16(_BIAS)
     for i in range(4):
-        total = dot2_i16(total, bias, x + SUMS + 4 * i, x_stride)
+        total = dot2_i16(total, bias, x + SUMS + TWO_SUMS * i, x_stride)
     return total
 
 

@@ -12,7 +12,7 @@ from ..fitting import inverse, peak
 from ..jit import device, inlined
 from ..simd import LANES, add_to_bytes, begin_block, bits, get_f16, get_u16, get_u8, load_f32, maximum, minimum
 from ..simd import panel_bytes, panel_f16, prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, rint
-from ..simd import scale_add, splat_f32, splat_i32, store_f32, store_i8, store_tile, to_i32, zeros
+from ..simd import scale_add, splat_f32, splat_i32, store_f32, store_i8, store_tile, to_i32, to_matrix, to_rows, zeros
 from ..weighted_fitting import best_scale_finder
 from ..wide import wide_blocks
 from .format import make_format
@@ -22,7 +22,7 @@ _BYTES = 18
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(offset=8)
 _VECTOR = 4 * LANES
-_STEP = _ACTIVATION.block_bytes
+_STEP = _ACTIVATION.step
 
 
 @device
@@ -87,14 +87,14 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         sums = dot_nibbles(begin_block(acc, x + BIAS, x_stride), panel + 2 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP
-    return acc
+    return to_rows(acc)
 
 
 @inlined

@@ -11,16 +11,16 @@ from ..activations import SCALE, SUM, Int8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import extremes, fit_weighted_scale_and_minimum, inverse, ramp
 from ..jit import device
-from ..simd import LANES, fma_tokens, get_f16, get_u16, get_u8, load_f32, maximum, minimum, panel_f16, prefetch_address
+from ..simd import LANES, fma_numbers, get_f16, get_u16, get_u8, load_f32, maximum, minimum, panel_f16, prefetch_address
 from ..simd import prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, splat_i32, store_i8, to_i32
-from ..simd import zeros_i32
+from ..simd import to_matrix, to_rows, zeros_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_nibbles
 
 _BYTES = 20
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(summed=True)
-_STEP = _ACTIVATION.block_bytes
+_STEP = _ACTIVATION.step
 
 
 @device
@@ -83,15 +83,15 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         sums = dot_nibbles(zeros_i32(acc), panel + 4 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
-        acc = fma_tokens(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)
+        acc = fma_numbers(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP
-    return acc
+    return to_rows(acc)
 
 
 FORMAT = make_format("q4_1", 3, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,

@@ -19,14 +19,14 @@ from typing import Any
 
 from numba import float32, int32, uint8
 
-from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, LargeInt8Blocks
+from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, TWO_SUMS, LargeInt8Blocks, spread
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, add_pair, add_scaled, bits, dot2_i16, fma, get_f16, get_u16, get_u8, load_f32, maximum
 from ..simd import minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32
-from ..simd import put_u16, put_u8, rint, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32, zero_sums, zeros
-from ..simd import zeros_i32
+from ..simd import put_u16, put_u8, rint, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32, to_matrix, to_rows
+from ..simd import zero_sums, zeros, zeros_i32
 from ..weighted_fitting import group_pairs_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, Format, make_format
@@ -140,7 +140,7 @@ def add_block(acc, total, header, panel_stride, x, x_stride):
     offsets = zeros_i32(acc)
     for i in range(4):
         pair = panel_i8_pairs(acc, header + LANES * (4 + 2 * i), panel_stride)
-        offsets = dot2_i16(offsets, pair, x + SUMS + 4 * i, x_stride)
+        offsets = dot2_i16(offsets, pair, x + SUMS + TWO_SUMS * i, x_stride)
     sums = to_f32(total) * panel_f16(acc, header, panel_stride)
     sums = fma(to_f32(offsets), panel_f16(acc, header + 2 * LANES, panel_stride), sums)
     return add_scaled(acc, sums, x + LARGE_SCALE, x_stride)
@@ -153,7 +153,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
         header = panel
         panel += _HEADER
         # With codes of 5 bits, 256 * 31 * 127 * 63 < 2 ** 26.
-        total = zeros_i32(acc)
+        total = zeros_i32(to_matrix(acc))
         for _ in range(opaque(4)):
             prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, pair_bytes)
             scales = panel_i8_pairs(acc, panel, panel_stride)
@@ -161,7 +161,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
             panel += pair_bytes
             x += RUN
         x -= 4 * RUN
-        acc = add_block(acc, total, header, panel_stride, x, x_stride)
+        acc = add_block(acc, to_rows(total), header, panel_stride, x, x_stride)
         x += LARGE_BYTES
     return acc
 
@@ -215,7 +215,7 @@ def _dot_codes(acc, panel, panel_stride, x, x_stride):
 @inlined
 def _add_codes(total, scales, panel, panel_stride, x, x_stride):
     first = _dot_codes(total, panel, panel_stride, x, x_stride)
-    second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + 32, x_stride)
+    second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + spread(32), x_stride)
     return add_pair(total, first, second, scales)
 
 

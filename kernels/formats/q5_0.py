@@ -23,7 +23,7 @@ from .q4_0 import scale_alone
 _BYTES = 22
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(offset=16)
-_STEP = _ACTIVATION.block_bytes
+_STEP = _ACTIVATION.step
 
 
 @device

@@ -11,7 +11,7 @@ from ..activations import SCALE, SUM, Int8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import extremes, fit_weighted_scale_and_minimum, inverse, ramp
 from ..jit import device
-from ..simd import LANES, alloca, fma_tokens, get_f16, get_i32, get_u16, load_f32, maximum, minimum, panel_f16
+from ..simd import LANES, alloca, fma_numbers, get_f16, get_i32, get_u16, load_f32, maximum, minimum, panel_f16
 from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, store_i8
 from ..simd import to_i32, zeros_i32
 from .format import make_format
@@ -22,7 +22,7 @@ from .q5_0 import pack_fifths, get_code, put_codes
 _BYTES = 24
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(summed=True)
-_STEP = _ACTIVATION.block_bytes
+_STEP = _ACTIVATION.step
 
 
 @device
@@ -79,7 +79,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         sums = dot_five_bits(zeros_i32(acc), panel + 4 * LANES, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
-        acc = fma_tokens(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)
+        acc = fma_numbers(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP
     return acc

@@ -10,9 +10,10 @@ every row in the low 5 bits of vector v, for v < 5. The other 12 values are in t
 
 from numba import float32, int32, uint8
 
+from ..activations import spread
 from ..fitting import ramp, weigh_256, with_own_weights
 from ..jit import device, inlined
-from ..simd import LANES, add_first, add_second, bits, dot4, get_u8, panel_bytes, put_f32, put_u8, rint
+from ..simd import LANES, add_first, add_second, bits, dot_run, get_u8, panel_bytes, put_f32, put_u8, rint
 from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, store_tile, to_i32, zero_sums, zeros
 from .q4_k import codes_of, fit_weighted_groups, make_grouped_format, scale_and_offset
 
@@ -87,31 +88,26 @@ def _vectors(like, panel, panel_stride):
 
 
 @inlined
-def _first_half(sums, a, b, c, x, x_stride):
-    sums = dot4(sums, bits(a, 0, 31), x, x_stride)
-    sums = dot4(sums, bits(b, 0, 31), x + 4, x_stride)
-    sums = dot4(sums, bits(a, 5, 7) | bits(b, 3, 24), x + 20, x_stride)
-    return dot4(sums, bits(c, 0, 31), x + 8, x_stride)
+def _first_half(sums, a, b, c, d, x, x_stride):
+    return dot_run(sums, (bits(a, 0, 31), bits(b, 0, 31), bits(c, 0, 31), bits(d, 0, 31)), x, x_stride)
 
 
 @inlined
-def _second_half(sums, b, c, d, e, x, x_stride):
-    sums = dot4(sums, bits(d, 0, 31), x + 12, x_stride)
-    sums = dot4(sums, bits(c, 5, 7) | bits(d, 3, 24), x + 24, x_stride)
-    sums = dot4(sums, bits(e, 0, 31), x + 16, x_stride)
-    return dot4(sums, bits(e, 5, 7) | bits(b, 2, 8) | bits(d, 1, 16), x + 28, x_stride)
+def _second_half(sums, a, b, c, d, e, x, x_stride):
+    return dot_run(sums, (bits(e, 0, 31), bits(a, 5, 7) | bits(b, 3, 24), bits(c, 5, 7) | bits(d, 3, 24),
+                          bits(e, 5, 7) | bits(b, 2, 8) | bits(d, 1, 16)), x + spread(16), x_stride)
 
 
 @inlined
 def _add_codes(total, scales, panel, panel_stride, x, x_stride):
     a, b, c, d, e = _vectors(total, panel, panel_stride)
-    sums = _first_half(zero_sums(total), a, b, c, x, x_stride)
+    sums = _first_half(zero_sums(total), a, b, c, d, x, x_stride)
     total, sums = room_in_first(total, sums, scales)
-    total = add_first(total, _second_half(sums, b, c, d, e, x, x_stride), scales)
+    total = add_first(total, _second_half(sums, a, b, c, d, e, x, x_stride), scales)
     a, b, c, d, e = _vectors(total, panel + 5 * _VECTOR, panel_stride)
-    sums = _first_half(zero_sums(total), a, b, c, x + 32, x_stride)
+    sums = _first_half(zero_sums(total), a, b, c, d, x + spread(32), x_stride)
     total, sums = room_in_second(total, sums, scales)
-    return add_second(total, _second_half(sums, b, c, d, e, x + 32, x_stride), scales)
+    return add_second(total, _second_half(sums, a, b, c, d, e, x + spread(32), x_stride), scales)
 
 
 @inlined

@@ -13,7 +13,7 @@ from ..jit import device, inlined
 from ..simd import BY_RUNS, LANES, SIGNED_OFFSET, add_to_bytes, begin_block, dot4_signed, dot_run_signed, get_f16
 from ..simd import get_u16, get_u8, load_f32, panel_bytes, panel_f16, panel_vectors, prefetch_address, prefetch_direct
 from ..simd import put_f16, put_f32, put_u16, put_u8, round_half_away, scale_add, splat_f32, store_f32, store_i8
-from ..simd import store_tile, to_i32, zeros
+from ..simd import store_tile, to_i32, to_matrix, to_rows, zeros
 from ..wide import wide_blocks
 from .format import make_format
 from .q4_0 import scale_alone
@@ -22,7 +22,7 @@ _BYTES = 34
 _PANEL_BLOCK = _BYTES * LANES
 _ACTIVATION = Int8Blocks(offset=SIGNED_OFFSET)
 _TO_SIGNED = -SIGNED_OFFSET
-_STEP = _ACTIVATION.block_bytes
+_STEP = _ACTIVATION.step
 
 
 @device
@@ -61,7 +61,7 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         prefetch_direct(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         dots = begin_block(acc, x + BIAS, x_stride)
@@ -75,7 +75,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         acc = scale_add(acc, dots, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP
-    return acc
+    return to_rows(acc)
 
 
 @inlined

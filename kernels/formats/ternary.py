@@ -9,14 +9,14 @@ from typing import Any
 
 from numba import float32, int32, int64
 
-from ..activations import BIAS, SCALE, Int8Blocks
+from ..activations import BIAS, SCALE, Int8Blocks, spread
 from ..jit import bind, device, hole, template
 from ..simd import LANES, add_partial_sums, alloca, begin_block, bits, dot_run, get_f16, get_f32, get_u16, panel_bytes
 from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_i32, put_u16, scale_add
 from .format import Format, make_format
 
 _ACTIVATION = Int8Blocks(offset=1)
-_STEP = _ACTIVATION.block_bytes
+_STEP = _ACTIVATION.step
 _CODES = 8 * LANES  # panel bytes of 32 values
 
 
@@ -50,7 +50,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
             partial = partial_sums(total)
             for i in range(2):
                 packed = panel_bytes(acc, panel + 4 * LANES * i, panel_stride)
-                values = x + 16 * i
+                values = x + spread(16 * i)
                 partial = dot_run(partial, (bits(packed, 0, 3), bits(packed, 2, 3), bits(packed, 4, 3),
                                             bits(packed, 6, 3)), values, x_stride)
             acc = scale_add(acc, add_partial_sums(total, partial), scale, x + SCALE, x_stride)

@@ -20,6 +20,11 @@ def arm_dot(name):
     return emit
 
 
+def smmla(b, acc, tokens, weights):
+    """acc [token 2][row 2] += tokens [2][8] . weights [row 2][8], all int8."""
+    return call_function(b, "llvm.aarch64.neon.smmla.v4i32.v16i8", acc.type, acc, b.bitcast(tokens, weights.type), weights)
+
+
 def usdot_unsigned_token(b, acc, weights, token):
     return arm_dot("usdot")(b, acc, b.bitcast(token, weights.type), weights)
 

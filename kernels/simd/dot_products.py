@@ -9,14 +9,15 @@ from itertools import product
 
 from llvmlite import ir
 from numba import types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from .types import F32, I32, ISA, LANES, RAISED, Tile
+from .types import F32, I32, ISA, LANES, PIECE, RAISED, SPREAD, Tile
 from .x86_products import add_pairs, maddubs_dot, maddubs_signed_dot, maddubs_unsigned_token, pmaddwd
 from .x86_products import vdpbf16ps, vpdpbusd, vpdpbusd_unsigned_token, vpdpwssd
-from .arm_products import arm_dot, bfdot, load_pair, smlal_pairs, smull_dot, usdot_unsigned_token
-from .emit import broadcast, constant, emit_fma, lane_of, load_from, load_lanes, offset_by, tile_of, token_at
-from .emit import token_scale, vector_at, vectors_of
+from .arm_products import arm_dot, bfdot, load_pair, smlal_pairs, smmla, smull_dot, usdot_unsigned_token
+from .emit import broadcast, constant, emit_fma, lane_of, load_from, load_lanes, operand, row_of, tile_of, token_at
+from .emit import token_scale, vector_at, vectors_of, weights_of_matrix
 from .arithmetic import elementwise
 
 
@@ -38,11 +39,14 @@ def _multiply_accumulate(element, emit, load=_load_to_all_lanes):
 
     @intrinsic
     def operation(context, acc, weights, x, stride):
+        if acc.matrix:
+            raise TypingError("tiles in the form of matrices are multiplied by dot_run")
+
         def generate(context, b, sig, args):
             tile, (acc, weights, x, stride) = sig.return_type, args
             out, rows = vectors_of(b, acc, tile), vectors_of(b, weights, sig.args[1])
             for t in range(tile.tokens):
-                token = load(b, token_at(b, x, stride, t), element)
+                token = load(b, token_at(b, x, stride, t, tile), element)
                 for p in range(tile.panels):
                     row = vector_at(rows, sig.args[1], p, 0)
                     out[p * tile.tokens + t] = emit(b, out[p * tile.tokens + t], row, token)
@@ -51,6 +55,25 @@ def _multiply_accumulate(element, emit, load=_load_to_all_lanes):
         return acc(acc, weights, types.intp, types.intp), generate
 
     return operation
+
+
+def _load_run(b, address, element, tile):
+    """16 bytes of a token, 4 of them in all lanes of each of four vectors."""
+    if not tile.paired:
+        token = load_lanes(b, address, element)
+        return [lane_of(b, token, lane) for lane in range(4)]
+    pieces = [load_lanes(b, b.add(address, address.type(SPREAD * at)), element, 2) for at in (0, PIECE)]
+    return [lane_of(b, piece, lane) for piece in pieces for lane in range(2)]
+
+
+def _multiply_matrix(b, sums, tile, weights, x, stride):
+    """`dot_run` for a `matrix` tile: sums [panels * tokens], weights [values / 4][panels], both lists of vectors."""
+    for t, i in product(range(0, tile.tokens, 2), range(0, len(weights), 2)):
+        tokens = load_lanes(b, token_at(b, b.add(x, x.type(SPREAD * 4 * i)), stride, t, tile), I32)
+        for p, rows in product(range(tile.panels), (0, 1)):
+            at = p * tile.tokens + t + rows
+            sums[at] = smmla(b, sums[at], tokens, weights[i + rows][p])
+    return sums
 
 
 def _multiply_run(element, emit):
@@ -68,6 +91,9 @@ def _multiply_run(element, emit):
             tile, (acc, weights, x, stride) = sig.return_type, args
             out = vectors_of(b, acc, tile)
             rows = [vectors_of(b, b.extract_value(weights, i), panels) for i in range(sig.args[1].count)]
+            if tile.matrix:
+                return tile_of(b, _multiply_matrix(b, out, tile, rows if panels.matrix else weights_of_matrix(b, rows),
+                                                  x, stride), tile)
 
             def add(run, lane, t, token):
                 for p in range(tile.panels):
@@ -76,14 +102,13 @@ def _multiply_run(element, emit):
 
             if ISA.arm:
                 for t, run in product(range(tile.tokens), runs):
-                    at = b.add(x, x.type(16 * run))
-                    token = load_lanes(b, token_at(b, at, stride, t), element)
-                    for lane in range(4):
-                        add(run, lane, t, lane_of(b, token, lane))
+                    token = token_at(b, b.add(x, x.type(16 * run * (SPREAD if tile.paired else 1))), stride, t, tile)
+                    for lane, value in enumerate(_load_run(b, token, element, tile)):
+                        add(run, lane, t, value)
             else:
                 for lane, run, t in product(range(4), runs, range(tile.tokens)):
                     at = b.add(x, x.type(16 * run + 4 * lane))
-                    add(run, lane, t, broadcast(b, load_from(b, token_at(b, at, stride, t), element), LANES))
+                    add(run, lane, t, broadcast(b, load_from(b, token_at(b, at, stride, t, tile), element), LANES))
             return tile_of(b, out, tile)
 
         return acc(acc, weights, types.intp, types.intp), generate
@@ -148,11 +173,25 @@ def _beginning_with_bias(element, load):
         """int32 accumulators of acc's shape. Those of token t start at the int32 at bias + t * stride."""
         def generate(context, b, sig, args):
             tile, (_, bias, stride) = sig.return_type, args
-            return tile_of(b, [load(b, offset_by(b, bias, stride, t)) for t in range(tile.tokens)] * tile.panels, tile)
+            return tile_of(b, numbers_of_tokens(b, bias, stride, tile, I32, load) * tile.panels, tile)
 
         return acc.of(element)(acc, types.intp, types.intp), generate
 
     return begin
+
+
+def numbers_of_tokens(b, address, stride, tile, element, load):
+    """For each token of a tile a vector of its number; load(b, address of the number).
+
+    In pairs, a number is there twice, 4 bytes each: so one load serves both tokens of a `matrix` tile.
+    """
+    if tile.matrix:
+        pairs = [load_lanes(b, row_of(b, address, stride, t, tile), element) for t in range(0, tile.tokens, 2)]
+        return [pair for pair in pairs for _ in range(2)]
+    rows = [row_of(b, address, stride, t, tile) for t in range(tile.tokens)]
+    if tile.paired:
+        return [lane_of(b, load_lanes(b, row, element, 2), 0) for row in rows]
+    return [load(b, row) for row in rows]
 
 
 def _load_vector(b, address):
@@ -213,14 +252,28 @@ def scale_add(context, acc, dots, weight_scale, scale, stride):
         tile, (acc, dots, weight_scale, scale, stride) = sig.return_type, args
         out, sums = vectors_of(b, acc, tile), vectors_of(b, dots, tile)
         scales = vectors_of(b, weight_scale, sig.args[2])
-        for t in range(tile.tokens):
-            number = token_scale(b, offset_by(b, scale, stride, t))
+        for t, number in enumerate(numbers_of_tokens(b, scale, stride, tile, F32, token_scale)):
             for p in range(tile.panels):
-                i = p * tile.tokens + t
-                out[i] = emit_fma(b, b.fmul(scales[p], number), _to_float(b, sums[i], sig.args[1]), out[i])
+                i, own = p * tile.tokens + t, operand(b, scales, sig.args[2], tile, p, t)
+                out[i] = emit_fma(b, b.fmul(own, number), _to_float(b, sums[i], sig.args[1]), out[i])
         return tile_of(b, out, tile)
 
     return acc(acc, dots, weight_scale, types.intp, types.intp), generate
+
+
+@intrinsic
+def fma_numbers(context, acc, weights, number, stride):
+    """acc[p][t] += weights[p] * number[t], all float32, where number is an address."""
+    def generate(context, b, sig, args):
+        tile, (acc, weights, number, stride) = sig.return_type, args
+        out, rows = vectors_of(b, acc, tile), vectors_of(b, weights, sig.args[1])
+        for t, value in enumerate(numbers_of_tokens(b, number, stride, tile, F32, token_scale)):
+            for p in range(tile.panels):
+                i = p * tile.tokens + t
+                out[i] = emit_fma(b, operand(b, rows, sig.args[1], tile, p, t), value, out[i])
+        return tile_of(b, out, tile)
+
+    return acc(acc, weights, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -229,8 +282,7 @@ def add_scaled(context, acc, sums, scale, stride):
     def generate(context, b, sig, args):
         tile, (acc, sums, scale, stride) = sig.return_type, args
         out, terms = vectors_of(b, acc, tile), vectors_of(b, sums, tile)
-        for t in range(tile.tokens):
-            factor = token_scale(b, offset_by(b, scale, stride, t))
+        for t, factor in enumerate(numbers_of_tokens(b, scale, stride, tile, F32, token_scale)):
             for i in range(t, tile.size, tile.tokens):
                 out[i] = emit_fma(b, terms[i], factor, out[i])
         return tile_of(b, out, tile)
@@ -245,8 +297,7 @@ def scale_add_two(context, acc, first, second, first_scale, second_scale, scale,
         tile = sig.return_type
         tiles = [vectors_of(b, value, ty) for value, ty in zip(args[:5], sig.args[:5], strict=True)]
         out, one, two, one_scale, two_scale = tiles
-        for t in range(tile.tokens):
-            number = token_scale(b, offset_by(b, args[5], args[6], t))
+        for t, number in enumerate(numbers_of_tokens(b, args[5], args[6], tile, F32, token_scale)):
             for p in range(tile.panels):
                 i = p * tile.tokens + t
                 sums = b.fmul(one_scale[p], _to_float(b, one[i], sig.args[1]))

@@ -7,7 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 
-from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, Tile
+from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, PIECE, Tile
 
 
 def literal_of(ty):
@@ -30,6 +30,32 @@ def tile_of(b, vectors, tile):
 def vector_at(vectors, tile, panel, token):
     """The vector at [panel][token], broadcast along axes of length one."""
     return vectors[(panel if tile.panels > 1 else 0) * tile.tokens + (token if tile.tokens > 1 else 0)]
+
+
+def rows_of_matrix(b, vector, token):
+    """A vector with a number for each row, as the sums at this token of a `matrix` tile need it."""
+    first = token % 2 * 2
+    order = ir.Constant(ir.VectorType(I32, 4), [first, first + 1] * 2)
+    words = b.bitcast(vector, ir.VectorType(I32, 4))
+    return b.bitcast(b.shuffle_vector(words, words, order), vector.type)
+
+
+def weights_of_matrix(b, vectors):
+    """Vectors [values / 4][panels], 4 values of each of 4 rows, as those of a `matrix` tile."""
+    out = []
+    for i in range(0, len(vectors), 2):
+        pairs = [[b.bitcast(vector, ir.VectorType(I32, 4)) for vector in pair]
+                 for pair in zip(vectors[i], vectors[i + 1], strict=True)]
+        for first in (0, 2):
+            order = ir.Constant(ir.VectorType(I32, 4), [first, first + 4, first + 1, first + 5])
+            out.append([b.bitcast(b.shuffle_vector(*pair, order), vectors[i][0].type) for pair in pairs])
+    return out
+
+
+def operand(b, vectors, tile, out, panel, token):
+    """`vector_at`, for a result of the form of `out`."""
+    vector = vector_at(vectors, tile, panel, token)
+    return rows_of_matrix(b, vector, token) if out.matrix and not tile.matrix else vector
 
 
 def constant(vector, number):
@@ -106,11 +132,19 @@ def token_scale(b, address):
     return broadcast(b, load_from(b, address, F32), LANES)
 
 
-def token_at(b, address, stride, token):
-    """The address of a token's row. LLVM would compute each from the one before, in a chain, if it knew how."""
-    if token in (0, 1, 2, 4):  # processors multiply an index by these
-        return offset_by(b, address, stride, token)
-    return b.add(address, hide(b, b.mul(stride, I64(token))))
+def row_of(b, address, stride, token, tile):
+    """The address of a token's row; address: of the first token's."""
+    if tile.paired and token % 2:
+        return offset_by(b, b.add(address, I64(PIECE)), stride, token - 1)
+    return offset_by(b, address, stride, token)
+
+
+def token_at(b, address, stride, token, tile):
+    """The same. LLVM would compute each from the one before, in a chain, if it knew how."""
+    even = token - token % 2 if tile.paired else token
+    if even in (0, 1, 2, 4):  # processors multiply an index by these
+        return row_of(b, address, stride, token, tile)
+    return row_of(b, b.add(address, hide(b, b.mul(stride, I64(even)))), stride, token - even, tile)
 
 
 def call_function(b, name, result, *args, fastmath=()):
@@ -129,4 +163,5 @@ def emit_fma(b, x, y, z):
 
 
 def result_tile(element, *tiles):
-    return Tile(element, max(t.panels for t in tiles), max(t.tokens for t in tiles))
+    return Tile(element, max(t.panels for t in tiles), max(t.tokens for t in tiles), any(t.paired for t in tiles),
+                any(t.matrix for t in tiles))

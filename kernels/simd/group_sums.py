@@ -6,10 +6,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .types import I16, I32, ISA, LANES, Tile
+from .types import I16, I32, I64, ISA, LANES, PIECE, SPREAD, Tile
 from .x86_products import multiply_pairs
 from .arm_products import add_narrow, half_of, in_halves, loaded_zeros, narrow_both, smlal
-from .dot_products import DOT_ELEMENT, SMALL_CODES, accumulates_in_place, emit_dot2
+from .dot_products import DOT_ELEMENT, SMALL_CODES, accumulates_in_place, emit_dot2, numbers_of_tokens
 from .emit import broadcast, constant, hide, lane_of, literal_of, load_from, load_lanes, tile_of, token_at, vectors_of
 from .arithmetic import elementwise
 
@@ -101,9 +101,13 @@ def _beginning(high):
         def generate(context, b, sig, args):
             if not ISA.arm:
                 return ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
+            _, address, stride = args
+            if tile.paired:
+                own = b.add(address, I64(SPREAD * PIECE * int(high)))
+                return tile_of(b, numbers_of_tokens(b, own, stride, tile, I32, None) * tile.panels, tile)
             tokens = []
             for t in range(tile.tokens):
-                pair = load_lanes(b, token_at(b, args[1], args[2], t), I16, 2)
+                pair = load_lanes(b, token_at(b, address, stride, t, tile), I16, 2)
                 tokens.append(lane_of(b, b.sext(pair, ir.VectorType(I32, 2)), int(high)))
             return tile_of(b, tokens * tile.panels, tile)
 
@@ -124,8 +128,14 @@ def add_pair(context, total, first, second, scales):
 @intrinsic
 def add_biased_pair(context, total, first, second, scales, biases, stride):
     """The same for sums + biases, which must fit in 16 bits: for token t two int16, at biases + t * stride."""
+    if ISA.arm:
+        out, emit = elementwise(_emit_pair)((total, first, second, scales))
+        return out.return_type(total, first, second, scales, types.intp, types.intp), lambda context, b, sig, args: emit(
+            context, b, out, args[:4])
+
     def generate(context, b, sig, args):
-        pairs = [broadcast(b, load_from(b, token_at(b, args[4], args[5], t), I32), LANES) for t in range(total.tokens)]
+        pairs = [broadcast(b, load_from(b, token_at(b, args[4], args[5], t, total), I32), LANES)
+                 for t in range(total.tokens)]
         totals, firsts, seconds = (vectors_of(b, value, total) for value in args[:3])
         rows = vectors_of(b, args[3], scales)
         return tile_of(b, [_emit_pair(b, totals[i], firsts[i], seconds[i], rows[i // total.tokens],

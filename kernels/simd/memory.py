@@ -9,9 +9,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..isa import TILES
-from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, Tile
+from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, PAIRS, Tile
 from .emit import broadcast, call_function, constant, literal_of, load_from, offset_by, stack_memory, store_to
-from .emit import tile_of, type_name, vectors_of
+from .emit import tile_of, type_name, vectors_of, weights_of_matrix
 
 _CACHE_LINE = 64
 
@@ -19,8 +19,17 @@ _CACHE_LINE = 64
 @intrinsic(prefer_literal=True)
 def zeros(context, panels, tokens):
     """A float32 accumulator of literal shape [panels][tokens]."""
-    tile = Tile("f32", literal_of(panels), literal_of(tokens))
-    return tile(panels, tokens), lambda context, b, sig, args: ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
+    return _constant_zeros(Tile("f32", literal_of(panels), literal_of(tokens)), panels, tokens)
+
+
+@intrinsic(prefer_literal=True)
+def zeros_of_pairs(context, panels, tokens):
+    """The same, for activations that lie as PAIRS says."""
+    return _constant_zeros(Tile("f32", literal_of(panels), literal_of(tokens), paired=PAIRS), panels, tokens)
+
+
+def _constant_zeros(tile, *args):
+    return tile(*args), lambda context, b, sig, values: ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
 
 
 def _zeros_like(element):
@@ -130,14 +139,16 @@ panel_high_nibbles = _panel_loader("f32", I8, lambda b, x: _u8_to_f32(b, b.lshr(
 
 @intrinsic(prefer_literal=True)
 def panel_vectors(context, like, address, stride, count):
-    """`count` (literal) vectors of bytes that follow each other in each panel, as a tuple."""
-    tile = Tile("i8", like.panels)
+    """`count` (literal) vectors of bytes that follow each other in each panel, as a tuple, in the form of `like`."""
+    tile = Tile("i8", like.panels, matrix=like.matrix)
     result = types.UniTuple(tile, literal_of(count))
 
     def generate(context, b, sig, args):
-        return context.make_tuple(b, result, [
-            tile_of(b, [load_from(b, b.add(offset_by(b, args[1], args[2], p), I64(4 * LANES * i)), tile.vector)
-                        for p in range(tile.panels)], tile) for i in range(result.count)])
+        vectors = [[load_from(b, b.add(offset_by(b, args[1], args[2], p), I64(4 * LANES * i)), tile.vector)
+                    for p in range(tile.panels)] for i in range(result.count)]
+        if tile.matrix:
+            vectors = weights_of_matrix(b, vectors)
+        return context.make_tuple(b, result, [tile_of(b, of_panels, tile) for of_panels in vectors])
 
     return result(like, types.intp, types.intp, count), generate
 

@@ -13,6 +13,11 @@ from ..isa import active
 
 ISA = active()
 LANES = ISA.lanes
+# Whether activations of int8 lie in memory two tokens at a time, for instructions that multiply matrices: 8 bytes of the
+# first token, 8 of the second, the next 8 of the first ... Rows of tokens 0 and 1 share the memory of two rows.
+PAIRS = ISA.dot == "usdot"
+PIECE = 8  # bytes of a token that lie side by side
+SPREAD = 2 if PAIRS else 1  # so many times as far apart are pieces in memory as in a row
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
 
@@ -38,19 +43,27 @@ _PER_LANE = {"i8": 4, "i16": 2, "i32": 1, "raised": 1, "f16": 1, "f32": 1}
 
 
 class Tile(types.Type):
-    """[panels][tokens] vectors, each as wide as the machine's (f16: half as wide)."""
+    """[panels][tokens] vectors, each as wide as the machine's (f16: half as wide).
 
-    def __init__(self, element: str, panels: int = 1, tokens: int = 1) -> None:
-        self.element, self.panels, self.tokens = element, panels, tokens
+    paired: its tokens' activations lie as PAIRS says.
+    matrix: its vectors are what the instructions that multiply matrices take and give. Of weights, vectors i and i + 1
+    are 8 values of rows 0 and 1 and of rows 2 and 3. Of sums, vectors t and t + 1 are tokens t and t + 1 [2] x rows 0
+    and 1 [2], and the same tokens x rows 2 and 3.
+    """
+
+    def __init__(self, element: str, panels: int = 1, tokens: int = 1, paired: bool = False,
+                 matrix: bool = False) -> None:
+        self.element, self.panels, self.tokens, self.paired, self.matrix = element, panels, tokens, paired, matrix
         self.vector = ir.VectorType(ELEMENTS[element], LANES * _PER_LANE[element])
-        super().__init__(name=f"Tile({element}x{LANES}[{panels}][{tokens}])")
+        form = " matrix" if matrix else " paired" if paired else ""
+        super().__init__(name=f"Tile({element}x{LANES}[{panels}][{tokens}]{form})")
 
     @property
     def size(self) -> int:
         return self.panels * self.tokens
 
     def of(self, element: str) -> Tile:
-        return Tile(element, self.panels, self.tokens)
+        return Tile(element, self.panels, self.tokens, self.paired, self.matrix)
 
 
 @register_model(Tile)

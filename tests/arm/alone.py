@@ -5,14 +5,14 @@ from __future__ import annotations
 from lcpu.kernels.formats import FORMATS
 from lcpu.kernels.isa import TILES
 from lcpu.kernels.jit import Kernel, bind, hole, native, template
-from lcpu.kernels.simd import pause, processor_of, sleep_while, store_tile, wake_sleepers, zeros
+from lcpu.kernels.simd import pause, processor_of, sleep_while, store_tile, wake_sleepers
 
-multiply = panels = tokens = hole()
+multiply = start = panels = tokens = hole()
 
 
 @template
 def _alone(panel, panel_stride, x, x_stride, blocks, out):
-    store_tile(multiply(zeros(panels, tokens), panel, panel_stride, x, x_stride, blocks), out, 16, 64)
+    store_tile(multiply(start(panels, tokens), panel, panel_stride, x, x_stride, blocks), out, 16, 64)
     return 0
 
 
@@ -22,7 +22,7 @@ def tile(name: str, count: str) -> tuple[Kernel, int]:
     known = format.multiply.py_func.__globals__
     size = next(size for size in TILES if size <= int(count) and known[f"panels_{size}"])
     alone = bind(_alone, f"tile_{name}_{size}", multiply=known["sweep"].py_func.__globals__["tile"],
-                 panels=known[f"panels_{size}"], tokens=size)
+                 start=known["start"], panels=known[f"panels_{size}"], tokens=size)
     return native(alone), size * known[f"panels_{size}"]
 
 
