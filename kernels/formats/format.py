@@ -14,7 +14,7 @@ from numba import float32
 
 from ..matmul import matmul, matmul_experts, multiplier
 from ..rows import decode, dequantize, encode, encode_weighted, pack
-from ..simd import ISA, LANES
+from ..simd import ISA, PAIRS, LANES
 
 def _grouped_panels() -> tuple[int, int, int, int]:
     """Panels of tiles that need an integer total beside each sum of products: 16 of both do not fit in registers.
@@ -22,7 +22,7 @@ def _grouped_panels() -> tuple[int, int, int, int]:
     On Arm eight of both leave too few for weights that are unpacked once for all tokens.
     """
     if ISA.arm:
-        return 0, 1, 1, 2
+        return (1, 1, 1, 2) if PAIRS else (0, 1, 1, 2)
     eight, four, two, one = (panels if panels * tokens < 16 else panels // 2
                              for panels, tokens in zip(ISA.tile_panels, TILES, strict=True))
     return eight, four, two, one

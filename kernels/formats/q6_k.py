@@ -14,7 +14,7 @@ from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, STARTS, TWO_STARTS, Lar
 from ..error_feedback import Grid, whole_levels
 from ..fitting import fit_weighted_scale, inverse, ramp, six_bits, weigh_256, with_own_weights
 from ..jit import device, inlined
-from ..simd import DOT_ELEMENT, LANES, add_biased_pair, add_scaled, alloca, begin_first, begin_second, bits, dot4
+from ..simd import DOT_ELEMENT, LANES, PAIRS, add_first, add_second, add_biased_pair, add_scaled, alloca, begin_first, begin_second, bits, dot4
 from ..simd import dot_run, get_f16, get_i64, get_u16, get_u8, load_f32, maximum, minimum, opaque, panel_bytes
 from ..simd import panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32, put_u16, put_u8, rint
 from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32, to_matrix
@@ -147,10 +147,14 @@ def _add_codes(total, panel, panel_stride, x, biases, x_stride):
     first = _first_half(begin_first(total, biases, x_stride), a, b, c, x, x_stride)
     total, first = room_in_first(total, first, scales)
     first = _second_half(first, a, b, c, x, x_stride)
+    if PAIRS:
+        total = add_first(total, first, scales)
     a, b, c = _vectors(total, panel + 3 * _VECTOR, panel_stride)
     second = _first_half(begin_second(total, biases, x_stride), a, b, c, x + spread(16), x_stride)
     total, second = room_in_second(total, second, scales)
     second = _second_half(second, a, b, c, x + spread(16), x_stride)
+    if PAIRS:
+        return add_second(total, second, scales)
     return add_biased_pair(total, first, second, scales, biases, x_stride)
 
 

@@ -16,7 +16,7 @@ from .types import F32, I32, ISA, LANES, PIECE, RAISED, SPREAD, Tile
 from .x86_products import add_pairs, maddubs_dot, maddubs_signed_dot, maddubs_unsigned_token, pmaddwd
 from .x86_products import vdpbf16ps, vpdpbusd, vpdpbusd_unsigned_token, vpdpwssd
 from .arm_products import arm_dot, bfdot, load_pair, smlal_pairs, smmla, smull_dot, usdot_unsigned_token
-from .emit import broadcast, constant, emit_fma, lane_of, load_from, load_lanes, operand, row_of, tile_of, token_at
+from .emit import broadcast, constant, emit_fma, lane_of, load_again, load_from, load_lanes, operand, row_of, tile_of, token_at
 from .emit import token_scale, vector_at, vectors_of, weights_of_matrix
 from .arithmetic import elementwise
 
@@ -186,8 +186,9 @@ def numbers_of_tokens(b, address, stride, tile, element, load):
     In pairs, a number is there twice, 4 bytes each: so one load serves both tokens of a `matrix` tile.
     """
     if tile.matrix:
-        pairs = [load_lanes(b, row_of(b, address, stride, t, tile), element) for t in range(0, tile.tokens, 2)]
-        return [pair for pair in pairs for _ in range(2)]
+        vector = ir.VectorType(element, LANES)
+        rows = [b.inttoptr(row_of(b, address, stride, t - t % 2, tile), vector.as_pointer()) for t in range(tile.tokens)]
+        return [load_again(b, row) for row in rows]
     rows = [row_of(b, address, stride, t, tile) for t in range(tile.tokens)]
     if tile.paired:
         return [lane_of(b, load_lanes(b, row, element, 2), 0) for row in rows]

@@ -110,6 +110,7 @@ class _LoadAgain(ir.LoadInstr):
 def load_again(b, pointer):
     """What is at a pointer, each time from memory."""
     load = _LoadAgain(b.block, pointer, "")
+    load.align = 4
     b._insert(load)
     return load
 

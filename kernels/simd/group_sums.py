@@ -10,7 +10,7 @@ from .types import I16, I32, I64, ISA, LANES, PIECE, SPREAD, Tile
 from .x86_products import multiply_pairs
 from .arm_products import add_narrow, half_of, in_halves, loaded_zeros, narrow_both, smlal
 from .dot_products import DOT_ELEMENT, SMALL_CODES, accumulates_in_place, emit_dot2, numbers_of_tokens
-from .emit import broadcast, constant, hide, lane_of, literal_of, load_from, load_lanes, tile_of, token_at, vectors_of
+from .emit import broadcast, constant, hide, lane_of, literal_of, load_from, load_lanes, operand, tile_of, token_at, vectors_of
 from .arithmetic import elementwise
 
 
@@ -45,7 +45,16 @@ def _group_adder(high):
     @intrinsic
     def add(context, total, sums, scales):
         """total + sums * scale, int32. The scale is the first or the second of two int16, scales [panels][1]."""
-        return elementwise(_emit_add(high))((total, sums, scales))
+        if not total.matrix:
+            return elementwise(_emit_add(high))((total, sums, scales))
+
+        def generate(context, b, sig, args):
+            totals, parts = vectors_of(b, args[0], total), vectors_of(b, args[1], sums)
+            rows = [_scale_of(b, vector, high) for vector in vectors_of(b, args[2], scales)]
+            return tile_of(b, [b.add(totals[i], b.mul(parts[i], operand(b, rows, scales, total, *divmod(i, total.tokens))))
+                               for i in range(total.size)], total)
+
+        return total(total, sums, scales), generate
 
     @intrinsic
     def make_room(context, total, sums, scales):
