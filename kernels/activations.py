@@ -2,9 +2,9 @@
 
 Rounding is as in llama.cpp's CPU backend, so that a model gives the same text in both.
 
-Where instructions multiply matrices (simd.PAIRS), rows of int8 lie in memory two at a time, and pieces of 8 bytes of one
-and of the other alternate. `spread` tells how far from a row's first byte another one is. Such an instruction takes two
-rows of weights, so scales and biases are there twice, one after the other.
+Where instructions multiply matrices (simd.PAIRS), rows of int8 lie in memory two at a time: pieces of 8 bytes of one
+and of the other alternate. `spread` tells how far a byte of a row is from its first one. The sums that such an
+instruction gives are of two tokens and two rows of weights: so scales and biases are there twice, one after the other.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ def _spread(byte: int) -> int:
 
 
 spread = inlined(_spread)
+AT = tuple(_spread(byte) for byte in range(129))  # spread(byte), as constants
 
 BLOCK, LARGE_BLOCK = 32, 256  # values of a block of Int8Blocks and of LargeInt8Blocks
 _NUMBER = PIECE if PAIRS else 4  # bytes that a scale takes
@@ -86,8 +87,8 @@ class Int8Blocks:
 class LargeInt8Blocks:
     """256 int8 values, a bias after each 64 of them, their float32 scale, and for each 32 of them -1 times their sum.
 
-    A bias is four int16, -32 times the sum of each 16 values. Sums are int16, too. Where instructions multiply matrices,
-    biases are there once more, as int32.
+    A bias is four int16, -32 times the sum of each 16 values. Sums are int16, too. Where rows lie in pairs, biases are
+    there once more, as int32.
 
     Formats whose blocks have integer scales for groups of values multiply and add integers up to the end of a block.
     Magnitudes of 16 neighbours add up to MOST_OF_16 at most, so that their products with weights of -32 to 31 have sums

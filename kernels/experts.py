@@ -13,8 +13,8 @@ from .activations import row_address, spread
 from .jit import device, kernel
 from .math import exp
 from .matmul import GROUP_BYTES, GROUPS, tile_rows
-from .simd import LANES, PAIRS, PIECE, atomic_add, bits_to_float, fma, get_f32, get_i32, get_i64, load_f32, maximum, put_f32, put_i32
-from .simd import put_i64, reduce_add, reduce_max, splat_f32, store_f32
+from .simd import LANES, PAIRS, PIECE, atomic_add, bits_to_float, fma, get_f32, get_i32, get_i64, load_f32, maximum
+from .simd import put_f32, put_i32, put_i64, reduce_add, reduce_max, splat_f32, store_f32
 
 SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN = 1, 2, 3  # GGUF's `expert_gating_func`
 _LEAST_SUM = float32(6.103515625e-05)  # of weights, before they are divided by it (llama.cpp's build_moe_ffn)

@@ -49,6 +49,7 @@ class Isa:
     needs: tuple[tuple[str, ...], ...] = ()  # alternative sets of LLVM feature names; each set suffices
     prefetch: Prefetch = Prefetch()
     tile_registers: str = ""  # "amx", or "emulated" in plain vectors: products of 16 tokens with 16 rows; "" has none
+    pairs: bool = False  # whether int8 matrices are multiplied, two tokens with two rows
     bf16: bool = False  # whether pairs of bfloat16 are multiplied and added in one instruction
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
 
@@ -87,11 +88,12 @@ ISAS = {  # best first
         Isa("avx512-vnni", 16, "vnni", (2, 4, 4, 4), (_AVX512,)),
         Isa("avx-vnni", 8, "vnni", (1, 2, 2, 4), ((*_AVX2, "avxvnni"), _AVX512)),
         Isa("avx2", 8, "maddubs", (1, 2, 2, 4), (_AVX2,)),
-        Isa("neon-i8mm", 4, "usdot", _NEON_PANELS, (("neon", "dotprod", "i8mm"),)),
+        Isa("neon-i8mm", 4, "usdot", _NEON_PANELS, (("neon", "dotprod", "i8mm"),), pairs=True),
         Isa("neon-dotprod", 4, "sdot", _NEON_PANELS, (("neon", "dotprod"),)),
         Isa("neon", 4, "smull", _NEON_PANELS, (("neon",),)),
         Isa("generic", 4, "generic", (1, 1, 1, 4), _GENERIC),
-        # The panel layout of AVX-512, and AMX's registers, without their instructions: any machine can test those.
+        # What neon-i8mm and AMX do to matrices, without their instructions: any machine can test that.
+        Isa("generic-pairs", 4, "generic", _NEON_PANELS, _GENERIC, pairs=True),
         Isa("generic-16", 16, "generic", (2, 4, 4, 4), _GENERIC, tile_registers="emulated"),
     )
 }

@@ -19,10 +19,11 @@ from ..simd import ISA, PAIRS, LANES
 def _grouped_panels() -> tuple[int, int, int, int]:
     """Panels of tiles that need an integer total beside each sum of products: 16 of both do not fit in registers.
 
-    On Arm eight of both leave too few for weights that are unpacked once for all tokens.
+    On Arm eight of both leave too few for weights that are unpacked once for all tokens. Products of matrices take half
+    as many vectors of weights at a time.
     """
-    if ISA.arm:
-        return (1, 1, 1, 2) if PAIRS else (0, 1, 1, 2)
+    if ISA.arm or PAIRS:
+        return int(PAIRS), 1, 1, 2
     eight, four, two, one = (panels if panels * tokens < 16 else panels // 2
                              for panels, tokens in zip(ISA.tile_panels, TILES, strict=True))
     return eight, four, two, one

@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import float32, int32
 
-from ..activations import BIAS, BIAS_BYTES, SCALE, Int8Blocks, spread
+from ..activations import AT, BIAS, BIAS_BYTES, SCALE, Int8Blocks, spread
 from ..jit import Template, bind, device, hole, inlined, template
 from ..simd import DOT_ELEMENT, LANES, add_partial_sums, begin_block, bits, dot4, fma, get_u8, panel_bytes, panel_f16
 from ..simd import panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_levels, put_i32
@@ -100,24 +100,24 @@ def _dot_first_half(total, first, second, x, x_stride):
     partial = partial_sums(total)
     partial = dot4(partial, lookup(bits(first, 0, 7)), x, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(first, 3, 7)), x + spread(4), x_stride)
+    partial = dot4(partial, lookup(bits(first, 3, 7)), x + AT[4], x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(second, 0, 7)), x + spread(8), x_stride)
+    partial = dot4(partial, lookup(bits(second, 0, 7)), x + AT[8], x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(second, 3, 7)), x + spread(12), x_stride)
+    partial = dot4(partial, lookup(bits(second, 3, 7)), x + AT[12], x_stride)
     return add_partial_sums(total, partial)
 
 
 @template
 def _dot_second_half(total, first, second, third, x, x_stride):
     partial = partial_sums(total)
-    partial = dot4(partial, lookup(bits(third, 0, 7)), x + spread(16), x_stride)
+    partial = dot4(partial, lookup(bits(third, 0, 7)), x + AT[16], x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(third, 3, 7)), x + spread(20), x_stride)
+    partial = dot4(partial, lookup(bits(third, 3, 7)), x + AT[20], x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(first, 6, 3) | bits(third, 4, 4)), x + spread(24), x_stride)
+    partial = dot4(partial, lookup(bits(first, 6, 3) | bits(third, 4, 4)), x + AT[24], x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(second, 6, 3) | bits(third, 5, 4)), x + spread(28), x_stride)
+    partial = dot4(partial, lookup(bits(second, 6, 3) | bits(third, 5, 4)), x + AT[28], x_stride)
     return add_partial_sums(total, partial)
 
 
@@ -147,9 +147,9 @@ def _dot_two_bits(total, panel, panel_stride, x, x_stride):
         packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
         values = x + spread(16 * i)
         partial = dot4(partial, bits(packed, -3, 24), values, x_stride)
-        partial = dot4(partial, bits(packed, -1, 24), values + spread(4), x_stride)
-        partial = dot4(partial, bits(packed, 1, 24), values + spread(8), x_stride)
-        partial = dot4(partial, bits(packed, 3, 24), values + spread(12), x_stride)
+        partial = dot4(partial, bits(packed, -1, 24), values + AT[4], x_stride)
+        partial = dot4(partial, bits(packed, 1, 24), values + AT[8], x_stride)
+        partial = dot4(partial, bits(packed, 3, 24), values + AT[12], x_stride)
     return add_partial_sums(total, partial)
 
 

@@ -7,7 +7,7 @@ one scale, a float32 after its last block. A panel is the scales of all rows, th
 
 from numba import float32, int32
 
-from ..activations import ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows, spread
+from ..activations import AT, ROW_BIAS, ROW_SCALE, ROW_VALUES, Int8Rows, spread
 from ..jit import device, inlined
 from ..simd import BY_RUNS, ISA, LANES, absolute, add_partial_sums, add_to_bytes, bits, dot4, dot_run, fma, get_f32
 from ..simd import get_i32, get_u8, init_from_bias, load_f32, load_tile, maximum, minimum, opaque, panel_bytes
@@ -73,9 +73,9 @@ def _dot_four(sums, panel, panel_stride, x, x_stride):
     """sums + the products of four vectors."""
     a, b, c, d = panel_vectors(sums, panel, panel_stride, 4)
     sums = dot_run(sums, (bits(a, 6, 3), bits(b, 6, 3), bits(c, 6, 3), bits(d, 6, 3)), x, x_stride)
-    sums = dot_run(sums, (bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3)), x + spread(32), x_stride)
-    sums = dot_run(sums, (bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3)), x + spread(64), x_stride)
-    return dot_run(sums, (bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3)), x + spread(96), x_stride)
+    sums = dot_run(sums, (bits(a, 4, 3), bits(b, 4, 3), bits(c, 4, 3), bits(d, 4, 3)), x + AT[32], x_stride)
+    sums = dot_run(sums, (bits(a, 2, 3), bits(b, 2, 3), bits(c, 2, 3), bits(d, 2, 3)), x + AT[64], x_stride)
+    return dot_run(sums, (bits(a, 0, 3), bits(b, 0, 3), bits(c, 0, 3), bits(d, 0, 3)), x + AT[96], x_stride)
 
 
 @inlined
@@ -100,18 +100,19 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             partial = partial_sums(total)
             if BY_RUNS:
                 prefetch_unpacked(acc, upcoming + _VECTOR * start, panel_stride, _FOUR)
-                partial = _dot_four(partial, panel + _VECTOR * start, panel_stride, values + spread(4 * start), x_stride)
+                codes, own = panel + _VECTOR * start, values + spread(4 * start)
+                partial = _dot_four(partial, codes, panel_stride, own, x_stride)
             else:
                 for i in range(start, start + _CHAIN):
                     prefetch_unpacked(acc, upcoming + _VECTOR * i, panel_stride, _VECTOR)
                     packed = panel_bytes(acc, panel + _VECTOR * i, panel_stride)
-                    partial = dot4(partial, bits(packed, 6, 3), values + spread(4 * i), x_stride)
-                    partial = dot4(partial, bits(packed, 4, 3), values + spread(32 + 4 * i), x_stride)
-                    partial = dot4(partial, bits(packed, 2, 3), values + spread(64 + 4 * i), x_stride)
-                    partial = dot4(partial, bits(packed, 0, 3), values + spread(96 + 4 * i), x_stride)
+                    partial = dot4(partial, bits(packed, 6, 3), values + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 4, 3), values + 32 + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 2, 3), values + 64 + 4 * i, x_stride)
+                    partial = dot4(partial, bits(packed, 0, 3), values + 96 + 4 * i, x_stride)
             total = add_partial_sums(total, partial)
         panel += _PANEL_BLOCK
-        values += spread(128)
+        values += AT[128]
     return to_rows(scale_add(acc, total, weight_scale, x + ROW_SCALE, x_stride))
 
 

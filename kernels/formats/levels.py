@@ -12,8 +12,8 @@ from numba import uint8
 from ..activations import BIAS, SCALE, Int8Blocks, spread
 from ..jit import bind, device, hole, inlined, template
 from ..simd import BY_RUNS, LANES, SIGNED_OFFSET, alloca, begin_block, bits, dot4_signed, dot_run_signed, get_u8
-from ..simd import load_f32, panel_bytes, panel_vectors, prefetch_address, prefetch_levels, put_u8, scale_add
-from ..simd import splat_f32, steps, store_i8, table_lookup, to_i32
+from ..simd import load_f32, panel_bytes, panel_vectors, prefetch_address, prefetch_levels, put_u8, scale_add, splat_f32
+from ..simd import steps, store_i8, table_lookup, to_i32
 
 _VECTOR = 4 * LANES
 

@@ -10,7 +10,7 @@ from numba import float32, int64, uint8
 from ..fitting import CANDIDATES, inverse, largest_magnitude
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, alloca, bits_to_float, get_i32, get_u8, panel_e8m0, put_f32, put_u8
-from ..activations import spread
+from ..activations import AT
 from .e2m1 import TABLE, VECTOR, activation, best_code, best_weighted_code, dot_pair, put_levels, put_values
 from .format import make_format
 from .levels import level_tile
@@ -77,7 +77,7 @@ def pack_block(block, panel, lane):
 @inlined
 def _dot(total, panel, panel_stride, x, x_stride):
     total = dot_pair(total, panel, panel_stride, x, x_stride, 16)
-    return dot_pair(total, panel + 2 * VECTOR, panel_stride, x + spread(8), x_stride, 16)
+    return dot_pair(total, panel + 2 * VECTOR, panel_stride, x + AT[8], x_stride, 16)
 
 
 FORMAT = make_format("mxfp4", 39, 32, _BYTES, _ACTIVATION,

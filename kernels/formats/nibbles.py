@@ -6,7 +6,7 @@ Byte j of the fifth bits holds those of values j, j + 4, .. j + 28, from its low
 
 from numba import int32
 
-from ..activations import spread
+from ..activations import AT
 from ..jit import device, inlined
 from ..simd import LANES, add_partial_sums, bits, dot4, dot_run, get_i32, panel_bytes, panel_vectors, partial_sums
 from ..simd import put_i32
@@ -57,16 +57,16 @@ def dot_five_bits(total, panel, panel_stride, x, x_stride):
     partial = partial_sums(total)
     packed = panel_bytes(total, panel, panel_stride)
     partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -4, 16), x, x_stride)
-    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 0, 16), x + spread(16), x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 0, 16), x + AT[16], x_stride)
     packed = panel_bytes(total, panel + _VECTOR, panel_stride)
-    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -3, 16), x + spread(4), x_stride)
-    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 1, 16), x + spread(20), x_stride)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -3, 16), x + AT[4], x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 1, 16), x + AT[20], x_stride)
     total = add_partial_sums(total, partial)
     partial = partial_sums(total)
     packed = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
-    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -2, 16), x + spread(8), x_stride)
-    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 2, 16), x + spread(24), x_stride)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -2, 16), x + AT[8], x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 2, 16), x + AT[24], x_stride)
     packed = panel_bytes(total, panel + 3 * _VECTOR, panel_stride)
-    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -1, 16), x + spread(12), x_stride)
-    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 3, 16), x + spread(28), x_stride)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -1, 16), x + AT[12], x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 3, 16), x + AT[28], x_stride)
     return add_partial_sums(total, partial)

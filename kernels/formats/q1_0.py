@@ -8,7 +8,7 @@ value 4 p + j. A bit counts 2, and the activations' bias takes 1 from it.
 
 from numba import float32, int32, int64, uint8
 
-from ..activations import BIAS, SCALE, Int8Blocks, spread
+from ..activations import AT, BIAS, SCALE, Int8Blocks
 from ..jit import device
 from ..simd import LANES, absolute, add_partial_sums, begin_block, bits, dot4, fma, get_f16, get_f32, get_i32, get_u16
 from ..simd import get_u8, load_f32, panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_f16
@@ -87,13 +87,13 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             packed = panel_bytes(acc, panel, panel_stride)
             total = begin_block(acc, x + BIAS, x_stride)
             partial = dot4(partial_sums(total), bits(packed, -1, 2), x, x_stride)
-            partial = dot4(partial, bits(packed, 0, 2), x + spread(4), x_stride)
-            partial = dot4(partial, bits(packed, 1, 2), x + spread(8), x_stride)
-            partial = dot4(partial, bits(packed, 2, 2), x + spread(12), x_stride)
-            partial = dot4(partial, bits(packed, 3, 2), x + spread(16), x_stride)
-            partial = dot4(partial, bits(packed, 4, 2), x + spread(20), x_stride)
-            partial = dot4(partial, bits(packed, 5, 2), x + spread(24), x_stride)
-            partial = dot4(partial, bits(packed, 6, 2), x + spread(28), x_stride)
+            partial = dot4(partial, bits(packed, 0, 2), x + AT[4], x_stride)
+            partial = dot4(partial, bits(packed, 1, 2), x + AT[8], x_stride)
+            partial = dot4(partial, bits(packed, 2, 2), x + AT[12], x_stride)
+            partial = dot4(partial, bits(packed, 3, 2), x + AT[16], x_stride)
+            partial = dot4(partial, bits(packed, 4, 2), x + AT[20], x_stride)
+            partial = dot4(partial, bits(packed, 5, 2), x + AT[24], x_stride)
+            partial = dot4(partial, bits(packed, 6, 2), x + AT[28], x_stride)
             acc = scale_add(acc, add_partial_sums(total, partial), scale, x + SCALE, x_stride)
             panel += _VECTOR
             x += _STEP

@@ -7,8 +7,8 @@ from numba import float32, uint8
 
 from ..fitting import inverse, ramp, scale_fitter, weighted_scale_fitter
 from ..jit import device
-from ..simd import LANES, alloca, get_f16, get_u8, load_f32, maximum, minimum, put_f16, put_f32, put_u8, rint
-from ..simd import splat_f32, store_i8, to_i32
+from ..simd import LANES, alloca, get_f16, get_u8, load_f32, maximum, minimum, put_f16, put_f32, put_u8, rint, splat_f32
+from ..simd import store_i8, to_i32
 from .ternary import make_ternary_format
 
 _BYTES = 18

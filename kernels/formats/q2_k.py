@@ -13,7 +13,7 @@ Sums over a block are integers, as in Q4_K.
 
 from numba import float32, int32, int64, uint8
 
-from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks, spread
+from ..activations import AT, BIASES, LARGE_BYTES, LARGE_SCALE, RUN, LargeInt8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import device, inlined
@@ -133,9 +133,9 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _FOUR)
             scales = bits(panel_bytes(acc, fours, panel_stride), 0, 15)
             total = _add_codes(total, twice_of_lane(scales, 0), panel, panel_stride, x, x_stride)
-            total = _add_codes(total, twice_of_lane(scales, 2), panel + _VECTOR, panel_stride, x + spread(16), x_stride)
-            total = _add_codes(total, twice_of_lane(scales, 1), panel + 2 * _VECTOR, panel_stride, x + spread(32), x_stride)
-            total = _add_codes(total, twice_of_lane(scales, 3), panel + 3 * _VECTOR, panel_stride, x + spread(48), x_stride)
+            total = _add_codes(total, twice_of_lane(scales, 2), panel + _VECTOR, panel_stride, x + AT[16], x_stride)
+            total = _add_codes(total, twice_of_lane(scales, 1), panel + 2 * _VECTOR, panel_stride, x + AT[32], x_stride)
+            total = _add_codes(total, twice_of_lane(scales, 3), panel + 3 * _VECTOR, panel_stride, x + AT[48], x_stride)
             fours += _VECTOR
             panel += 4 * _VECTOR
             x += RUN

@@ -16,14 +16,14 @@ Sums over a block are integers, as in Q4_K.
 
 from numba import float32, int32, uint8
 
-from ..activations import BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, TWO_SUMS, LargeInt8Blocks, spread
+from ..activations import AT, BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, TWO_SUMS, LargeInt8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter, with_own_weights
 from ..jit import device, inlined
 from ..simd import LANES, SMALL_CODES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
-from ..simd import get_f16, get_i32, get_i64, get_u16, get_u8, group_sums, load_f32, maximum, minimum, odd_bytes
-from ..simd import opaque, panel_bytes, panel_f16, prefetch_address, prefetch_levels, put_f32, put_i32, put_u16, put_u8
-from ..simd import rint, scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from, to_f32, to_i32
+from ..simd import get_f16, get_i32, get_i64, get_u16, get_u8, group_sums, load_f32, maximum, minimum, odd_bytes, opaque
+from ..simd import panel_bytes, panel_f16, prefetch_address, prefetch_levels, put_f32, put_i32, put_u16, put_u8, rint
+from ..simd import scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from, to_f32, to_i32
 from ..simd import twice_of_lane, zeros_i32
 from ..weighted_fitting import group_scales_fitter
 from .format import GROUPED_PANELS, make_format
@@ -164,17 +164,17 @@ def _add_two(total, first_scale, first_added, second_scale, second_added, panel,
     a, b = panel_bytes(total, panel, panel_stride), panel_bytes(total, panel + _VECTOR, panel_stride)
     sums = group_sums(total)
     sums = dot4(sums, scaled_above(bits(a, 0, 7), first_scale, first_added), x, x_stride)
-    sums = dot4(sums, scaled_above(bits(a, 3, 7), first_scale, first_added), x + spread(4), x_stride)
-    sums = dot4(sums, scaled_above(bits(b, 0, 7), first_scale, first_added), x + spread(8), x_stride)
-    sums = dot4(sums, scaled_above(bits(b, 3, 7), first_scale, first_added), x + spread(12), x_stride)
+    sums = dot4(sums, scaled_above(bits(a, 3, 7), first_scale, first_added), x + AT[4], x_stride)
+    sums = dot4(sums, scaled_above(bits(b, 0, 7), first_scale, first_added), x + AT[8], x_stride)
+    sums = dot4(sums, scaled_above(bits(b, 3, 7), first_scale, first_added), x + AT[12], x_stride)
     total = add_group(total, sums, first_scale)
     c = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
     sums = group_sums(total)
-    sums = dot4(sums, scaled_above(bits(c, 0, 7), second_scale, second_added), x + spread(16), x_stride)
-    sums = dot4(sums, scaled_above(bits(c, 3, 7), second_scale, second_added), x + spread(20), x_stride)
+    sums = dot4(sums, scaled_above(bits(c, 0, 7), second_scale, second_added), x + AT[16], x_stride)
+    sums = dot4(sums, scaled_above(bits(c, 3, 7), second_scale, second_added), x + AT[20], x_stride)
     sixth, seventh = bits(a, 6, 3) | bits(c, 4, 4), bits(b, 6, 3) | bits(c, 5, 4)
-    sums = dot4(sums, scaled_above(sixth, second_scale, second_added), x + spread(24), x_stride)
-    sums = dot4(sums, scaled_above(seventh, second_scale, second_added), x + spread(28), x_stride)
+    sums = dot4(sums, scaled_above(sixth, second_scale, second_added), x + AT[24], x_stride)
+    sums = dot4(sums, scaled_above(seventh, second_scale, second_added), x + AT[28], x_stride)
     return add_group(total, sums, second_scale)
 
 
@@ -187,7 +187,7 @@ def _add_four(total, scales, panel, panel_stride, x, x_stride):
                      x, x_stride)
     return _add_two(total, subtracted_from(31, twice_of_lane(scales, 1)), byte_of_lane(added, 1),
                     subtracted_from(31, twice_of_lane(scales, 3)), byte_of_lane(added, 3), panel + _TWO, panel_stride,
-                    x + spread(32), x_stride)
+                    x + AT[32], x_stride)
 
 
 @inlined

@@ -19,14 +19,14 @@ from typing import Any
 
 from numba import float32, int32, uint8
 
-from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, SUMS, TWO_SUMS, LargeInt8Blocks, spread
+from ..activations import AT, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, TWO_SUMS, LargeInt8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_256, with_own_weights
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, PAIRS, add_first, add_pair, add_second, add_scaled, bits, dot2_i16, fma, get_f16, get_u16, get_u8, load_f32, maximum
-from ..simd import minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32
-from ..simd import put_u16, put_u8, rint, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32, to_matrix, to_rows
-from ..simd import zero_sums, zeros, zeros_i32
+from ..simd import LANES, PAIRS, add_first, add_pair, add_scaled, add_second, bits, dot2_i16, fma, get_f16, get_u16
+from ..simd import get_u8, load_f32, maximum, minimum, opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address
+from ..simd import prefetch_grouped, put_f32, put_u16, put_u8, rint, splat_f32, splat_i32, store_i8, store_tile, to_f32
+from ..simd import to_i32, to_matrix, to_rows, zero_sums, zeros, zeros_i32
 from ..weighted_fitting import group_pairs_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, Format, make_format
@@ -217,9 +217,9 @@ def _add_codes(total, scales, panel, panel_stride, x, x_stride):
     first = _dot_codes(total, panel, panel_stride, x, x_stride)
     if PAIRS:
         total = add_first(total, first, scales)
-        second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + spread(32), x_stride)
+        second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + AT[32], x_stride)
         return add_second(total, second, scales)
-    second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + spread(32), x_stride)
+    second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + AT[32], x_stride)
     return add_pair(total, first, second, scales)
 
 

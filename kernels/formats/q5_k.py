@@ -10,7 +10,7 @@ every row in the low 5 bits of vector v, for v < 5. The other 12 values are in t
 
 from numba import float32, int32, uint8
 
-from ..activations import spread
+from ..activations import AT
 from ..fitting import ramp, weigh_256, with_own_weights
 from ..jit import device, inlined
 from ..simd import LANES, add_first, add_second, bits, dot_run, get_u8, panel_bytes, put_f32, put_u8, rint
@@ -95,7 +95,7 @@ def _first_half(sums, a, b, c, d, x, x_stride):
 @inlined
 def _second_half(sums, a, b, c, d, e, x, x_stride):
     return dot_run(sums, (bits(e, 0, 31), bits(a, 5, 7) | bits(b, 3, 24), bits(c, 5, 7) | bits(d, 3, 24),
-                          bits(e, 5, 7) | bits(b, 2, 8) | bits(d, 1, 16)), x + spread(16), x_stride)
+                          bits(e, 5, 7) | bits(b, 2, 8) | bits(d, 1, 16)), x + AT[16], x_stride)
 
 
 @inlined
@@ -105,9 +105,9 @@ def _add_codes(total, scales, panel, panel_stride, x, x_stride):
     total, sums = room_in_first(total, sums, scales)
     total = add_first(total, _second_half(sums, a, b, c, d, e, x, x_stride), scales)
     a, b, c, d, e = _vectors(total, panel + 5 * _VECTOR, panel_stride)
-    sums = _first_half(zero_sums(total), a, b, c, d, x + spread(32), x_stride)
+    sums = _first_half(zero_sums(total), a, b, c, d, x + AT[32], x_stride)
     total, sums = room_in_second(total, sums, scales)
-    return add_second(total, _second_half(sums, a, b, c, d, e, x + spread(32), x_stride), scales)
+    return add_second(total, _second_half(sums, a, b, c, d, e, x + AT[32], x_stride), scales)
 
 
 @inlined

@@ -10,15 +10,15 @@ Sums over a block are integers, as in Q4_K.
 
 from numba import float32, int8, int32, uint8
 
-from ..activations import LARGE_BYTES, LARGE_SCALE, RUN, STARTS, TWO_STARTS, LargeInt8Blocks, spread
+from ..activations import AT, LARGE_BYTES, LARGE_SCALE, RUN, STARTS, TWO_STARTS, LargeInt8Blocks
 from ..error_feedback import Grid, whole_levels
 from ..fitting import fit_weighted_scale, inverse, ramp, six_bits, weigh_256, with_own_weights
 from ..jit import device, inlined
-from ..simd import DOT_ELEMENT, LANES, PAIRS, add_first, add_second, add_biased_pair, add_scaled, alloca, begin_first, begin_second, bits, dot4
-from ..simd import dot_run, get_f16, get_i64, get_u16, get_u8, load_f32, maximum, minimum, opaque, panel_bytes
-from ..simd import panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32, put_u16, put_u8, rint
-from ..simd import room_in_first, room_in_second, splat_f32, splat_i32, store_i8, store_tile, to_f32, to_i32, to_matrix
-from ..simd import to_rows, zeros, zeros_i32
+from ..simd import DOT_ELEMENT, LANES, PAIRS, add_biased_pair, add_first, add_scaled, add_second, alloca, begin_first
+from ..simd import begin_second, bits, dot4, dot_run, get_f16, get_i64, get_u16, get_u8, load_f32, maximum, minimum
+from ..simd import opaque, panel_bytes, panel_f16, panel_i8_pairs, prefetch_address, prefetch_grouped, put_f32, put_u16
+from ..simd import put_u8, rint, room_in_first, room_in_second, splat_f32, splat_i32, store_i8, store_tile, to_f32
+from ..simd import to_i32, to_matrix, to_rows, zeros, zeros_i32
 from ..weighted_fitting import group_scales_fitter
 from ..wide import product_splitter, wide_large_blocks
 from .format import GROUPED_PANELS, make_format
@@ -127,15 +127,15 @@ def _first_half(sums, a, b, c, x, x_stride):
     if DOT_ELEMENT != "i16":
         last = bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48)
         return dot_run(sums, (bits(a, 0, 63), bits(b, 0, 63), bits(c, 0, 63), last), x, x_stride)
-    return dot4(dot4(sums, bits(a, 0, 63), x, x_stride), bits(b, 0, 63), x + spread(4), x_stride)
+    return dot4(dot4(sums, bits(a, 0, 63), x, x_stride), bits(b, 0, 63), x + AT[4], x_stride)
 
 
 @inlined
 def _second_half(sums, a, b, c, x, x_stride):
     if DOT_ELEMENT != "i16":
         return sums
-    sums = dot4(sums, bits(c, 0, 63), x + spread(8), x_stride)
-    return dot4(sums, bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48), x + spread(12), x_stride)
+    sums = dot4(sums, bits(c, 0, 63), x + AT[8], x_stride)
+    return dot4(sums, bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48), x + AT[12], x_stride)
 
 
 @inlined
@@ -150,9 +150,9 @@ def _add_codes(total, panel, panel_stride, x, biases, x_stride):
     if PAIRS:
         total = add_first(total, first, scales)
     a, b, c = _vectors(total, panel + 3 * _VECTOR, panel_stride)
-    second = _first_half(begin_second(total, biases, x_stride), a, b, c, x + spread(16), x_stride)
+    second = _first_half(begin_second(total, biases, x_stride), a, b, c, x + AT[16], x_stride)
     total, second = room_in_second(total, second, scales)
-    second = _second_half(second, a, b, c, x + spread(16), x_stride)
+    second = _second_half(second, a, b, c, x + AT[16], x_stride)
     if PAIRS:
         return add_second(total, second, scales)
     return add_biased_pair(total, first, second, scales, biases, x_stride)
@@ -177,7 +177,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             total = _add_codes(total, panel, panel_stride, x, x + STARTS, x_stride)
             panel += _PAIR
             prefetch_grouped(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PAIR)
-            total = _add_codes(total, panel, panel_stride, x + spread(32), x + STARTS + TWO_STARTS, x_stride)
+            total = _add_codes(total, panel, panel_stride, x + AT[32], x + STARTS + TWO_STARTS, x_stride)
             panel += _PAIR
             x += RUN
         x -= 4 * RUN

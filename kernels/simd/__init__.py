@@ -5,21 +5,21 @@ NumPy does: a weight is [panels][1], an activation [1][tokens], an accumulator [
 Addresses are integers. All LLVM IR of the project is in this folder; kernels above it read as plain Python.
 """
 
-from .types import ISA, LANES, PAIRS, PIECE, SPREAD
+from .types import ISA, LANES, PAIRS, PIECE
 from .arithmetic import HIGH_SHIFT, absolute, add_to_bytes, at_argmax, bits, bits_as_f32, f32_as_bits, fma, high_plane
 from .arithmetic import low_plane, maximum, minimum, reduce_add, reduce_add_i32, reduce_max, rint, round_f16
 from .arithmetic import round_half_away, select_or_zero, square_root, steps, to_f32, to_i32, to_matrix, to_rows
 from .arithmetic import where_greater
 from .memory import alloca, append_within, load_f32, load_tile, panel_bf16, panel_bytes, panel_e4m3, panel_e8m0
-from .memory import panel_f16, panel_f32, panel_high_bf16, panel_high_nibbles, panel_i8, panel_i8_pairs
-from .memory import panel_low_bf16, panel_low_nibbles, panel_vectors, panels_of, prefetch_address, prefetch_ahead
-from .memory import prefetch_direct, prefetch_grouped, prefetch_levels, prefetch_pages, prefetch_unpacked
-from .memory import splat_f32, splat_i16, splat_i32, store_bf16, store_f16, store_f32, store_i8, store_tile
-from .memory import zeros, zeros_f32, zeros_i32, zeros_of_pairs
+from .memory import panel_f16, panel_f32, panel_high_bf16, panel_high_nibbles, panel_i8, panel_i8_pairs, panel_low_bf16
+from .memory import panel_low_nibbles, panel_vectors, panels_of, prefetch_address, prefetch_ahead, prefetch_direct
+from .memory import prefetch_grouped, prefetch_levels, prefetch_pages, prefetch_unpacked, splat_f32, splat_i16
+from .memory import splat_i32, store_bf16, store_f16, store_f32, store_i8, store_tile, zeros, zeros_f32, zeros_i32
+from .memory import zeros_of_pairs
 from .dot_products import BIAS_BASE, BIAS_LANES, BY_RUNS, DOT_ELEMENT, LARGEST_UNSIGNED, SIGNED_OFFSET, SMALL_CODES
 from .dot_products import add_partial_sums, add_scaled, begin_block, dot2_bf16, dot2_i16, dot4, dot4_signed
-from .dot_products import dot4_unsigned, dot_run, dot_run_signed, fma_numbers, fma_run, fma_tokens, init_from_bias, partial_sums
-from .dot_products import scale_add, scale_add_two
+from .dot_products import dot4_unsigned, dot_run, dot_run_signed, fma_numbers, fma_run, fma_tokens, init_from_bias
+from .dot_products import partial_sums, scale_add, scale_add_two
 from .group_sums import add_biased_pair, add_first, add_group, add_pair, add_second, begin_first, begin_second
 from .group_sums import group_sums, room_in_first, room_in_second, scaled, scaled_above, subtracted_from, zero_sums
 from .scalars import bits_to_float, get_f16, get_f32, get_i32, get_i64, get_u16, get_u8, nearest_f16, number_table

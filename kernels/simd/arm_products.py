@@ -22,7 +22,8 @@ def arm_dot(name):
 
 def smmla(b, acc, tokens, weights):
     """acc [token 2][row 2] += tokens [2][8] . weights [row 2][8], all int8."""
-    return call_function(b, "llvm.aarch64.neon.smmla.v4i32.v16i8", acc.type, acc, b.bitcast(tokens, weights.type), weights)
+    tokens = b.bitcast(tokens, weights.type)
+    return call_function(b, "llvm.aarch64.neon.smmla.v4i32.v16i8", acc.type, acc, tokens, weights)
 
 
 def usdot_unsigned_token(b, acc, weights, token):

@@ -12,16 +12,16 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from .types import F32, I32, ISA, LANES, PIECE, RAISED, SPREAD, Tile
-from .x86_products import add_pairs, maddubs_dot, maddubs_signed_dot, maddubs_unsigned_token, pmaddwd
-from .x86_products import vdpbf16ps, vpdpbusd, vpdpbusd_unsigned_token, vpdpwssd
+from .types import F32, I32, ISA, LANES, PAIRS, PIECE, RAISED, Tile
+from .x86_products import add_pairs, maddubs_dot, maddubs_signed_dot, maddubs_unsigned_token, pmaddwd, vdpbf16ps
+from .x86_products import vpdpbusd, vpdpbusd_unsigned_token, vpdpwssd
 from .arm_products import arm_dot, bfdot, load_pair, smlal_pairs, smmla, smull_dot, usdot_unsigned_token
-from .emit import broadcast, constant, emit_fma, lane_of, load_again, load_from, load_lanes, operand, row_of, tile_of, token_at
-from .emit import token_scale, vector_at, vectors_of, weights_of_matrix
+from .emit import broadcast, constant, emit_fma, lane_of, load_again, load_from, load_lanes, operand, row_of, tile_of
+from .emit import token_at, token_scale, vector_at, vectors_of, weights_of_matrix
 from .arithmetic import elementwise
 
 
-BY_RUNS = ISA.arm  # whether `dot_run` is better than a loop of `dot4`
+BY_RUNS = ISA.arm or PAIRS  # whether `dot_run` is better than a loop of `dot4`
 _INDEPENDENT_SUMS = 8  # so many accumulators hide the latency of each other's dot products
 DOT_ELEMENT = "i16" if ISA.dot == "maddubs" else "i32"  # the element type of `dot4`'s partial sums
 
@@ -62,17 +62,17 @@ def _load_run(b, address, element, tile):
     if not tile.paired:
         token = load_lanes(b, address, element)
         return [lane_of(b, token, lane) for lane in range(4)]
-    pieces = [load_lanes(b, b.add(address, address.type(SPREAD * at)), element, 2) for at in (0, PIECE)]
+    pieces = [load_lanes(b, b.add(address, address.type(2 * at)), element, 2) for at in (0, PIECE)]
     return [lane_of(b, piece, lane) for piece in pieces for lane in range(2)]
 
 
 def _multiply_matrix(b, sums, tile, weights, x, stride):
     """`dot_run` for a `matrix` tile: sums [panels * tokens], weights [values / 4][panels], both lists of vectors."""
     for t, i in product(range(0, tile.tokens, 2), range(0, len(weights), 2)):
-        tokens = load_lanes(b, token_at(b, b.add(x, x.type(SPREAD * 4 * i)), stride, t, tile), I32)
+        tokens = load_lanes(b, token_at(b, b.add(x, x.type(8 * i)), stride, t, tile), I32)
         for p, rows in product(range(tile.panels), (0, 1)):
             at = p * tile.tokens + t + rows
-            sums[at] = smmla(b, sums[at], tokens, weights[i + rows][p])
+            sums[at] = _MULTIPLY_2X2(b, sums[at], tokens, weights[i + rows][p])
     return sums
 
 
@@ -100,9 +100,9 @@ def _multiply_run(element, emit):
                     at = p * tile.tokens + t
                     out[at] = emit(b, out[at], vector_at(rows[4 * run + lane], panels, p, 0), token)
 
-            if ISA.arm:
+            if ISA.arm or tile.paired:
                 for t, run in product(range(tile.tokens), runs):
-                    token = token_at(b, b.add(x, x.type(16 * run * (SPREAD if tile.paired else 1))), stride, t, tile)
+                    token = token_at(b, b.add(x, x.type(16 * run * (2 if tile.paired else 1))), stride, t, tile)
                     for lane, value in enumerate(_load_run(b, token, element, tile)):
                         add(run, lane, t, value)
             else:
@@ -131,6 +131,18 @@ def _generic_dot(extend, extend_token="sext"):
 
 
 generic_signed_dot = _generic_dot("sext")
+
+
+def _generic_smmla(b, acc, tokens, weights):
+    """`smmla` in plain LLVM."""
+    first, second = list(range(8)), list(range(8, 16))
+    orders = first + first + second + second, first + second + first + second
+    tokens, weights = (b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, 32), order))
+                       for v, order in zip((b.bitcast(tokens, weights.type), weights), orders, strict=True))
+    return generic_signed_dot(b, acc, weights, tokens)
+
+
+_MULTIPLY_2X2 = smmla if ISA.arm else _generic_smmla
 
 
 _DOT4 = {"vnni": vpdpbusd, "maddubs": maddubs_dot, "usdot": arm_dot("usdot"), "sdot": arm_dot("sdot"),
@@ -183,12 +195,12 @@ def _beginning_with_bias(element, load):
 def numbers_of_tokens(b, address, stride, tile, element, load):
     """For each token of a tile a vector of its number; load(b, address of the number).
 
-    In pairs, a number is there twice, 4 bytes each: so one load serves both tokens of a `matrix` tile.
+    In pairs, a number is there twice, 4 bytes each: so one load serves a `matrix` tile.
     """
     if tile.matrix:
         vector = ir.VectorType(element, LANES)
-        rows = [b.inttoptr(row_of(b, address, stride, t - t % 2, tile), vector.as_pointer()) for t in range(tile.tokens)]
-        return [load_again(b, row) for row in rows]
+        pairs = [row_of(b, address, stride, t - t % 2, tile) for t in range(tile.tokens)]
+        return [load_again(b, b.inttoptr(pair, vector.as_pointer())) for pair in pairs]
     rows = [row_of(b, address, stride, t, tile) for t in range(tile.tokens)]
     if tile.paired:
         return [lane_of(b, load_lanes(b, row, element, 2), 0) for row in rows]

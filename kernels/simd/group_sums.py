@@ -6,11 +6,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .types import I16, I32, I64, ISA, LANES, PIECE, SPREAD, Tile
+from .types import I16, I32, I64, ISA, LANES, PIECE, Tile
 from .x86_products import multiply_pairs
 from .arm_products import add_narrow, half_of, in_halves, loaded_zeros, narrow_both, smlal
 from .dot_products import DOT_ELEMENT, SMALL_CODES, accumulates_in_place, emit_dot2, numbers_of_tokens
-from .emit import broadcast, constant, hide, lane_of, literal_of, load_from, load_lanes, operand, tile_of, token_at, vectors_of
+from .emit import broadcast, constant, hide, lane_of, literal_of, load_from, load_lanes, operand, tile_of, token_at
+from .emit import vectors_of
 from .arithmetic import elementwise
 
 
@@ -51,8 +52,9 @@ def _group_adder(high):
         def generate(context, b, sig, args):
             totals, parts = vectors_of(b, args[0], total), vectors_of(b, args[1], sums)
             rows = [_scale_of(b, vector, high) for vector in vectors_of(b, args[2], scales)]
-            return tile_of(b, [b.add(totals[i], b.mul(parts[i], operand(b, rows, scales, total, *divmod(i, total.tokens))))
-                               for i in range(total.size)], total)
+            factors = [operand(b, rows, scales, total, p, t) for p in range(total.panels) for t in range(total.tokens)]
+            return tile_of(b, [b.add(old, b.mul(part, factor))
+                               for old, part, factor in zip(totals, parts, factors, strict=True)], total)
 
         return total(total, sums, scales), generate
 
@@ -108,11 +110,11 @@ def _beginning(high):
         tile = like.of(DOT_ELEMENT)
 
         def generate(context, b, sig, args):
-            if not ISA.arm:
+            if not (ISA.arm or tile.paired):
                 return ir.Constant(ir.ArrayType(tile.vector, tile.size), None)
             _, address, stride = args
             if tile.paired:
-                own = b.add(address, I64(SPREAD * PIECE * int(high)))
+                own = b.add(address, I64(2 * PIECE * int(high)))
                 return tile_of(b, numbers_of_tokens(b, own, stride, tile, I32, None) * tile.panels, tile)
             tokens = []
             for t in range(tile.tokens):
@@ -137,11 +139,6 @@ def add_pair(context, total, first, second, scales):
 @intrinsic
 def add_biased_pair(context, total, first, second, scales, biases, stride):
     """The same for sums + biases, which must fit in 16 bits: for token t two int16, at biases + t * stride."""
-    if ISA.arm:
-        out, emit = elementwise(_emit_pair)((total, first, second, scales))
-        return out.return_type(total, first, second, scales, types.intp, types.intp), lambda context, b, sig, args: emit(
-            context, b, out, args[:4])
-
     def generate(context, b, sig, args):
         pairs = [broadcast(b, load_from(b, token_at(b, args[4], args[5], t, total), I32), LANES)
                  for t in range(total.tokens)]

@@ -13,11 +13,10 @@ from ..isa import active
 
 ISA = active()
 LANES = ISA.lanes
-# Whether activations of int8 lie in memory two tokens at a time, for instructions that multiply matrices: 8 bytes of the
-# first token, 8 of the second, the next 8 of the first ... Rows of tokens 0 and 1 share the memory of two rows.
-PAIRS = ISA.dot == "usdot"
+# Whether rows of int8 activations lie in memory two at a time, for instructions that multiply matrices: 8 bytes of the
+# first token, 8 of the second, the next 8 of the first, and so on. Two tokens share the memory of two rows.
+PAIRS = ISA.pairs
 PIECE = 8  # bytes of a token that lie side by side
-SPREAD = 2 if PAIRS else 1  # so many times as far apart are pieces in memory as in a row
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
 

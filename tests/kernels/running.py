@@ -13,8 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from lcpu.kernels.activations import (
+    INT8,
     Activation,
-    BFloat16Pairs,
+    Float32,
     Int8Blocks,
     Int8Rows,
     LargeInt8Blocks,
@@ -28,7 +29,7 @@ from lcpu.kernels.formats import FORMATS, Format
 from lcpu.kernels.jit import Kernel, Template, bind, kernel
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
 from lcpu.kernels.program import Program
-from lcpu.kernels.simd import LANES
+from lcpu.kernels.simd import LANES, PAIRS
 from lcpu.kernels.team import Team
 
 TERNARY_SCALE = np.float32(0.037)  # of the whole tensor, in tests of I2_S
@@ -132,31 +133,49 @@ def prepare(activation: Activation, x: np.ndarray, *, threads: int = 1) -> np.nd
     """float32 [tokens][k] as a format's matmul takes it, with spare rows; the first axis is tokens."""
     tokens, k = x.shape
     rows = padded(x)
+    if isinstance(activation, Float32):
+        if activation.rounded:
+            run(round_rows, threads=threads, count=int64(tokens), x=rows, out=rows, stride=rows.strides[0],
+                vectors=vectors_of(rows))
+        return rows
+    out = np.zeros((len(rows) + len(rows) % 2, activation.row_bytes(k)), np.uint8)  # int8 rows may lie in pairs
+    given = {"threads": threads, "count": int64(tokens), "x": rows, "x_stride": rows.strides[0], "out": out}
     if isinstance(activation, Int8Rows):
-        out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
-        run(quantize_rows, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
-            out_stride=out.strides[0], vectors=k // LANES, offset=activation.offset)
-        return out
-    if isinstance(activation, LargeInt8Blocks):
-        out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
-        run(quantize_large, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
-            blocks=k // 256)
-        return out
-    if isinstance(activation, Int8Blocks):
-        out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
-        run(quantize, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
-            block_bytes=activation.block_bytes, blocks=k // 32, offset=activation.offset, group=activation.group,
-            summed=activation.summed)
-        return out
-    if isinstance(activation, BFloat16Pairs):
-        out = np.zeros((len(rows), activation.row_bytes(k)), np.uint8)
-        run(round_to_bf16, threads=threads, count=int64(tokens), x=rows, x_stride=rows.strides[0], out=out,
-            out_stride=out.strides[0], vectors=-(-k // LANES))
-        return out
-    if activation.rounded:
-        run(round_rows, threads=threads, count=int64(tokens), x=rows, out=rows, stride=rows.strides[0],
-            vectors=vectors_of(rows))
-    return rows
+        run(quantize_rows, out_stride=out.strides[0], vectors=k // LANES, offset=activation.offset, **given)
+    elif isinstance(activation, LargeInt8Blocks):
+        run(quantize_large, blocks=k // 256, **given)
+    elif isinstance(activation, Int8Blocks):
+        run(quantize, block_bytes=activation.block_bytes, blocks=k // 32, offset=activation.offset,
+            group=activation.group, summed=activation.summed, **given)
+    else:
+        run(round_to_bf16, out_stride=out.strides[0], vectors=-(-k // LANES), **given)
+    return out
+
+
+def row_by_row(rows: np.ndarray) -> np.ndarray:
+    """int8 rows [rows][bytes], of which pieces of two may alternate in memory, each in one piece."""
+    if not PAIRS:
+        return rows
+    return rows.reshape(len(rows) // 2, -1, 2, 8).swapaxes(1, 2).reshape(rows.shape)
+
+
+def as_in_memory(rows: np.ndarray) -> np.ndarray:
+    """What `row_by_row` gives, as it was."""
+    if not PAIRS:
+        return rows
+    return rows.reshape(len(rows) // 2, 2, -1, 8).swapaxes(1, 2).reshape(rows.shape)
+
+
+def place_in_row(offset: int) -> int:
+    """Where a row has what lies `offset` bytes from its first one in memory."""
+    return offset // 16 * 8 + offset % 16 if PAIRS else offset
+
+
+def rows_from(first: int, x: np.ndarray, format: Format) -> np.ndarray:
+    """x[first:], also where that begins in the middle of a pair."""
+    if first % 2 and PAIRS and isinstance(format.activation, INT8):
+        return as_in_memory(np.append(row_by_row(x)[first:], x[:1], axis=0))
+    return x[first:]
 
 
 def multiply(format: Format, panels: np.ndarray, x: np.ndarray, out: np.ndarray, k: int, *, tokens: Sequence[int],
@@ -165,7 +184,7 @@ def multiply(format: Format, panels: np.ndarray, x: np.ndarray, out: np.ndarray,
     assert out.strides[0] >= 4 * LANES * len(panels), "a row of results has less room than the panels have rows"
     first = 0
     for count in tokens:
-        run(format.matmul, threads=threads, count=int64(count), weights=panels, x=x[first:], out=out[first:],
-            x_stride=x.strides[0], out_stride=out.strides[0], panels=len(panels), panel_stride=panels.strides[0],
-            blocks=k // format.block, share=share, accumulate=accumulate)
+        run(format.matmul, threads=threads, count=int64(count), weights=panels, x=rows_from(first, x, format),
+            out=out[first:], x_stride=x.strides[0], out_stride=out.strides[0], panels=len(panels),
+            panel_stride=panels.strides[0], blocks=k // format.block, share=share, accumulate=accumulate)
         first += count

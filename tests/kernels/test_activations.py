@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from lcpu.kernels import activations
 from lcpu.kernels.activations import (
     BIAS,
+    BIAS_BYTES,
     BIASES,
     LARGE_BYTES,
     LARGE_SCALE,
     MOST_OF_16,
     ROW_BIAS,
-    ROW_SCALE,
     ROW_VALUES,
-    RUN,
     SCALE,
     SUM,
     SUMS,
@@ -28,10 +27,10 @@ from lcpu.kernels.activations import (
     LargeInt8Blocks,
 )
 from lcpu.kernels.formats import FORMATS
-from lcpu.kernels.simd import BIAS_BASE, BIAS_LANES
+from lcpu.kernels.simd import BIAS_BASE, PAIRS
 
 from . import reference
-from .running import few, int64, padded, prepare, run, same_bits, vectors_of
+from .running import few, int64, padded, place_in_row, prepare, row_by_row, run, same_bits, vectors_of
 
 KINDS = [Int8Blocks(offset=0), Int8Blocks(offset=8), Int8Blocks(offset=128), Int8Blocks(offset=32, group=16)]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k.offset}-{k.group}")
@@ -39,13 +38,20 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k.offset}-{
 
 def quantized(kind: Int8Blocks, x: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """int8 [tokens][blocks][32], scales [tokens][blocks], biases [tokens][blocks][32 / group]"""
-    rows = prepare(kind, x, threads=threads)
+    rows = row_by_row(prepare(kind, x, threads=threads))
     assert not rows[len(x) :].any()  # nothing is written past the last token
     blocks = rows[: len(x)].reshape(len(x), -1, kind.block_bytes)
-    values, scales, biases = blocks[..., :SCALE], blocks[..., SCALE:BIAS], blocks[..., BIAS:]
-    lanes = biases.copy().view(np.int32).reshape(*biases.shape[:2], -1, BIAS_LANES)
+    values, scales, biases = np.split(blocks, [place_in_row(SCALE), place_in_row(BIAS)], axis=2)
+    lanes = biases.copy().view(np.int32).reshape(*biases.shape[:2], -1, place_in_row(BIAS_BYTES) // 4)
     assert (lanes == lanes[..., :1]).all()
-    return values.view(np.int8), scales.copy().view(np.float32)[..., 0], lanes[..., 0] - np.int32(BIAS_BASE)
+    return values.view(np.int8), once(scales, np.float32), lanes[..., 0] - np.int32(BIAS_BASE)
+
+
+def once(numbers: np.ndarray, dtype: type) -> np.ndarray:
+    """[...]: of bytes [...][numbers], where all numbers are the same."""
+    numbers = numbers.copy().view(dtype)
+    assert same_bits(numbers, np.repeat(numbers[..., :1], numbers.shape[-1], axis=-1))
+    return numbers[..., 0]
 
 
 @every_kind
@@ -107,8 +113,8 @@ def test_formats_that_share_an_activation_agree_on_its_layout():
     for format in FORMATS.values():
         if isinstance(format.activation, Int8Blocks):
             assert format.block % 32 == 0
-            biases = 4 if format.activation.summed else 4 * BIAS_LANES * 32 // format.activation.group
-            assert format.activation.block_bytes == 36 + biases
+            biases = BIAS - SCALE if format.activation.summed else BIAS_BYTES * 32 // format.activation.group
+            assert format.activation.block_bytes == place_in_row(BIAS) + place_in_row(biases)
 
 
 @few
@@ -116,23 +122,28 @@ def test_formats_that_share_an_activation_agree_on_its_layout():
 def test_sums_of_blocks(seed, tokens, blocks, threads):
     x = np.random.default_rng(seed).standard_normal((tokens, 32 * blocks), dtype=np.float32)
     kind = Int8Blocks(summed=True)
-    out = prepare(kind, x, threads=threads)[:tokens].reshape(tokens, blocks, kind.block_bytes)
+    out = row_by_row(prepare(kind, x, threads=threads))[:tokens].reshape(tokens, blocks, kind.block_bytes)
     values, scales, _ = quantized(Int8Blocks(), x)
-    plain = prepare(Int8Blocks(), x)[:tokens].reshape(tokens, blocks, Int8Blocks().block_bytes)
-    assert same_bits(out[..., :SUM].copy(), plain[..., :SUM].copy())
-    sums = scales * values.sum(axis=2, dtype=np.float32)
-    assert same_bits(out[..., SUM:].copy().view(np.float32)[..., 0], sums)
+    plain = row_by_row(prepare(Int8Blocks(), x))[:tokens].reshape(tokens, blocks, Int8Blocks().block_bytes)
+    before, sums = np.split(out, [place_in_row(SUM)], axis=2)
+    assert same_bits(before.copy(), plain[..., : place_in_row(SUM)].copy())
+    assert same_bits(once(sums, np.float32), scales * values.sum(axis=2, dtype=np.float32))
 
 
 def quantized_large(x: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """int8 [tokens][blocks][256], scales [tokens][blocks], sums [tokens][blocks][8], biases [tokens][blocks][16]"""
-    rows = prepare(LargeInt8Blocks(), x, threads=threads)
+    rows = row_by_row(prepare(LargeInt8Blocks(), x, threads=threads))
     assert not rows[len(x) :].any()  # nothing is written past the last token
-    blocks = rows[: len(x)].reshape(len(x), -1, LARGE_BYTES)
-    runs, scales, sums = (part.copy() for part in np.split(blocks, [LARGE_SCALE, SUMS], axis=2))
-    values, biases = np.split(runs.reshape(*runs.shape[:2], 4, RUN), [BIASES], axis=3)
+    blocks = rows[: len(x)].reshape(len(x), -1, place_in_row(LARGE_BYTES))
+    runs, scales, sums = np.split(blocks, [place_in_row(LARGE_SCALE), place_in_row(SUMS)], axis=2)
+    values, biases, starts = np.split(runs.reshape(*runs.shape[:2], 4, -1),
+                                      [place_in_row(BIASES), place_in_row(BIASES) + 8], axis=3)
     values, biases = (part.reshape(*part.shape[:2], -1) for part in (values, biases))
-    return values.view(np.int8), scales.view(np.float32)[..., 0], sums.view(np.int16), biases.view(np.int16)
+    if PAIRS:
+        starts = once(starts.reshape(*starts.shape[:2], 16, 8), np.int32)
+        assert (starts == biases.copy().view(np.int16)).all()
+    sums = sums.reshape(*sums.shape[:2], 4, -1)[..., :4].reshape(*sums.shape[:2], -1)
+    return values.view(np.int8), once(scales, np.float32), sums.copy().view(np.int16), biases.view(np.int16)
 
 
 @few
@@ -182,10 +193,9 @@ def test_values_too_small_for_the_scale_of_a_large_block_count_as_zero():
 
 def quantized_rows(x, offset=1, threads=1):
     """int8 [tokens][k], scales [tokens], biases [tokens]"""
-    out = prepare(Int8Rows(offset), x, threads=threads)[: len(x)]
-    scales, biases = (out[:, at : at + 4].copy().view(dtype).ravel()
-                      for at, dtype in ((ROW_SCALE, np.float32), (ROW_BIAS, np.int32)))
-    return out[:, ROW_VALUES:].view(np.int8).copy(), scales, biases
+    out = row_by_row(prepare(Int8Rows(offset), x, threads=threads))[: len(x)]
+    scales, biases, values = np.split(out, [place_in_row(ROW_BIAS), place_in_row(ROW_VALUES)], axis=1)
+    return values.view(np.int8).copy(), once(scales, np.float32), once(biases, np.int32)
 
 
 @few

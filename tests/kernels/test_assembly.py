@@ -129,17 +129,20 @@ def for_arm(isa: str, *wanted: str, triple: str = ARM, cpu: str = "neoverse-n1")
 
 
 @pytest.mark.parametrize(
-    ("isa", "dot", "sizes"), [("neon-dotprod", "sdot", (8, 4, 2, 1)), ("neon-i8mm", "usdot", (8,))])
+    ("isa", "dot", "sizes"),
+    [("neon-dotprod", "sdot", (8, 4, 2, 1)), ("neon-i8mm", "smmla", (8, 4, 2)), ("neon-i8mm", "usdot", (1,))])
 def test_dot_products_on_arm(isa, dot, sizes):
-    """A tile's sums stay in registers, and an activation is a part of the instruction that takes it."""
+    """A tile's sums stay in registers. Of a dot product, an activation is a part of the instruction that takes it."""
     tiles = [f"{name}:{tokens}" for name in ("q8_0", "q4_0", "i2_s", "q4_k", "q6_k") for tokens in sizes]
     for name, text in zip(tiles, for_arm(isa, *tiles), strict=True):
-        wanted = "sdot" if name.startswith("q8_0") else dot
+        wanted = "sdot" if name == "q8_0:1" and dot == "usdot" else dot
         lines = loops.function(text)
         busiest = max(loops.innermost(lines), key=lambda loop: loops.products(lines[loop[0]: loop[1]]))
         body = lines[busiest[0]: busiest[1]]
-        found = [line for line in body if re.match(rf"\s*{wanted}\s+v\d+\.4s, v\d+\.16b, v\d+\.4b\[\d\]", line)]
-        assert len(found) == loops.products(body) - len([line for line in body if re.match(r"\s*fmla", line)]) >= 32
+        token = r"16b" if dot == "smmla" else r"4b\[\d\]"
+        found = [line for line in body if re.match(rf"\s*{wanted}\s+v\d+\.4s, v\d+\.16b, v\d+\.{token}", line)]
+        others = [line for line in body if re.match(r"\s*fmla", line)]
+        assert len(found) == loops.products(body) - len(others) >= (16 if dot == "smmla" else 32)
         assert not CALL.search("\n".join(body))
         assert loops.spills(body) == 0, name
 

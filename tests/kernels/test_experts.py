@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcpu.kernels.activations import INT8
 from lcpu.kernels.experts import (
     SIGMOID,
     SOFTMAX,
@@ -21,9 +22,22 @@ from lcpu.kernels.experts import (
 )
 from lcpu.kernels.formats import FORMATS, Format
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
-from lcpu.kernels.simd import LANES
+from lcpu.kernels.simd import LANES, PAIRS
 
-from .running import few, int64, multiply, pack, padded, prepare, random_blocks, run, same_bits, vectors_of
+from .running import (
+    few,
+    int64,
+    multiply,
+    pack,
+    padded,
+    prepare,
+    random_blocks,
+    row_by_row,
+    rows_from,
+    run,
+    same_bits,
+    vectors_of,
+)
 
 SCORINGS = (SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN)
 GUARD = -7
@@ -158,7 +172,7 @@ def test_every_pair_has_a_row_in_the_group_of_its_expert(seed, tokens, experts, 
     next_row = 0
     for (expert, first, count), wanted, tokens_of_expert in zip(result.table, ids, counts, strict=True):
         left = count % MAX_TOKENS
-        spare = next(size for size in (0, 1, 2, 4, 8, 16) if size >= left) - left
+        spare = next(size for size in ((0, 2, 4, 8) if PAIRS else (0, 1, 2, 4, 8, 16)) if size >= left) - left
         assert (expert, first, count) == (wanted, next_row, tokens_of_expert)
         members = result.rows[first : first + count]
         assert (members[:, 1] == expert).all()
@@ -198,17 +212,19 @@ def test_a_token_is_routed_as_if_alone(seed, tokens, experts, used, threads):
         assert same_bits(together.weights[token], alone.weights[0])
 
 
+@pytest.mark.parametrize("int8", [False, True])
 @few
 @given(seed=st.integers(0, 2**32 - 1), words=st.integers(1, 200), threads=st.integers(1, 3))
-def test_gathered_rows_are_copies(seed, words, threads):
-    random = np.random.default_rng(seed)
-    x = random.integers(0, 2**31, (17, words), np.int32)
-    rows = random.integers(0, 17, (41, 2))
+def test_gathered_rows_are_copies(int8, seed, words, threads):
+    random, words = np.random.default_rng(seed), 2 * words if int8 else words
+    x = random.integers(0, 2**31, (18, words), np.int32)
+    rows = random.integers(0, 18, (41, 2))
     out = np.full((42, words), GUARD, np.int32)
     run(gather_rows, threads=threads, groups=int64(41), rows=rows, x=x, x_stride=4 * words, out=out,
-        out_stride=4 * words, nbytes=4 * words)
-    assert (out[:41] == x[rows[:, 0]]).all()
-    assert (out[41] == GUARD).all()
+        out_stride=4 * words, nbytes=4 * words, int8=int8)
+    source, target = (row_by_row(array.view(np.uint8)) if int8 else array.view(np.uint8) for array in (x, out))
+    assert (target[:41] == source[rows[:, 0]]).all()
+    assert (target[41].view(np.int32) == GUARD).all()
 
 
 @few
@@ -261,7 +277,7 @@ def test_products_are_those_of_each_token_alone(format: Format, seed, rows, leng
     routing = routed(scores, used)
     gathered = np.empty((len(routing.rows), x.shape[1]), x.dtype)
     run(gather_rows, groups=routing.groups, rows=routing.rows, x=x, x_stride=x.strides[0], out=gathered,
-        out_stride=x.strides[0], nbytes=x.strides[0])
+        out_stride=x.strides[0], nbytes=x.strides[0], int8=isinstance(format.activation, INT8))
     width = whole_groups(rows) * LANES
     out = np.full((len(routing.rows) + 1, width + 1), GUARD, np.float32)
     run(format.matmul_experts, threads=threads, groups=routing.groups, weights=panels, x=gathered, out=out,
@@ -273,5 +289,5 @@ def test_products_are_those_of_each_token_alone(format: Format, seed, rows, leng
     product = partial(multiply, format, out=alone, k=k, tokens=[1])
     for token in range(tokens):
         for expert, place in zip(routing.chosen[token], routing.places[token], strict=True):
-            product(panels=panels[expert], x=x[token:])
+            product(panels=panels[expert], x=rows_from(token, x, format))
             assert same_bits(out[place, :rows].copy(), alone[0, :rows].copy())

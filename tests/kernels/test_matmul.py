@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcpu.kernels.activations import MOST_OF_16, BFloat16Pairs, Int8Blocks, Int8Rows, LargeInt8Blocks
+from lcpu.kernels.activations import INT8, MOST_OF_16, BFloat16Pairs, Int8Blocks, Int8Rows, LargeInt8Blocks
 from lcpu.kernels.formats import FORMATS, Format
 from lcpu.kernels.isa import host_features
 from lcpu.kernels.matmul import MAX_TOKENS, PANEL_GROUP, whole_groups
@@ -20,6 +20,7 @@ from . import reference
 from .running import (
     SCALES_AT,
     TERNARY_SCALE,
+    as_in_memory,
     every_format,
     few,
     multiply,
@@ -27,6 +28,7 @@ from .running import (
     prepare,
     put_scales,
     random_blocks,
+    row_by_row,
     same_bits,
 )
 
@@ -142,7 +144,12 @@ def test_tokens_do_not_see_their_neighbours(format, seed, rows, length, tokens, 
     panels, x, out = pack(format, c.raw, c.k), prepare(format.activation, c.x), c.output()
     kept = c.random.integers(0, tokens)
     neighbours = np.arange(len(x)) != kept
-    x[neighbours] = np.full(x.shape[1], 255, np.uint8) if x.dtype == np.uint8 else np.nan  # NaN scales
+    if isinstance(format.activation, INT8):
+        x = row_by_row(x)
+        x[neighbours] = 255  # also scales, which are NaN then
+        x = as_in_memory(x)
+    else:
+        x[neighbours] = np.full(x.shape[1], 255, np.uint8) if x.dtype == np.uint8 else np.nan
     multiply(format, panels, x, out, c.k, tokens=[tokens], threads=threads, share=share)
     assert same_bits(out[kept, :rows].copy(), c.product()[kept])
     assert np.isnan(out[:tokens][neighbours[:tokens], :rows]).all()
