@@ -8,8 +8,8 @@ Addresses are integers. All LLVM IR of the project is in this folder; kernels ab
 from .types import ISA, LANES, PAIRS, PIECE
 from .arithmetic import HIGH_SHIFT, absolute, add_to_bytes, at_argmax, bits, bits_as_f32, f32_as_bits, fma, high_plane
 from .arithmetic import low_plane, maximum, minimum, reduce_add, reduce_add_i32, reduce_max, rint, round_f16
-from .arithmetic import round_half_away, select_or_zero, square_root, steps, to_f32, to_i32, to_matrix, to_rows
-from .arithmetic import where_greater
+from .arithmetic import round_half_away, select_or_zero, square_root, steps, to_f32, to_i32, where_greater
+from .matrices import to_matrix, to_rows
 from .memory import alloca, append_within, load_f32, load_tile, panel_bf16, panel_bytes, panel_e4m3, panel_e8m0
 from .memory import panel_f16, panel_f32, panel_high_bf16, panel_high_nibbles, panel_i8, panel_i8_pairs, panel_low_bf16
 from .memory import panel_low_nibbles, panel_vectors, panels_of, prefetch_address, prefetch_ahead, prefetch_direct

@@ -31,29 +31,6 @@ def elementwise(emit, result=None):
     return build
 
 
-def _form_changer(matrix):
-    """An intrinsic: a tile of sums in the form of matrices or, without `matrix`, with a vector for each token."""
-    @intrinsic
-    def change(context, x):
-        if not x.paired or x.tokens == 1 or x.matrix == matrix:
-            return x(x), lambda context, b, sig, args: args[0]
-        tile = Tile(x.element, x.panels, x.tokens, paired=True, matrix=matrix)
-
-        def generate(context, b, sig, args):
-            out, old = [], vectors_of(b, args[0], x)
-            for i in range(0, tile.size, 2):  # two tokens: the halves of the first vectors, then those of the second
-                for half in ([0, 1, 4, 5], [2, 3, 6, 7]):
-                    out.append(b.shuffle_vector(old[i], old[i + 1], ir.Constant(ir.VectorType(I32, 4), half)))
-            return tile_of(b, out, tile)
-
-        return tile(x), generate
-
-    return change
-
-
-to_matrix, to_rows = _form_changer(True), _form_changer(False)
-
-
 def unary(emit, result=None):
     build = elementwise(emit, result)
 

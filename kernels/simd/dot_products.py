@@ -15,9 +15,11 @@ from numba.extending import intrinsic
 from .types import F32, I32, ISA, LANES, PAIRS, PIECE, RAISED, Tile
 from .x86_products import add_pairs, maddubs_dot, maddubs_signed_dot, maddubs_unsigned_token, pmaddwd, vdpbf16ps
 from .x86_products import vpdpbusd, vpdpbusd_unsigned_token, vpdpwssd
-from .arm_products import arm_dot, bfdot, load_pair, smlal_pairs, smmla, smull_dot, usdot_unsigned_token
+from .arm_products import arm_dot, bfdot, load_pair, smlal_pairs, smull_dot, usdot_unsigned_token
 from .emit import broadcast, constant, emit_fma, lane_of, load_again, load_from, load_lanes, operand, row_of, tile_of
-from .emit import token_at, token_scale, vector_at, vectors_of, weights_of_matrix
+from .emit import token_at, token_scale, vector_at, vectors_of
+from .generic_products import generic_dot, generic_signed_dot
+from .matrices import multiply_matrix, weights_of_matrix
 from .arithmetic import elementwise
 
 
@@ -40,7 +42,7 @@ def _multiply_accumulate(element, emit, load=_load_to_all_lanes):
     @intrinsic
     def operation(context, acc, weights, x, stride):
         if acc.matrix:
-            raise TypingError("tiles in the form of matrices are multiplied by dot_run")
+            raise TypingError("a tile in the form of matrices is multiplied by dot_run")
 
         def generate(context, b, sig, args):
             tile, (acc, weights, x, stride) = sig.return_type, args
@@ -66,21 +68,11 @@ def _load_run(b, address, element, tile):
     return [lane_of(b, piece, lane) for piece in pieces for lane in range(2)]
 
 
-def _multiply_matrix(b, sums, tile, weights, x, stride):
-    """`dot_run` for a `matrix` tile: sums [panels * tokens], weights [values / 4][panels], both lists of vectors."""
-    for t, i in product(range(0, tile.tokens, 2), range(0, len(weights), 2)):
-        tokens = load_lanes(b, token_at(b, b.add(x, x.type(8 * i)), stride, t, tile), I32)
-        for p, rows in product(range(tile.panels), (0, 1)):
-            at = p * tile.tokens + t + rows
-            sums[at] = _MULTIPLY_2X2(b, sums[at], tokens, weights[i + rows][p])
-    return sums
-
-
 def _multiply_run(element, emit):
     """intrinsic(acc, weights, x, stride): `_multiply_accumulate` of several weights, a tuple of 4 or 8, in order.
 
     On Arm, 16 bytes of a token are loaded at once, and an instruction takes 4 of them. There, a token's products come
-    one after another, so that few sums are in registers at a time.
+    one after another, so that few sums are in registers at a time. Products of matrices take weights up to 127.
     """
 
     @intrinsic
@@ -92,8 +84,8 @@ def _multiply_run(element, emit):
             out = vectors_of(b, acc, tile)
             rows = [vectors_of(b, b.extract_value(weights, i), panels) for i in range(sig.args[1].count)]
             if tile.matrix:
-                return tile_of(b, _multiply_matrix(b, out, tile, rows if panels.matrix else weights_of_matrix(b, rows),
-                                                  x, stride), tile)
+                rows = rows if panels.matrix else weights_of_matrix(b, rows)
+                return tile_of(b, multiply_matrix(b, out, tile, rows, x, stride), tile)
 
             def add(run, lane, t, token):
                 for p in range(tile.panels):
@@ -116,37 +108,8 @@ def _multiply_run(element, emit):
     return operation
 
 
-def _generic_dot(extend, extend_token="sext"):
-    def emit(b, acc, weights, token):
-        wide = ir.VectorType(I32, weights.type.count)
-        token = b.bitcast(token, weights.type)
-        products = b.mul(getattr(b, extend)(weights, wide), getattr(b, extend_token)(token, wide))
-        while products.type.count > LANES:  # add neighbours
-            half = products.type.count // 2
-            even, odd = (ir.Constant(ir.VectorType(I32, half), list(range(i, 2 * half, 2))) for i in (0, 1))
-            products = b.add(b.shuffle_vector(products, products, even), b.shuffle_vector(products, products, odd))
-        return b.add(acc, products)
-
-    return emit
-
-
-generic_signed_dot = _generic_dot("sext")
-
-
-def _generic_smmla(b, acc, tokens, weights):
-    """`smmla` in plain LLVM."""
-    first, second = list(range(8)), list(range(8, 16))
-    orders = first + first + second + second, first + second + first + second
-    tokens, weights = (b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, 32), order))
-                       for v, order in zip((b.bitcast(tokens, weights.type), weights), orders, strict=True))
-    return generic_signed_dot(b, acc, weights, tokens)
-
-
-_MULTIPLY_2X2 = smmla if ISA.arm else _generic_smmla
-
-
 _DOT4 = {"vnni": vpdpbusd, "maddubs": maddubs_dot, "usdot": arm_dot("usdot"), "sdot": arm_dot("sdot"),
-         "smull": smull_dot, "generic": _generic_dot("zext")}[ISA.dot]
+         "smull": smull_dot, "generic": generic_dot("zext")}[ISA.dot]
 _DOT4_SIGNED = {"vnni": vpdpbusd, "maddubs": maddubs_signed_dot, "usdot": arm_dot("sdot"), "sdot": arm_dot("sdot"),
                 "smull": smull_dot, "generic": generic_signed_dot}[ISA.dot]
 
@@ -171,7 +134,7 @@ SIGNED_OFFSET = 128 if ISA.dot == "vnni" else 0
 # The same for int8 weights as they are and activations of 0 to LARGEST_UNSIGNED. acc is int32 on every path.
 dot4_unsigned = _multiply_accumulate(
     I32, {"vnni": vpdpbusd_unsigned_token, "maddubs": maddubs_unsigned_token, "usdot": usdot_unsigned_token,
-          "sdot": arm_dot("sdot"), "smull": smull_dot, "generic": _generic_dot("sext", "zext")}[ISA.dot])
+          "sdot": arm_dot("sdot"), "smull": smull_dot, "generic": generic_dot("sext", "zext")}[ISA.dot])
 # acc[p][t] += sum of 2 products of int16, with an int32 acc.
 emit_dot2 = {"vnni": vpdpwssd, "maddubs": pmaddwd, "generic": generic_signed_dot}.get(ISA.dot, smlal_pairs)
 dot2_i16 = _multiply_accumulate(I32, emit_dot2, load_pair if ISA.arm else _load_to_all_lanes)

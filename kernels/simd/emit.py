@@ -40,18 +40,6 @@ def rows_of_matrix(b, vector, token):
     return b.bitcast(b.shuffle_vector(words, words, order), vector.type)
 
 
-def weights_of_matrix(b, vectors):
-    """Vectors [values / 4][panels], 4 values of each of 4 rows, as those of a `matrix` tile."""
-    out = []
-    for i in range(0, len(vectors), 2):
-        pairs = [[b.bitcast(vector, ir.VectorType(I32, 4)) for vector in pair]
-                 for pair in zip(vectors[i], vectors[i + 1], strict=True)]
-        for first in (0, 2):
-            order = ir.Constant(ir.VectorType(I32, 4), [first, first + 4, first + 1, first + 5])
-            out.append([b.bitcast(b.shuffle_vector(*pair, order), vectors[i][0].type) for pair in pairs])
-    return out
-
-
 def operand(b, vectors, tile, out, panel, token):
     """`vector_at`, for a result of the form of `out`."""
     vector = vector_at(vectors, tile, panel, token)

@@ -11,7 +11,8 @@ from numba.extending import intrinsic
 from ..isa import TILES
 from .types import F16, F32, I16, I32, I64, I8, ISA, LANES, PAIRS, Tile
 from .emit import broadcast, call_function, constant, literal_of, load_from, offset_by, stack_memory, store_to, tile_of
-from .emit import type_name, vectors_of, weights_of_matrix
+from .emit import type_name, vectors_of
+from .matrices import weights_of_matrix
 
 _CACHE_LINE = 64
 

@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .dot_products import generic_signed_dot
+from .generic_products import generic_signed_dot
 from .emit import broadcast, call_function, literal_of, load_from, stack_memory, store_to
 from .types import I32, I64, I8, ISA, LANES
 
