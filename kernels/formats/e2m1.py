@@ -5,12 +5,12 @@ LEVELS are these numbers doubled, to be whole. They are multiplied with OFFSET a
 
 from numba import float32
 
-from ..activations import Int8Blocks, spread
+from ..activations import Int8Blocks
 from ..fitting import CANDIDATES
 from ..jit import bind, device, hole, inlined, template
-from ..simd import LANES, add_partial_sums, at_argmax, bits, dot4, fma, get_f32, get_u8, load_tile, panel_bytes
-from ..simd import partial_sums, put_f32, splat_f32, table_lookup, zeros
-from .levels import level_writer, nearest_level
+from ..simd import BY_RUNS, LANES, add_partial_sums, at_argmax, bits, dot4, dot_run, fma, get_f32, get_u8, load_tile
+from ..simd import panel_bytes, panel_vectors, partial_sums, put_f32, splat_f32, table_lookup, zeros
+from .levels import level_writer, nearest_level, run_of_levels
 
 LEVELS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # ggml's kvalues_mxfp4
 OFFSET = 12
@@ -19,6 +19,7 @@ TABLE = 8 * CANDIDATES
 _VECTORS = CANDIDATES // LANES
 
 _lookup = table_lookup([level + OFFSET for level in LEVELS])
+_run = run_of_levels("e2m1", _lookup, dot_run)
 _nearest, _nearest_number = nearest_level(LEVELS)
 put_levels = level_writer("e2m1", _nearest_number)
 
@@ -29,14 +30,34 @@ def activation(group: int) -> Int8Blocks:
 
 
 @inlined
-def dot_pair(total, panel, panel_stride, x, x_stride, half):
+def _dot_pair(total, panel, panel_stride, x, x_stride, half):
     """total + the products of two vectors: low nibbles with values from x on, high ones with those from x + half."""
     partial = partial_sums(total)
     for i in range(2):
         packed = panel_bytes(total, panel + VECTOR * i, panel_stride)
-        partial = dot4(partial, _lookup(bits(packed, 0, 15)), x + spread(4 * i), x_stride)
-        partial = dot4(partial, _lookup(bits(packed, 4, 15)), x + spread(half + 4 * i), x_stride)
+        partial = dot4(partial, _lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
+        partial = dot4(partial, _lookup(bits(packed, 4, 15)), x + half + 4 * i, x_stride)
     return add_partial_sums(total, partial)
+
+
+@inlined
+def dot_16(total, panel, panel_stride, x, x_stride):
+    """total + the products of 16 values: vectors of values 0 .. 3 and 4 .. 7, those 8 values later in high nibbles."""
+    if not BY_RUNS:
+        return _dot_pair(total, panel, panel_stride, x, x_stride, 8)
+    a, b = panel_vectors(total, panel, panel_stride, 2)
+    partial = dot_run(partial_sums(total), (_lookup(bits(a, 0, 15)), _lookup(bits(b, 0, 15)), _lookup(bits(a, 4, 15)),
+                                            _lookup(bits(b, 4, 15))), x, x_stride)
+    return add_partial_sums(total, partial)
+
+
+@inlined
+def dot_32(total, panel, panel_stride, x, x_stride):
+    """total + the products of 32 values, as they lie in `nibbles`."""
+    if not BY_RUNS:
+        total = _dot_pair(total, panel, panel_stride, x, x_stride, 16)
+        return _dot_pair(total, panel + 2 * VECTOR, panel_stride, x + 8, x_stride, 16)
+    return add_partial_sums(total, _run(partial_sums(total), panel, panel_stride, x, x_stride))
 
 
 @device

@@ -13,15 +13,16 @@ from numba import float32, int32
 
 from ..activations import AT, BIAS, BIAS_BYTES, SCALE, Int8Blocks, spread
 from ..jit import Template, bind, device, hole, inlined, template
-from ..simd import DOT_ELEMENT, LANES, add_partial_sums, begin_block, bits, dot4, fma, get_u8, panel_bytes, panel_f16
-from ..simd import panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address, prefetch_levels, put_i32
-from ..simd import scale_add, scale_add_two, splat_f32, table_lookup
+from ..simd import BY_RUNS, DOT_ELEMENT, LANES, add_partial_sums, begin_block, bits, dot4, dot_run, fma, get_u8
+from ..simd import panel_bytes, panel_f16, panel_high_nibbles, panel_low_nibbles, partial_sums, prefetch_address
+from ..simd import prefetch_levels, put_i32, scale_add, scale_add_two, splat_f32, table_lookup, to_matrix, to_rows
+from .levels import run_of_levels
 
 _VECTOR = 4 * LANES
 _ONES, _LOW_PAIRS = 0x01010101, 0x03030303
 _NARROW = DOT_ELEMENT == "i16"  # then a partial sum can hold few products
 
-codes_of = lookup = per_sum = dot_first_half = dot_second_half = hole()  # of a format's codes and products
+codes_of = lookup = run = per_sum = dot_first_half = dot_second_half = hole()  # of a format's codes and products
 dot = dots = step = codes = pair = twice = least = hole()  # of its tile
 
 
@@ -77,12 +78,14 @@ def _three_bits(words, i):
 
 @template
 def _dot_nibbles(total, panel, panel_stride, x, x_stride):
+    if BY_RUNS:
+        return add_partial_sums(total, run(partial_sums(total), panel, panel_stride, x, x_stride))
     for first in range(0, 4, per_sum):
         partial = partial_sums(total)
         for i in range(first, first + per_sum):
             packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
-            partial = dot4(partial, lookup(bits(packed, 0, 15)), x + spread(4 * i), x_stride)
-            partial = dot4(partial, lookup(bits(packed, 4, 15)), x + spread(16 + 4 * i), x_stride)
+            partial = dot4(partial, lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
+            partial = dot4(partial, lookup(bits(packed, 4, 15)), x + 16 + 4 * i, x_stride)
         total = add_partial_sums(total, partial)
     return total
 
@@ -98,26 +101,35 @@ def _renew(total, partial):
 @template
 def _dot_first_half(total, first, second, x, x_stride):
     partial = partial_sums(total)
+    if BY_RUNS:
+        partial = dot_run(partial, (lookup(bits(first, 0, 7)), lookup(bits(first, 3, 7)), lookup(bits(second, 0, 7)),
+                                    lookup(bits(second, 3, 7))), x, x_stride)
+        return add_partial_sums(total, partial)
     partial = dot4(partial, lookup(bits(first, 0, 7)), x, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(first, 3, 7)), x + AT[4], x_stride)
+    partial = dot4(partial, lookup(bits(first, 3, 7)), x + 4, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(second, 0, 7)), x + AT[8], x_stride)
+    partial = dot4(partial, lookup(bits(second, 0, 7)), x + 8, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(second, 3, 7)), x + AT[12], x_stride)
+    partial = dot4(partial, lookup(bits(second, 3, 7)), x + 12, x_stride)
     return add_partial_sums(total, partial)
 
 
 @template
 def _dot_second_half(total, first, second, third, x, x_stride):
+    seventh, eighth = bits(first, 6, 3) | bits(third, 4, 4), bits(second, 6, 3) | bits(third, 5, 4)
     partial = partial_sums(total)
-    partial = dot4(partial, lookup(bits(third, 0, 7)), x + AT[16], x_stride)
+    if BY_RUNS:
+        partial = dot_run(partial, (lookup(bits(third, 0, 7)), lookup(bits(third, 3, 7)), lookup(seventh),
+                                    lookup(eighth)), x + AT[16], x_stride)
+        return add_partial_sums(total, partial)
+    partial = dot4(partial, lookup(bits(third, 0, 7)), x + 16, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(third, 3, 7)), x + AT[20], x_stride)
+    partial = dot4(partial, lookup(bits(third, 3, 7)), x + 20, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(first, 6, 3) | bits(third, 4, 4)), x + AT[24], x_stride)
+    partial = dot4(partial, lookup(seventh), x + 24, x_stride)
     total, partial = _renew(total, partial)
-    partial = dot4(partial, lookup(bits(second, 6, 3) | bits(third, 5, 4)), x + AT[28], x_stride)
+    partial = dot4(partial, lookup(eighth), x + 28, x_stride)
     return add_partial_sums(total, partial)
 
 
@@ -145,11 +157,8 @@ def _dot_two_bits(total, panel, panel_stride, x, x_stride):
     partial = partial_sums(total)
     for i in range(2):
         packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
-        values = x + spread(16 * i)
-        partial = dot4(partial, bits(packed, -3, 24), values, x_stride)
-        partial = dot4(partial, bits(packed, -1, 24), values + AT[4], x_stride)
-        partial = dot4(partial, bits(packed, 1, 24), values + AT[8], x_stride)
-        partial = dot4(partial, bits(packed, 3, 24), values + AT[12], x_stride)
+        partial = dot_run(partial, (bits(packed, -3, 24), bits(packed, -1, 24), bits(packed, 1, 24),
+                                    bits(packed, 3, 24)), x + spread(16 * i), x_stride)
     return add_partial_sums(total, partial)
 
 
@@ -158,7 +167,7 @@ def _dot_two_bits(total, panel, panel_stride, x, x_stride):
 
 @template
 def _tile_by_32(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         step_scale, least_scale = scale * splat_f32(float32(twice)), scale * splat_f32(float32(least))
@@ -175,12 +184,12 @@ def _tile_by_32(acc, panel, panel_stride, x, x_stride, blocks):
             acc = scale_add(acc, sums, high, x + SCALE, x_stride)
             x += step
             panel += 2 * codes
-    return acc
+    return to_rows(acc)
 
 
 @template
 def _tile_by_16(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         step_scale, least_scale = scale * splat_f32(float32(twice)), scale * splat_f32(float32(least))
@@ -195,7 +204,7 @@ def _tile_by_16(acc, panel, panel_stride, x, x_stride, blocks):
             acc = scale_add_two(acc, first, second, low, high, x + SCALE, x_stride)
             panel += codes
             x += step
-    return acc
+    return to_rows(acc)
 
 
 # ---- layouts ----
@@ -226,7 +235,7 @@ class Layout:
 
 def _nibble_dot(name: str, lookup: Any, largest: int, group: int) -> Callable[..., Any]:
     per_sum = 4 if not _NARROW else 2 if largest < 32 else 1  # vectors, of two products each
-    return bind(_dot_nibbles, f"dot_{name}", lookup=lookup, per_sum=per_sum)
+    return bind(_dot_nibbles, f"dot_{name}", lookup=lookup, per_sum=per_sum, run=run_of_levels(name, lookup, dot_run))
 
 
 def _three_bit_dot(name: str, lookup: Any, largest: int, group: int) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from ..error_feedback import Grid
 from ..fitting import inverse, weigh_256, with_own_weights
 from ..jit import device
 from ..simd import LANES, alloca, begin_block, get_f16, get_i64, get_u16, get_u8, panel_f16, panel_i8, prefetch_address
-from ..simd import prefetch_levels, put_u16, put_u8, scale_add
+from ..simd import prefetch_levels, put_u16, put_u8, scale_add, to_matrix, to_rows
 from ..weighted_fitting import group_scales_fitter
 from .format import make_format
 from .iq4_nl import ACTIVATION, best_scale, dot_levels, nearest, nearest_alone, put_levels, put_values
@@ -98,7 +98,7 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         panel += 2 * LANES
@@ -109,7 +109,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             acc = scale_add(acc, sums, group_scale, x + SCALE, x_stride)
             panel += _GROUP
             x += _STEP
-    return acc
+    return to_rows(acc)
 
 
 FORMAT = make_format("iq4_xs", 23, 256, _BYTES, ACTIVATION, quantize_block=quantize_block,

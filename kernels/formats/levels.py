@@ -9,32 +9,40 @@ from typing import Any
 
 from numba import uint8
 
-from ..activations import BIAS, SCALE, Int8Blocks, spread
+from ..activations import BIAS, SCALE, Int8Blocks
 from ..jit import bind, device, hole, inlined, template
 from ..simd import BY_RUNS, LANES, SIGNED_OFFSET, alloca, begin_block, bits, dot4_signed, dot_run_signed, get_u8
 from ..simd import load_f32, panel_bytes, panel_vectors, prefetch_address, prefetch_levels, put_u8, scale_add, splat_f32
-from ..simd import steps, store_i8, table_lookup, to_i32
+from ..simd import steps, store_i8, table_lookup, to_i32, to_matrix, to_rows
 
 _VECTOR = 4 * LANES
 
-lookup = nearest_number = dot = load_scale = scale_bytes = block_bytes = step = hole()
+lookup = run = nearest_number = dot = load_scale = scale_bytes = block_bytes = step = hole()
 
 
 # ---- products ----
 
 
 @template
+def _run_of_levels(sums, panel, panel_stride, x, x_stride):
+    a, b, c, d = panel_vectors(sums, panel, panel_stride, 4)
+    return run(sums, (lookup(bits(a, 0, 15)), lookup(bits(b, 0, 15)), lookup(bits(c, 0, 15)), lookup(bits(d, 0, 15)),
+                      lookup(bits(a, 4, 15)), lookup(bits(b, 4, 15)), lookup(bits(c, 4, 15)), lookup(bits(d, 4, 15))),
+               x, x_stride)
+
+
+def run_of_levels(name: str, lookup: Any, run: Any) -> Callable[..., Any]:
+    """dot(sums, panel, panel stride, x, x stride) -> sums + 32 products, by `dot_run` or `dot_run_signed`."""
+    return inlined(bind(_run_of_levels, f"run_{name}", lookup=lookup, run=run))
+
+
+@template
 def _dot_signed(total, panel, panel_stride, x, x_stride):
-    if not BY_RUNS:
-        for i in range(4):
-            packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
-            total = dot4_signed(total, lookup(bits(packed, 0, 15)), x + spread(4 * i), x_stride)
-            total = dot4_signed(total, lookup(bits(packed, 4, 15)), x + spread(16 + 4 * i), x_stride)
-        return total
-    a, b, c, d = panel_vectors(total, panel, panel_stride, 4)
-    return dot_run_signed(total, (lookup(bits(a, 0, 15)), lookup(bits(b, 0, 15)), lookup(bits(c, 0, 15)),
-                                  lookup(bits(d, 0, 15)), lookup(bits(a, 4, 15)), lookup(bits(b, 4, 15)),
-                                  lookup(bits(c, 4, 15)), lookup(bits(d, 4, 15))), x, x_stride)
+    for i in range(4):
+        packed = panel_bytes(total, panel + _VECTOR * i, panel_stride)
+        total = dot4_signed(total, lookup(bits(packed, 0, 15)), x + 4 * i, x_stride)
+        total = dot4_signed(total, lookup(bits(packed, 4, 15)), x + 16 + 4 * i, x_stride)
+    return total
 
 
 def signed_dot(name: str, levels: Sequence[int]) -> Callable[..., Any]:
@@ -43,19 +51,21 @@ def signed_dot(name: str, levels: Sequence[int]) -> Callable[..., Any]:
     levels: int8 numbers.
     """
     lookup = table_lookup([level + SIGNED_OFFSET for level in levels])
+    if BY_RUNS:
+        return run_of_levels(name, lookup, dot_run_signed)
     return inlined(bind(_dot_signed, f"dot_{name}", lookup=lookup))
 
 
 @template
 def _tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         prefetch_levels(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, block_bytes)
         sums = dot(begin_block(acc, x + BIAS, x_stride), panel + scale_bytes, panel_stride, x, x_stride)
         acc = scale_add(acc, sums, load_scale(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += block_bytes
         x += step
-    return acc
+    return to_rows(acc)
 
 
 def level_tile(name: str, activation: Int8Blocks, dot: Callable[..., Any], load_scale: Callable[..., Any],

@@ -8,10 +8,9 @@ rows, then the nibbles as in `nibbles`.
 from numba import float32, int64, uint8
 
 from ..fitting import CANDIDATES, inverse, largest_magnitude
-from ..jit import bind, device, hole, inlined, template
+from ..jit import bind, device, hole, template
 from ..simd import LANES, alloca, bits_to_float, get_i32, get_u8, panel_e8m0, put_f32, put_u8
-from ..activations import AT
-from .e2m1 import TABLE, VECTOR, activation, best_code, best_weighted_code, dot_pair, put_levels, put_values
+from .e2m1 import TABLE, activation, best_code, best_weighted_code, dot_32, put_levels, put_values
 from .format import make_format
 from .levels import level_tile
 from .nibbles import copy_nibbles
@@ -74,12 +73,6 @@ def pack_block(block, panel, lane):
     copy_nibbles(block + 1, panel + LANES, lane)
 
 
-@inlined
-def _dot(total, panel, panel_stride, x, x_stride):
-    total = dot_pair(total, panel, panel_stride, x, x_stride, 16)
-    return dot_pair(total, panel + 2 * VECTOR, panel_stride, x + AT[8], x_stride, 16)
-
-
 FORMAT = make_format("mxfp4", 39, 32, _BYTES, _ACTIVATION,
                      quantize_block=quantize_block, dequantize_block=dequantize_block, pack_block=pack_block,
-                     tile=level_tile("mxfp4", _ACTIVATION, _dot, panel_e8m0, 1), quantize_weighted=quantize_weighted)
+                     tile=level_tile("mxfp4", _ACTIVATION, dot_32, panel_e8m0, 1), quantize_weighted=quantize_weighted)

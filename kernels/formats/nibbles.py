@@ -6,10 +6,9 @@ Byte j of the fifth bits holds those of values j, j + 4, .. j + 28, from its low
 
 from numba import int32
 
-from ..activations import AT
 from ..jit import device, inlined
-from ..simd import LANES, add_partial_sums, bits, dot4, dot_run, get_i32, panel_bytes, panel_vectors, partial_sums
-from ..simd import put_i32
+from ..simd import BY_RUNS, LANES, add_partial_sums, bits, dot4, dot_run, get_i32, panel_bytes, panel_vectors
+from ..simd import partial_sums, put_i32, to_rows
 
 NIBBLES = 16  # bytes of a row
 FIFTHS = 4
@@ -50,23 +49,36 @@ def dot_nibbles(total, panel, panel_stride, x, x_stride):
 
 
 @inlined
+def _dot_five_bits(total, fifths, panel, panel_stride, x, x_stride):
+    a, b, c, d = panel_vectors(to_rows(total), panel, panel_stride, 4)
+    first = bits(a, 0, 15) | bits(fifths, -4, 16), bits(b, 0, 15) | bits(fifths, -3, 16)
+    second = bits(c, 0, 15) | bits(fifths, -2, 16), bits(d, 0, 15) | bits(fifths, -1, 16)
+    third = bits(a, 4, 15) | bits(fifths, 0, 16), bits(b, 4, 15) | bits(fifths, 1, 16)
+    fourth = bits(c, 4, 15) | bits(fifths, 2, 16), bits(d, 4, 15) | bits(fifths, 3, 16)
+    partial = dot_run(partial_sums(total), first + second + third + fourth, x, x_stride)
+    return add_partial_sums(total, partial)
+
+
+@inlined
 def dot_five_bits(total, panel, panel_stride, x, x_stride):
     """total + 32 products, the fifth bits in front of the nibbles."""
     fifths = panel_bytes(total, panel, panel_stride)
     panel += _VECTOR
+    if BY_RUNS:
+        return _dot_five_bits(total, fifths, panel, panel_stride, x, x_stride)
     partial = partial_sums(total)
     packed = panel_bytes(total, panel, panel_stride)
     partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -4, 16), x, x_stride)
-    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 0, 16), x + AT[16], x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 0, 16), x + 16, x_stride)
     packed = panel_bytes(total, panel + _VECTOR, panel_stride)
-    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -3, 16), x + AT[4], x_stride)
-    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 1, 16), x + AT[20], x_stride)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -3, 16), x + 4, x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 1, 16), x + 20, x_stride)
     total = add_partial_sums(total, partial)
     partial = partial_sums(total)
     packed = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
-    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -2, 16), x + AT[8], x_stride)
-    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 2, 16), x + AT[24], x_stride)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -2, 16), x + 8, x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 2, 16), x + 24, x_stride)
     packed = panel_bytes(total, panel + 3 * _VECTOR, panel_stride)
-    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -1, 16), x + AT[12], x_stride)
-    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 3, 16), x + AT[28], x_stride)
+    partial = dot4(partial, bits(packed, 0, 15) | bits(fifths, -1, 16), x + 12, x_stride)
+    partial = dot4(partial, bits(packed, 4, 15) | bits(fifths, 3, 16), x + 28, x_stride)
     return add_partial_sums(total, partial)

@@ -14,8 +14,9 @@ from ..activations import BIAS, BIAS_BYTES, SCALE, spread
 from ..fitting import CANDIDATES, inverse, largest_magnitude
 from ..jit import bind, device, hole, inlined, template
 from ..simd import LANES, alloca, begin_block, bits_to_float, fma, get_i32, get_u16, get_u8, panel_e4m3, panel_f32
-from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u8, scale_add_two, zeros_f32
-from .e2m1 import TABLE, VECTOR, activation, best_code, best_weighted_code, dot_pair, put_levels, put_values
+from ..simd import prefetch_address, prefetch_levels, put_f16, put_f32, put_i32, put_u8, scale_add_two, to_matrix
+from ..simd import to_rows, zeros_f32
+from .e2m1 import TABLE, VECTOR, activation, best_code, best_weighted_code, dot_16, put_levels, put_values
 from .format import make_format
 
 _BYTES = 36
@@ -96,12 +97,12 @@ def _panel_factor(end):
 def _dot_group(acc, panel, panel_stride, x, x_stride, half):
     """The products of 16 values, in this half of an activation's block."""
     total = begin_block(acc, x + BIAS + BIAS_BYTES * half, x_stride)
-    return dot_pair(total, panel, panel_stride, x + spread(16 * half), x_stride, 8)
+    return dot_16(total, panel, panel_stride, x + spread(16 * half), x_stride)
 
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     factor, sums = panel_f32(acc, panel, panel_stride), zeros_f32(acc)
     panel += 4 * LANES
     for _ in range(blocks):
@@ -114,7 +115,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
                                  panel_e4m3(acc, scales + LANES, panel_stride), x + SCALE, x_stride)
             x += _STEP
         panel += _PANEL_BLOCK
-    return fma(sums, factor, acc)
+    return to_rows(fma(sums, factor, acc))
 
 
 FORMAT = make_format("nvfp4", 40, 64, _BYTES, _ACTIVATION,

@@ -10,9 +10,9 @@ from numba import float32, int32, int64, uint8
 
 from ..activations import AT, BIAS, SCALE, Int8Blocks
 from ..jit import device
-from ..simd import LANES, absolute, add_partial_sums, begin_block, bits, dot4, fma, get_f16, get_f32, get_i32, get_u16
-from ..simd import get_u8, load_f32, panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_f16
-from ..simd import put_f32, put_i32, put_u16, put_u8, reduce_add, scale_add, splat_f32
+from ..simd import LANES, absolute, add_partial_sums, begin_block, bits, dot_run, fma, get_f16, get_f32, get_i32
+from ..simd import get_u16, get_u8, load_f32, panel_bytes, panel_f16, partial_sums, prefetch_address, prefetch_unpacked
+from ..simd import put_f16, put_f32, put_i32, put_u16, put_u8, reduce_add, scale_add, splat_f32, to_matrix, to_rows
 from .format import make_format
 
 _BYTES = 18
@@ -78,7 +78,7 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         panel += 2 * LANES
@@ -86,18 +86,14 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
             prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _VECTOR)
             packed = panel_bytes(acc, panel, panel_stride)
             total = begin_block(acc, x + BIAS, x_stride)
-            partial = dot4(partial_sums(total), bits(packed, -1, 2), x, x_stride)
-            partial = dot4(partial, bits(packed, 0, 2), x + AT[4], x_stride)
-            partial = dot4(partial, bits(packed, 1, 2), x + AT[8], x_stride)
-            partial = dot4(partial, bits(packed, 2, 2), x + AT[12], x_stride)
-            partial = dot4(partial, bits(packed, 3, 2), x + AT[16], x_stride)
-            partial = dot4(partial, bits(packed, 4, 2), x + AT[20], x_stride)
-            partial = dot4(partial, bits(packed, 5, 2), x + AT[24], x_stride)
-            partial = dot4(partial, bits(packed, 6, 2), x + AT[28], x_stride)
+            partial = dot_run(partial_sums(total), (bits(packed, -1, 2), bits(packed, 0, 2), bits(packed, 1, 2),
+                                                    bits(packed, 2, 2)), x, x_stride)
+            partial = dot_run(partial, (bits(packed, 3, 2), bits(packed, 4, 2), bits(packed, 5, 2),
+                                        bits(packed, 6, 2)), x + AT[16], x_stride)
             acc = scale_add(acc, add_partial_sums(total, partial), scale, x + SCALE, x_stride)
             panel += _VECTOR
             x += _STEP
-    return acc
+    return to_rows(acc)
 
 
 FORMAT = make_format("q1_0", 41, 128, _BYTES, _ACTIVATION,

@@ -20,7 +20,7 @@ from ..activations import AT, BIASES, LARGE_BYTES, LARGE_SCALE, RUN, SUMS, TWO_S
 from ..error_feedback import Grid, whole_levels
 from ..fitting import inverse, ramp, weigh_by_squares, weighted_scale_fitter, with_own_weights
 from ..jit import device, inlined
-from ..simd import LANES, SMALL_CODES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot4, even_bytes
+from ..simd import LANES, SMALL_CODES, add_group, add_scaled, alloca, bits, byte_of_lane, dot2_i16, dot_run, even_bytes
 from ..simd import get_f16, get_i32, get_i64, get_u16, get_u8, group_sums, load_f32, maximum, minimum, odd_bytes, opaque
 from ..simd import panel_bytes, panel_f16, prefetch_address, prefetch_levels, put_f32, put_i32, put_u16, put_u8, rint
 from ..simd import scaled_above, splat_f32, splat_i16, splat_i32, store_i8, subtracted_from, to_f32, to_i32
@@ -162,19 +162,17 @@ def _add_two(total, first_scale, first_added, second_scale, second_added, panel,
     On AVX2, sums of a group fit in 16 bits: 7 * MOST_OF_16 < 2 ** 15.
     """
     a, b = panel_bytes(total, panel, panel_stride), panel_bytes(total, panel + _VECTOR, panel_stride)
-    sums = group_sums(total)
-    sums = dot4(sums, scaled_above(bits(a, 0, 7), first_scale, first_added), x, x_stride)
-    sums = dot4(sums, scaled_above(bits(a, 3, 7), first_scale, first_added), x + AT[4], x_stride)
-    sums = dot4(sums, scaled_above(bits(b, 0, 7), first_scale, first_added), x + AT[8], x_stride)
-    sums = dot4(sums, scaled_above(bits(b, 3, 7), first_scale, first_added), x + AT[12], x_stride)
+    sums = dot_run(group_sums(total), (scaled_above(bits(a, 0, 7), first_scale, first_added),
+                                       scaled_above(bits(a, 3, 7), first_scale, first_added),
+                                       scaled_above(bits(b, 0, 7), first_scale, first_added),
+                                       scaled_above(bits(b, 3, 7), first_scale, first_added)), x, x_stride)
     total = add_group(total, sums, first_scale)
     c = panel_bytes(total, panel + 2 * _VECTOR, panel_stride)
-    sums = group_sums(total)
-    sums = dot4(sums, scaled_above(bits(c, 0, 7), second_scale, second_added), x + AT[16], x_stride)
-    sums = dot4(sums, scaled_above(bits(c, 3, 7), second_scale, second_added), x + AT[20], x_stride)
     sixth, seventh = bits(a, 6, 3) | bits(c, 4, 4), bits(b, 6, 3) | bits(c, 5, 4)
-    sums = dot4(sums, scaled_above(sixth, second_scale, second_added), x + AT[24], x_stride)
-    sums = dot4(sums, scaled_above(seventh, second_scale, second_added), x + AT[28], x_stride)
+    sums = dot_run(group_sums(total), (scaled_above(bits(c, 0, 7), second_scale, second_added),
+                                       scaled_above(bits(c, 3, 7), second_scale, second_added),
+                                       scaled_above(sixth, second_scale, second_added),
+                                       scaled_above(seventh, second_scale, second_added)), x + AT[16], x_stride)
     return add_group(total, sums, second_scale)
 
 

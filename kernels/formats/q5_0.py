@@ -14,7 +14,7 @@ from ..fitting import inverse, peak
 from ..jit import device
 from ..simd import LANES, alloca, begin_block, get_f16, get_i32, get_u16, get_u8, load_f32, maximum, minimum, panel_f16
 from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_i32, put_u16, put_u8, rint, scale_add
-from ..simd import splat_f32, store_i8, to_i32
+from ..simd import splat_f32, store_i8, to_i32, to_matrix, to_rows
 from ..weighted_fitting import best_scale_finder
 from .format import make_format
 from .nibbles import copy_nibbles, dot_five_bits
@@ -104,7 +104,7 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         sums = begin_block(acc, x + BIAS, x_stride)
@@ -112,7 +112,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         acc = scale_add(acc, sums, panel_f16(acc, panel, panel_stride), x + SCALE, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP
-    return acc
+    return to_rows(acc)
 
 
 FORMAT = make_format("q5_0", 6, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,

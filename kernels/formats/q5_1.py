@@ -13,7 +13,7 @@ from ..fitting import extremes, fit_weighted_scale_and_minimum, inverse, ramp
 from ..jit import device
 from ..simd import LANES, alloca, fma_numbers, get_f16, get_i32, get_u16, load_f32, maximum, minimum, panel_f16
 from ..simd import prefetch_address, prefetch_unpacked, put_f16, put_f32, put_u16, scale_add, splat_f32, store_i8
-from ..simd import to_i32, zeros_i32
+from ..simd import to_i32, to_matrix, to_rows, zeros_i32
 from .format import make_format
 from .nibbles import copy_nibbles, dot_five_bits
 from .q4_1 import scale_and_offset
@@ -74,7 +74,7 @@ def pack_block(block, panel, lane):
 
 @device
 def tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         prefetch_unpacked(acc, prefetch_address(acc, panel, end, panel_stride), panel_stride, _PANEL_BLOCK)
         sums = dot_five_bits(zeros_i32(acc), panel + 4 * LANES, panel_stride, x, x_stride)
@@ -82,7 +82,7 @@ def tile(acc, panel, panel_stride, x, x_stride, blocks):
         acc = fma_numbers(acc, panel_f16(acc, panel + 2 * LANES, panel_stride), x + SUM, x_stride)
         panel += _PANEL_BLOCK
         x += _STEP
-    return acc
+    return to_rows(acc)
 
 
 FORMAT = make_format("q5_1", 7, 32, _BYTES, _ACTIVATION, quantize_block=quantize_block,

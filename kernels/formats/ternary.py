@@ -12,7 +12,8 @@ from numba import float32, int32, int64
 from ..activations import BIAS, SCALE, Int8Blocks, spread
 from ..jit import bind, device, hole, template
 from ..simd import LANES, add_partial_sums, alloca, begin_block, bits, dot_run, get_f16, get_f32, get_u16, panel_bytes
-from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_i32, put_u16, scale_add
+from ..simd import panel_f16, partial_sums, prefetch_address, prefetch_unpacked, put_i32, put_u16, scale_add, to_matrix
+from ..simd import to_rows
 from .format import Format, make_format
 
 _ACTIVATION = Int8Blocks(offset=1)
@@ -40,7 +41,7 @@ def _pack_block(block, panel, lane):
 
 @template
 def _tile(acc, panel, panel_stride, x, x_stride, blocks):
-    end = panel + panel_stride
+    acc, end = to_matrix(acc), panel + panel_stride
     for _ in range(blocks):
         scale = panel_f16(acc, panel, panel_stride)
         panel += 2 * LANES
@@ -56,7 +57,7 @@ def _tile(acc, panel, panel_stride, x, x_stride, blocks):
             acc = scale_add(acc, add_partial_sums(total, partial), scale, x + SCALE, x_stride)
             panel += _CODES
             x += _STEP
-    return acc
+    return to_rows(acc)
 
 
 def make_ternary_format(name: str, type_id: int, block: int, block_bytes: int, scale_at: int, *,

@@ -276,8 +276,10 @@ def scale_add_two(context, acc, first, second, first_scale, second_scale, scale,
         for t, number in enumerate(numbers_of_tokens(b, args[5], args[6], tile, F32, token_scale)):
             for p in range(tile.panels):
                 i = p * tile.tokens + t
-                sums = b.fmul(one_scale[p], _to_float(b, one[i], sig.args[1]))
-                sums = emit_fma(b, two_scale[p], _to_float(b, two[i], sig.args[2]), sums)
+                first = operand(b, one_scale, sig.args[3], tile, p, t)
+                second = operand(b, two_scale, sig.args[4], tile, p, t)
+                sums = b.fmul(first, _to_float(b, one[i], sig.args[1]))
+                sums = emit_fma(b, second, _to_float(b, two[i], sig.args[2]), sums)
                 out[i] = emit_fma(b, number, sums, out[i])
         return tile_of(b, out, tile)
 

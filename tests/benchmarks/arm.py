@@ -24,8 +24,9 @@ CPUS = ("neoverse-n1", "neoverse-v1", "neoverse-v2", "cortex-a76", "apple-m1")
 CPU = "neoverse-n1"  # which all of these are compiled for (isa.arm_target)
 FEATURES = {"neon": "+neon", "neon-dotprod": "+neon,+dotprod,+fullfp16",
             "neon-i8mm": "+neon,+dotprod,+fullfp16,+i8mm,+bf16"}
-DOT, MATRIX, FMA = ("sdot v{}.4s, v30.16b, v31.16b", "smmla v{}.4s, v30.16b, v31.16b",
-                    "fmla v{}.4s, v30.4s, v31.s[1]")
+FMA, DOT = "fmla v{}.4s, v30.4s, v31.s[1]", "sdot v{}.4s, v30.16b, v31.16b"
+UNITS = {"neon": (DOT, 16), "neon-dotprod": (DOT, 16),  # and how many products that is
+         "neon-i8mm": ("smmla v{}.4s, v30.16b, v31.16b", 32)}
 # Of a type: values of a round of our loop, the loops around the busiest one that belong to it and their rounds, and
 # products of a multiplying instruction for a row.
 OURS = {"q8_0": (32, 0, ()), "q4_0": (32, 0, ()),
@@ -111,7 +112,7 @@ def report(mca: str, path: str, types: list[str], cpus: list[str] | tuple[str, .
             values, depth, trips = OURS[name]
             body = loops.unrolled(lines, depth, trips)
             ours = loops.cycles(mca, cpu, body) * UNIT / (values * 4 * results)
-            unit, each = (FMA, 4) if name == "f16" else (DOT, 16)
+            unit, each = (FMA, 4) if name == "f16" else UNITS[path]
             share = UNIT / each / loops.rate(mca, cpu, unit) / ours
             cells = [name, cpu, f"{ours:.1f}", f"{share:.0%}", str(loops.spills(body))]
             for key in (name, f"{name} 16 tokens"):
