@@ -148,7 +148,7 @@ def _beginning_with_bias(element, load):
         """int32 accumulators of acc's shape. Those of token t start at the int32 at bias + t * stride."""
         def generate(context, b, sig, args):
             tile, (_, bias, stride) = sig.return_type, args
-            return tile_of(b, numbers_of_tokens(b, bias, stride, tile, I32, load) * tile.panels, tile)
+            return tile_of(b, [*numbers_of_tokens(b, bias, stride, tile, I32, load)] * tile.panels, tile)
 
         return acc.of(element)(acc, types.intp, types.intp), generate
 
@@ -160,14 +160,14 @@ def numbers_of_tokens(b, address, stride, tile, element, load):
 
     In pairs, a number is there twice, 4 bytes each: so one load serves a `matrix` tile.
     """
-    if tile.matrix:
-        vector = ir.VectorType(element, LANES)
-        pairs = [row_of(b, address, stride, t - t % 2, tile) for t in range(tile.tokens)]
-        return [load_again(b, b.inttoptr(pair, vector.as_pointer())) for pair in pairs]
-    rows = [row_of(b, address, stride, t, tile) for t in range(tile.tokens)]
-    if tile.paired:
-        return [lane_of(b, load_lanes(b, row, element, 2), 0) for row in rows]
-    return [load(b, row) for row in rows]
+    for t in range(tile.tokens):
+        if tile.matrix:
+            pair = row_of(b, address, stride, t - t % 2, tile)
+            yield load_again(b, b.inttoptr(pair, ir.VectorType(element, LANES).as_pointer()))
+        elif tile.paired:
+            yield lane_of(b, load_lanes(b, row_of(b, address, stride, t, tile), element, 2), 0)
+        else:
+            yield load(b, row_of(b, address, stride, t, tile))
 
 
 def _load_vector(b, address):

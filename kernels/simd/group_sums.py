@@ -115,7 +115,7 @@ def _beginning(high):
             _, address, stride = args
             if tile.paired:
                 own = b.add(address, I64(2 * PIECE * int(high)))
-                return tile_of(b, numbers_of_tokens(b, own, stride, tile, I32, None) * tile.panels, tile)
+                return tile_of(b, [*numbers_of_tokens(b, own, stride, tile, I32, None)] * tile.panels, tile)
             tokens = []
             for t in range(tile.tokens):
                 pair = load_lanes(b, token_at(b, address, stride, t, tile), I16, 2)
