@@ -43,13 +43,13 @@ class Isa:
 
     name: str
     lanes: int  # 32-bit lanes of a vector, which is also the rows of a weight panel
-    # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd), "usdot" (and sdot), "sdot", "smull", "generic" (plain LLVM)
+    # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd), "usdot" (and sdot, smmla), "sdot", "smull", "generic" (plain LLVM)
     dot: str
     tile_panels: tuple[int, int, int, int]  # panels of a matmul tile of each size in TILES: they must fit in registers
     needs: tuple[tuple[str, ...], ...] = ()  # alternative sets of LLVM feature names; each set suffices
     prefetch: Prefetch = Prefetch()
     tile_registers: str = ""  # "amx", or "emulated" in plain vectors: products of 16 tokens with 16 rows; "" has none
-    pairs: bool = False  # whether int8 matrices are multiplied, two tokens with two rows
+    pairs: bool = False  # whether int8 matrices are multiplied, two tokens with two rows (smmla, or plain LLVM)
     bf16: bool = False  # whether pairs of bfloat16 are multiplied and added in one instruction
     reason: str = ""  # why it was chosen, for `lcpu run --verbose`
 
@@ -91,9 +91,8 @@ ISAS = {  # best first
         Isa("neon-i8mm", 4, "usdot", _NEON_PANELS, (("neon", "dotprod", "i8mm"),), pairs=True),
         Isa("neon-dotprod", 4, "sdot", _NEON_PANELS, (("neon", "dotprod"),)),
         Isa("neon", 4, "smull", _NEON_PANELS, (("neon",),)),
-        Isa("generic", 4, "generic", (1, 1, 1, 4), _GENERIC),
-        # What neon-i8mm and AMX do to matrices, without their instructions: any machine can test that.
-        Isa("generic-pairs", 4, "generic", _NEON_PANELS, _GENERIC, pairs=True),
+        Isa("generic", 4, "generic", (1, 1, 1, 4), _GENERIC, pairs=True),  # so any machine can test pairs
+        # The panel layout of AVX-512, and AMX's registers, without their instructions: any machine can test those.
         Isa("generic-16", 16, "generic", (2, 4, 4, 4), _GENERIC, tile_registers="emulated"),
     )
 }
