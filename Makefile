@@ -33,7 +33,7 @@ test-models: $(VENV)/installed-test
 	model=$$($(BIN)/python tests/real_models/fetch.py) && \
 	    LCPU_TEST_MODEL="$$model" $(BIN)/python -m pytest tests/real_models
 
-# On emulated Arm processors, which takes half an hour: ARM="neoverse-n1" for one of them, ARM=short for a minute or two.
+# On emulated Arm processors, which takes half an hour: ARM="neoverse-n1" for one of them, ARM=short for a minute.
 test-arm:
 	tests/arm/run.sh $(ARM)
 
