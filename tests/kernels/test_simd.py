@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from lcpu.kernels import simd
-from lcpu.kernels.jit import device, hole, kernel, template
+from lcpu.kernels.jit import bind, device, hole, kernel, template
 from lcpu.kernels.simd import LANES, load_f32, put_f32, store_f32, store_i8
 
-from .running import operation_kernel, run
+from .running import as_in_memory, operation_kernel, run
 
 NAN, INF = np.nan, np.inf
 SPECIAL = np.array([0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 1e-40, -3.25, 8388607.5, 1e30, -INF, INF, NAN], np.float32)
 JUST_BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
 
-operation = hole()
+operation = tokens = hole()
 
 
 @template
@@ -40,6 +40,14 @@ def _reduction(work, thread, threads, x, out):
 @template
 def _tile_reduction(work, thread, threads, x, out):
     put_f32(out, operation(simd.load_tile(simd.zeros(2, 3), x, 12 * LANES, 4 * LANES)))
+
+
+@template
+def _dots(work, thread, threads, weights, x, x_stride, out):
+    total = simd.zeros_i32(simd.to_matrix(simd.zeros_of_pairs(1, tokens)))
+    codes = simd.panel_vectors(total, weights, 0, 4)
+    total = simd.add_partial_sums(total, simd.dot_run(simd.partial_sums(total), codes, x, x_stride))
+    simd.store_tile(simd.to_rows(simd.to_f32(total)), out, 0, 4 * LANES)
 
 
 def _shift_right(work, thread, threads, x, out):
@@ -157,6 +165,16 @@ def test_reductions_of_tiles_take_all_vectors():
         assert out[0] == 3
         run(TILE_REDUCTIONS["add"], x=x, out=out)
         assert out[0] == 3 - 2 * (6 * LANES - 1)
+
+
+@pytest.mark.parametrize("count", [8, 2, 1])
+def test_products_of_weights_and_tokens(count):
+    """By matrices, on paths that have those, or by dot products."""
+    random = np.random.default_rng(count)
+    weights, x = random.integers(0, 16, (4, LANES, 4), np.uint8), random.integers(-127, 128, (8, 16)).astype(np.int8)
+    out, memory = np.zeros((count, LANES), np.float32), as_in_memory(x)
+    run(kernel(bind(_dots, f"dots_{count}", tokens=count)), weights=weights, x=memory, x_stride=x.strides[0], out=out)
+    assert (out == x[:count].astype(int) @ weights.swapaxes(0, 1).reshape(LANES, 16).T.astype(int)).all()
 
 
 def test_shifting_right_keeps_the_sign():
