@@ -43,7 +43,7 @@ class Isa:
 
     name: str
     lanes: int  # 32-bit lanes of a vector, which is also the rows of a weight panel
-    # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd), "usdot" (and sdot, smmla), "sdot", "smull", "generic" (plain LLVM)
+    # "vnni" (vpdpbusd), "maddubs" (vpmaddubsw + vpmaddwd), "usdot" (and sdot), "sdot", "smull", "generic" (plain LLVM)
     dot: str
     tile_panels: tuple[int, int, int, int]  # panels of a matmul tile of each size in TILES: they must fit in registers
     needs: tuple[tuple[str, ...], ...] = ()  # alternative sets of LLVM feature names; each set suffices

@@ -19,8 +19,8 @@ from ..simd import ISA, PAIRS, LANES
 def _grouped_panels() -> tuple[int, int, int, int]:
     """Panels of tiles that need an integer total beside each sum of products: 16 of both do not fit in registers.
 
-    On Arm eight of both leave too few for weights that are unpacked once for all tokens. Not so for products of matrices:
-    there the sums of a group go to the total before the next group's products.
+    On Arm eight of both leave too few for weights that are unpacked once for all tokens. With products of matrices they
+    do not: there the sums of a group go to the total before the next group begins.
     """
     if ISA.arm or PAIRS:
         return int(PAIRS), 1, 1, 2
