@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[1]
 VECTORS = ("activations", "attention", "elementwise", "experts", "formats", "gated", "layer_norm", "math", "matmul",
            "pages", "rope", "simd", "wide")
 QUANTIZERS = ("quantize_blocks", "weighted_blocks")
-# Two paths have the vectors of one that is tested in full, and the dot products of another.
+# These paths have the vectors of one that is tested in full; some have the dot products of another, too.
 IN_PARTS = {"avx512-amx", "avx-vnni"} | ({"avx512-vnni"} if isa.active().name == "avx512-amx" else set())
+if isa.active().lanes == isa.ISAS["generic-16"].lanes:
+    IN_PARTS.add("generic-16")
 PARTS = ("activations", "attention", "matmul", "simd", "wide")
 
 
