@@ -186,12 +186,15 @@ def route(work, thread, threads, count, scores, stride, experts, used, scoring, 
 
 
 @device
-def _copy(source, target, nbytes, int8):
-    """A multiple of 4 bytes, of a row of int8 a multiple of 8."""
-    if PAIRS and int8:
-        for at in range(0, nbytes, PIECE):
-            put_i64(target + spread(at), get_i64(source + spread(at)))
-        return
+def _copy_pieces(source, target, nbytes):
+    """A row that lies in a pair with another one."""
+    for at in range(0, nbytes, PIECE):
+        put_i64(target + spread(at), get_i64(source + spread(at)))
+
+
+@device
+def _copy(source, target, nbytes):
+    """A multiple of 4 bytes."""
     whole = nbytes // _VECTOR * _VECTOR
     for at in range(0, whole, _VECTOR):
         store_f32(target + at, load_f32(source + at))
@@ -203,16 +206,16 @@ def _copy(source, target, nbytes, int8):
 def gather_rows(work, thread, threads, groups, rows, x, x_stride, out, out_stride, nbytes, int8):
     """Of every row, its token's `nbytes`, a multiple of 4: activations in whatever form a matmul takes.
 
-    int8: whether rows are of int8, which may lie in memory two at a time.
+    int8: whether rows are of int8, which lie in memory two at a time where PAIRS is true.
     """
     count = get_i64(groups)
     row = atomic_add(work, 1)
     while row < count:
         token = get_i64(rows + 16 * row)
-        if int8:
-            _copy(row_address(x, token, x_stride), row_address(out, row, out_stride), nbytes, True)
+        if PAIRS and int8:
+            _copy_pieces(row_address(x, token, x_stride), row_address(out, row, out_stride), nbytes)
         else:
-            _copy(x + token * x_stride, out + row * out_stride, nbytes, False)
+            _copy(x + token * x_stride, out + row * out_stride, nbytes)
         row = atomic_add(work, 1)
 
 
