@@ -85,14 +85,19 @@ def test_every_instruction_is_in_it(model: Model) -> None:
 def test_the_parts_are_the_whole(embedded: Model) -> None:
     """With the launch, they add up to the time of an ordinary step: timing them costs next to nothing.
 
-    The fastest of many short runs are compared, which other processes have not disturbed.
+    The fastest of many short runs are compared, which other processes have not disturbed; of more runs, if they have.
     """
     steps = 8
     runner, case = Benchmark(embedded), Case(generated=steps)
     runner.run(case, 5)
-    ordinary = min(runner.run(case, 100, warm_up=False).samples_ns) / steps / 1e9
-    found = min((profile.profile(runner, embedded, case, 1, warm_up=False)[0] for _ in range(100)),
-                key=lambda each: each.step_seconds)
+    samples, profiles = [], []
+    for _ in range(8):
+        samples += runner.run(case, 50, warm_up=False).samples_ns
+        profiles += [profile.profile(runner, embedded, case, 1, warm_up=False)[0] for _ in range(50)]
+        ordinary = min(samples) / steps / 1e9
+        found = min(profiles, key=lambda each: each.step_seconds)
+        if found.step_seconds == pytest.approx(ordinary, rel=0.1):
+            break
     operations = sum(operation.seconds for operation in found.operations)
     assert operations + found.launch_seconds == pytest.approx(found.step_seconds)
     assert 0 < found.launch_seconds < 0.4 * found.step_seconds  # a step takes less than a tenth of a millisecond
