@@ -165,6 +165,13 @@ def _put_number(address, number):
 
 
 @device
+def _put_integer(address, number):
+    put_i32(address, number)
+    if PAIRS:
+        put_i32(address + 4, number)
+
+
+@device
 def quantize_block(x, out, offset, group, summed):
     """value = 127 x / max |x| rounded half to even, scale = max |x| / 127 rounded to float16.
 
@@ -212,9 +219,7 @@ def _large_values(x, out, inverse):
         half = reduce_add_i32(total)
         put_u16(out + RUN * (group // 4) + BIASES + 2 * (group % 4), uint16(-32 * half))
         if PAIRS:
-            start = out + RUN * (group // 4) + STARTS + TWO_STARTS // 2 * (group % 4)
-            put_i32(start, int32(-32 * half))
-            put_i32(start + 4, int32(-32 * half))
+            _put_integer(out + RUN * (group // 4) + STARTS + TWO_STARTS // 2 * (group % 4), int32(-32 * half))
         if group % 2:
             put_u16(out + SUMS + TWO_SUMS * (group // 4) + group % 4 - 1, uint16(-half - before))
         before = half
@@ -259,10 +264,7 @@ def _quantize_row(x, out, vectors, offset):
         store_i8(out + ROW_VALUES + spread(LANES * i), value)
         total = total + value
     _put_number(out + ROW_SCALE, peak / float32(127.0) + nan_or_zero)
-    bias = int32(-offset * reduce_add_i32(total))
-    put_i32(out + ROW_BIAS, bias)
-    if PAIRS:
-        put_i32(out + ROW_BIAS + 4, bias)
+    _put_integer(out + ROW_BIAS, int32(-offset * reduce_add_i32(total)))
 
 
 @row_kernel

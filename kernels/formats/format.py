@@ -14,7 +14,8 @@ from numba import float32
 
 from ..matmul import matmul, matmul_experts, multiplier
 from ..rows import decode, dequantize, encode, encode_weighted, pack
-from ..simd import ISA, PAIRS, LANES
+from ..simd import ISA, LANES, PAIRS
+
 
 def _grouped_panels() -> tuple[int, int, int, int]:
     """Panels of tiles that need an integer total beside each sum of products: 16 of both do not fit in registers.

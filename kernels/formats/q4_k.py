@@ -217,9 +217,9 @@ def _add_codes(total, scales, panel, panel_stride, x, x_stride):
     first = _dot_codes(total, panel, panel_stride, x, x_stride)
     if PAIRS:
         total = add_first(total, first, scales)
-        second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + AT[32], x_stride)
-        return add_second(total, second, scales)
     second = _dot_codes(total, panel + NIBBLES * LANES, panel_stride, x + AT[32], x_stride)
+    if PAIRS:
+        return add_second(total, second, scales)
     return add_pair(total, first, second, scales)
 
 

@@ -127,15 +127,15 @@ def _first_half(sums, a, b, c, x, x_stride):
     if DOT_ELEMENT != "i16":
         last = bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48)
         return dot_run(sums, (bits(a, 0, 63), bits(b, 0, 63), bits(c, 0, 63), last), x, x_stride)
-    return dot4(dot4(sums, bits(a, 0, 63), x, x_stride), bits(b, 0, 63), x + AT[4], x_stride)
+    return dot4(dot4(sums, bits(a, 0, 63), x, x_stride), bits(b, 0, 63), x + 4, x_stride)
 
 
 @inlined
 def _second_half(sums, a, b, c, x, x_stride):
     if DOT_ELEMENT != "i16":
         return sums
-    sums = dot4(sums, bits(c, 0, 63), x + AT[8], x_stride)
-    return dot4(sums, bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48), x + AT[12], x_stride)
+    sums = dot4(sums, bits(c, 0, 63), x + 8, x_stride)
+    return dot4(sums, bits(a, 6, 3) | bits(b, 4, 12) | bits(c, 2, 48), x + 12, x_stride)
 
 
 @inlined
